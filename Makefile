@@ -1,0 +1,48 @@
+# make study | test | lab | bench | lint | refresh | clean.  Needs Python >= 3.11 and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TEST_READY := $(VENV)/.ready-test
+# One installation at a time in this folder; the lock ends with the process that holds it.
+LOCKED = $(PYTHON) -c 'import fcntl, subprocess, sys; lock = open(".venv.lock", "w"); fcntl.flock(lock, fcntl.LOCK_EX); sys.exit(subprocess.call(sys.argv[1:]))'
+
+.PHONY: study test lab bench lint refresh clean
+.DELETE_ON_ERROR:
+
+study: $(READY)
+	$(BIN)/snr study
+
+lab: $(READY)
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
+
+test: $(TEST_READY)
+	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+
+bench: $(TEST_READY)
+	$(BIN)/python benchmarks/distances.py
+	$(BIN)/python benchmarks/neighbours.py
+
+lint: $(TEST_READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+refresh: $(TEST_READY)
+	$(BIN)/snr refresh
+	$(BIN)/ruff format notebooks
+
+clean:
+	rm -rf $(VENV) .venv.lock
+
+# An interrupted installation leaves no stamp: the next make goes on with it.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python >= 3.11 is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.12")'
+	$(LOCKED) $(PYTHON) -m venv $(VENV)
+	$(LOCKED) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(TEST_READY): $(READY)
+	$(LOCKED) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,bench]'
+	@touch $@

@@ -1,0 +1,130 @@
+"""The ``snr`` command."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+
+from snrlib import notebooks, runs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit status: 0 done, 1 a notebook failed, 2 refused before anything ran, 130 interrupted.
+    """
+    parser = argparse.ArgumentParser(prog="snr", description="Run the study's notebooks with parameters.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="the notebooks and their questions")
+    one = commands.add_parser("params", help="the parameters of a notebook")
+    one.add_argument("notebook")
+    one = commands.add_parser("run", help="execute a notebook; writes a copy and its result row")
+    one.add_argument("notebook", help="03, 03_correlation or its file name")
+    one.add_argument("-p", dest="values", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
+    one.add_argument("-o", dest="output", metavar="OUT.ipynb", help="where the executed copy goes (default: data/runs)")
+    one.add_argument("--force", action="store_true", help="replace the output if it exists")
+    one = commands.add_parser("study", help="execute every notebook that is not up to date")
+    one.add_argument("--force", action="store_true", help="execute those that are, too")
+    one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
+    one.add_argument("notebooks", nargs="*", help="all if none is named")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run cleans up behind itself
+    try:
+        return _COMMANDS[options.command](options)
+    except runs.NotebookError as error:
+        print(f"snr: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"snr: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nsnr: interrupted; what was finished is kept, nothing half-written is left", file=sys.stderr)
+        return 130
+
+
+def _list(options: argparse.Namespace) -> int:
+    for path in runs.notebooks():
+        print(f"{path.stem:24} {runs.title(path)}")
+    return 0
+
+
+def _params(options: argparse.Namespace) -> int:
+    found = runs.parameters(options.notebook)
+    if not found:
+        print(f"{runs.find_notebook(options.notebook).stem} has no parameters")
+    for parameter in found.values():
+        allowed = " | ".join(parameter.choices)
+        if parameter.low > float("-inf"):
+            allowed = f"{parameter.low:g} to {parameter.high:g}"
+        extra = f"  [{allowed}]" if allowed else ""
+        print(f"{parameter.name}: {parameter.type} = {parameter.default!r}  {parameter.help}{extra}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    known = runs.parameters(options.notebook)
+    values = {}
+    for text in options.values:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"-p takes NAME=VALUE, got {text!r}")
+        values[name] = known[name].parse(value) if name in known else value  # run() refuses an unknown name
+    row = runs.run(options.notebook, values, options.output, force=options.force, progress=sys.stderr.isatty())
+    _report(row)
+    print(f"  {row['output']}")
+    return 0
+
+
+def _study(options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    paths = runs.notebooks()
+    failed = []
+    for number, path in enumerate(paths, start=1):
+        print(f"[{number}/{len(paths)}] {path.stem} ...", flush=True)
+        try:
+            output = runs.default_output(path.stem)
+            if runs.is_current(output) and not options.force:
+                print("  is up to date")
+            else:
+                _report(runs.run(path.stem, wait=True))
+        except runs.NotebookError as error:
+            print(f"snr: {error}", file=sys.stderr)
+            failed.append(path.stem)
+    print(f"\n{len(paths) - len(failed)} of {len(paths)} notebooks done in {time.monotonic() - started:.0f} s.")
+    if failed:
+        print(f"Failed: {', '.join(failed)}. The others are kept; the next run repeats only the failed ones.")
+        return 1
+    print(
+        f"Executed copies and results: {runs.default_output(paths[0].stem).parent.parent.parent}\n"
+        "Where to go next:\n"
+        "  make lab                      read and change the notebooks, from 00_start_here on\n"
+        "  .venv/bin/snr list            what each notebook asks\n"
+        "  .venv/bin/snr params 01       what can be changed in one\n"
+        "  .venv/bin/snr run 01 -p sigma2=2.0"
+    )
+    return 0
+
+
+def _refresh(options: argparse.Namespace) -> int:
+    names = options.notebooks or [path.stem for path in runs.notebooks()]
+    for path in [runs.find_notebook(name) for name in names]:
+        started = time.monotonic()
+        notebooks.refresh(path)
+        print(f"{path.name}: {time.monotonic() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB")
+    return 0
+
+
+def _report(row: dict) -> None:
+    metrics = ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row["metrics"].items()
+    )
+    print(f"  {row['notebook']}: {row['wall_time_s']:.0f} s. {metrics}")
+
+
+_COMMANDS = {"list": _list, "params": _params, "run": _run, "study": _study, "refresh": _refresh}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""The family of distances: a linear map, absolute or relative, and an anchor side.
+
+With a linear map ``A``, an anchor ``a`` ("signal") and a compared feature ``b`` ("noisy signal"):
+
+    absolute   d(a, b) = ||A(b - a)||
+    relative   d(a, b) = ||A(b - a)||^2 / ||A a||^2
+
+=================  ===================  =====================
+A                  absolute             relative
+=================  ===================  =====================
+identity           euclidean (eq. 9)    relative_euclidean (eq. 10)
+P = I - 11'/M      centred_euclidean    **snr** (eq. 8)
+components L       mahalanobis          relative_mahalanobis
+=================  ===================  =====================
+
+``P`` subtracts from a vector the mean of its own M components, so ``||P x||^2 = M Var(x)`` (eq. 7) and the relative
+distance under ``P`` is the reciprocal signal-to-noise ratio ``Var(b - a) / Var(a)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["DISTANCES", "Centre", "Distance", "LinearMap", "check_embeddings", "get_distance"]
+
+AnchorSide = Literal["query", "ref"]
+
+
+def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
+    """Refuse anything but a finite, non-empty floating-point tensor of shape (n, M); return it in compute precision.
+
+    float64 stays float64; float32, bfloat16 and float16 are computed in float32.
+
+    Raises:
+        TypeError: not a tensor, or not floating point.
+        ValueError: not 2-D, empty, or not finite.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor of shape (n, M), got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {x.dtype}")
+    if x.ndim != 2:
+        raise ValueError(f"{name} must be 2-D of shape (n, M), got shape {tuple(x.shape)}")
+    if x.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+    low, high = torch.aminmax(x.detach())  # one pass; NaN comes through both
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        bad = int((~torch.isfinite(x)).any(dim=1).sum())
+        raise ValueError(f"{name} must be finite, got NaN or infinity in {bad} of {len(x)} rows")
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class Centre(nn.Module):
+    """Subtract from every row the mean of its own components: ``P x`` with ``P = I - 11'/M``.
+
+    The axis matters: eqs. 6-8 take the variance over the M components of ONE vector, never over the batch.
+
+    Shape: (..., M) -> (..., M).
+
+    >>> Centre()(torch.tensor([[1.0, 2.0, 6.0]]))
+    tensor([[-2., -1.,  3.]])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] < 2:
+            raise ValueError(f"a centred map needs at least 2 components, got shape {tuple(x.shape)}")
+        # Twice: the mean of a row far from zero carries a rounding error, which the second pass removes.
+        x = x - x.mean(dim=-1, keepdim=True)
+        return x.sub_(x.mean(dim=-1, keepdim=True))
+
+
+class LinearMap(nn.Module):
+    """``x -> L x`` for a matrix ``components`` L of shape (r, M), as scikit-learn's ``components_``.
+
+    A ``torch.nn.Parameter`` stays trainable; a tensor or an array is kept as a constant.
+
+    Shape: (..., M) -> (..., r).
+
+    Raises:
+        ValueError: ``components`` is not a finite (r, M) matrix, or ``x`` has not M columns.
+    """
+
+    components: Tensor
+
+    def __init__(self, components: Any):
+        super().__init__()
+        if not isinstance(components, Tensor):
+            components = torch.as_tensor(components)
+        check_embeddings(components, "components")
+        if isinstance(components, nn.Parameter):
+            self.components = components
+        else:
+            self.register_buffer("components", components)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.components.shape[1]:
+            raise ValueError(
+                f"components of shape {tuple(self.components.shape)} map embeddings with "
+                f"{self.components.shape[1]} components, got {x.shape[-1]}"
+            )
+        return x @ self.components.to(x).T
+
+    def extra_repr(self) -> str:
+        return f"components={tuple(self.components.shape)}"
+
+
+class Distance(nn.Module):
+    """One member of the family: ``||A(b - a)||`` or, relative, ``||A(b - a)||^2 / ||A a||^2`` with ``a`` the anchor.
+
+    Args:
+        map: the linear map ``A``, a module (n, M) -> (n, r); None is the identity.
+        relative: divide the squared distance by the squared length of the mapped anchor.
+        anchor: which side is the anchor ``a`` ("signal") of a relative distance: "query" (rows) or "ref" (columns).
+        eps: floor of ``||A a||^2``. The relative distance of a constant anchor is undefined; the floor keeps its
+            value and gradient finite. Below it, a common scale is no longer divided out.
+        normalize_embeddings: scale every embedding to length 1 first. Off by default, because on normalised and
+            centred vectors all members of the family rank alike (notebook 02).
+
+    Raises:
+        ValueError: unknown anchor side, or eps not positive; in a call, embeddings of a wrong shape or value.
+        TypeError: in a call, embeddings that are not floating-point tensors or not of one dtype and device.
+
+    >>> d = Distance(Centre(), relative=True)
+    >>> d(torch.tensor([[1.0, -1.0]]), torch.tensor([[2.0, -2.0], [3.0, -3.0]]))
+    tensor([[1., 4.]])
+    """
+
+    def __init__(
+        self,
+        map: nn.Module | None = None,
+        relative: bool = False,
+        anchor: AnchorSide = "query",
+        eps: float = 1e-12,
+        normalize_embeddings: bool = False,
+    ):
+        super().__init__()
+        if anchor not in ("query", "ref"):
+            raise ValueError(f"anchor must be 'query' or 'ref', got {anchor!r}")
+        if not eps > 0:
+            raise ValueError(f"eps must be positive, got {eps!r}")
+        self.map = nn.Identity() if map is None else map
+        self.relative = relative
+        self.anchor = anchor
+        self.eps = eps
+        self.normalize_embeddings = normalize_embeddings
+
+    def forward(self, query: Tensor, ref: Tensor | None = None) -> Tensor:
+        """All distances between the rows of two sets.
+
+        Args:
+            query: (n_query, M).
+            ref: (n_ref, M); None compares ``query`` with itself, and the diagonal is exactly zero.
+
+        Returns:
+            (n_query, n_ref), never negative; float32 for half-precision inputs. Time is one matrix product, memory
+            O(n_query n_ref): no temporary has a third axis. A distance much smaller than the lengths of its two
+            vectors carries the rounding error of their squares; `pairwise_distance` does not.
+        """
+        query, compared = self._prepare(query, query if ref is None else ref)
+        with torch.autocast(query.device.type, enabled=False):
+            origin = self._origin(compared)
+            z_query, power_query, anchor_query = self._project(query, origin)
+            z_ref, power_ref, anchor_ref = (
+                (z_query, power_query, anchor_query) if compared is query else self._project(compared, origin)
+            )
+            # ||z_q - z_r||^2 = ||z_r||^2 - 2 z_q.z_r + ||z_q||^2
+            d = torch.addmm(power_ref.T, z_query, z_ref.T, alpha=-2).add_(power_query)
+            if self.relative:
+                d.div_(anchor_query if self.anchor == "query" else anchor_ref.T)
+        if ref is None:
+            d.fill_diagonal_(0)
+        d = d.relu_()  # rounding can leave a distance near zero slightly negative
+        return d if self.relative else _sqrt(d)
+
+    def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Row by row: ``d(x_i, y_i)``, with ``x`` as query and ``y`` as ref.
+
+        Args:
+            x: (n, M).
+            y: (n, M).
+
+        Returns:
+            (n,).
+        """
+        x, y = self._prepare(x, y)
+        if len(x) != len(y):
+            raise ValueError(f"pairwise distances need as many rows on both sides, got {len(x)} and {len(y)}")
+        with torch.autocast(x.device.type, enabled=False):
+            d = _power(self.map(y - x))
+            if self.relative:
+                d = d / _power(self.map(x if self.anchor == "query" else y)).clamp_min(self.eps)
+        return (d if self.relative else _sqrt(d)).squeeze(1)
+
+    def inner_product_form(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
+        """Two matrices whose product ranks the refs of every query exactly as the distance does, smallest first.
+
+        ``[z_q, ||z_q||^2, 1] . [-2 z_r, 1, ||z_r||^2]`` is the numerator ``||z_q - z_r||^2``; a ref anchor divides
+        the right side by ``||A a_r||^2``, a query anchor divides a whole row, which no ranking sees. So nearest
+        neighbours under every member are an inner-product search (`snrlib.evaluate.knn`).
+
+        Args:
+            query: (n_query, M).
+            ref: (n_ref, M).
+
+        Returns:
+            left (n_query, r + 2) and right (n_ref, r + 2).
+        """
+        query, ref = self._prepare(query, ref)
+        with torch.autocast(query.device.type, enabled=False):
+            origin = self._origin(ref)
+            z_query, power_query, _ = self._project(query, origin)
+            z_ref, power_ref, anchor_ref = self._project(ref, origin)
+            left = torch.cat([z_query, power_query, torch.ones_like(power_query)], dim=1)
+            right = torch.cat([-2 * z_ref, torch.ones_like(power_ref), power_ref], dim=1)
+            if self.relative and self.anchor == "ref":
+                right = right / anchor_ref
+        return left, right
+
+    def _origin(self, ref: Tensor) -> Tensor | None:
+        """A point to count from: ``b - a`` does not change when both move, and far from zero the product loses digits.
+
+        Centred rows need none: their mean is gone already.
+        """
+        return None if isinstance(self.map, Centre) else ref.detach().mean(dim=0)
+
+    def _project(self, x: Tensor, origin: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """``z = A(x - origin)`` (n, r), ``||z||^2`` (n, 1), and ``||A x||^2`` (n, 1) with its floor, for an anchor."""
+        z = self.map(x if origin is None else x - origin)
+        power = _power(z)
+        anchor = power if origin is None or not self.relative else _power(self.map(x))
+        return z, power, anchor.clamp_min(self.eps)
+
+    def _prepare(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
+        """Check both sides once, at the public edge, and bring them to compute precision (and length 1 if asked)."""
+        same = ref is query
+        checked = check_embeddings(query, "query")
+        if same:
+            checked_ref = checked
+        else:
+            checked_ref = check_embeddings(ref, "ref")
+            if query.shape[1] != ref.shape[1]:
+                raise ValueError(
+                    f"query and ref must have the same number of components M, got {query.shape[1]} and {ref.shape[1]}"
+                )
+            if checked.dtype != checked_ref.dtype or query.device != ref.device:
+                raise TypeError(
+                    "query and ref must share dtype and device, "
+                    f"got {query.dtype} on {query.device} and {ref.dtype} on {ref.device}"
+                )
+        if self.normalize_embeddings:
+            checked = F.normalize(checked)
+            checked_ref = checked if same else F.normalize(checked_ref)
+        return checked, checked_ref
+
+    def extra_repr(self) -> str:
+        if not self.relative:
+            return f"d(a, b) = ||A(b - a)||, normalize_embeddings={self.normalize_embeddings}"
+        return (
+            f"d(a, b) = ||A(b - a)||^2 / ||A a||^2, anchor a = {self.anchor}, "
+            f"normalize_embeddings={self.normalize_embeddings}"
+        )
+
+
+def _power(z: Tensor) -> Tensor:
+    """(n, r) -> (n, 1), squared lengths."""
+    return torch.linalg.vector_norm(z, dim=1, keepdim=True).square()
+
+
+def _sqrt(squared: Tensor) -> Tensor:
+    """Square root with gradient 0, not infinity, at 0."""
+    zero = squared == 0
+    return squared.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
+
+
+# name: (map, relative); a map of None is built from ``components=``.
+_FAMILY: dict[str, tuple[type[nn.Module] | None, bool]] = {
+    "euclidean": (nn.Identity, False),
+    "centred_euclidean": (Centre, False),
+    "relative_euclidean": (nn.Identity, True),
+    "snr": (Centre, True),
+    "mahalanobis": (None, False),
+    "relative_mahalanobis": (None, True),
+}
+DISTANCES: tuple[str, ...] = tuple(_FAMILY)
+
+
+def get_distance(name: str, *, components: Any = None, **options: Any) -> Distance:
+    """A member of the family by name.
+
+    Args:
+        name: one of `DISTANCES`.
+        components: the matrix L of shape (r, M) of the two Mahalanobis members (``L'L`` is their M); refused elsewhere.
+        **options: ``anchor``, ``eps``, ``normalize_embeddings`` of `Distance`.
+
+    Raises:
+        ValueError: unknown name, or ``components`` missing or not expected.
+        TypeError: unknown option.
+
+    >>> get_distance("snr").pairwise_distance(torch.tensor([[1.0, -1.0]]), torch.tensor([[2.0, -2.0]]))
+    tensor([1.])
+    """
+    if name not in _FAMILY:
+        raise ValueError(f"unknown distance {name!r}; choose from {', '.join(DISTANCES)}")
+    known = {"anchor", "eps", "normalize_embeddings"}
+    if unknown := sorted(options.keys() - known):
+        raise TypeError(f"unknown option {', '.join(unknown)} for {name}; choose from {', '.join(sorted(known))}")
+    make_map, relative = _FAMILY[name]
+    if make_map is None and components is None:
+        raise ValueError(f"{name} needs components=, the matrix L of shape (r, M)")
+    if make_map is not None and components is not None:
+        raise ValueError(f"{name} takes no components=; only mahalanobis and relative_mahalanobis do")
+    map = make_map() if make_map is not None else LinearMap(components)
+    return Distance(map, relative=relative, **options)

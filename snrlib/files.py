@@ -1,0 +1,49 @@
+"""Where the study's files live, and how one is written: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["data_folder", "study_root", "write_atomically"]
+
+
+def study_root() -> Path:
+    """The folder that holds ``notebooks`` and ``data``: ``SNR_ROOT``, else the checkout of this package, else here."""
+    if chosen := os.environ.get("SNR_ROOT"):
+        return Path(chosen).expanduser().resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def data_folder(kind: str) -> Path:
+    """``data/<kind>`` of the study; ``SNR_CACHE`` and ``SNR_RUNS`` move ``cache`` and ``runs`` elsewhere."""
+    if kind in ("cache", "runs") and (chosen := os.environ.get(f"SNR_{kind.upper()}")):
+        return Path(chosen).expanduser().resolve()
+    return study_root() / "data" / kind
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it: a reader sees the old file or the new one.
+
+    The temporary name keeps the ending of ``path``; it is removed if ``write`` fails or is interrupted.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full; ``path`` is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

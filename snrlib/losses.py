@@ -1,0 +1,51 @@
+"""Losses over any member of the family of distances."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from snrlib.distances import Distance, check_embeddings
+
+__all__ = ["TripletMarginLoss"]
+
+
+class TripletMarginLoss(nn.Module):
+    """Eq. 2: the mean of ``max(d_ij^2 + m - d_ik^2, 0)`` over ALL valid triplets (anchor i, positive j, negative k).
+
+    An absolute distance is squared, as printed. A relative distance is a ratio of squares already and enters as it is
+    (our reading of section 4.5). The report calls the index set "samples"; it is triplets.
+
+    Args:
+        distance: a member of the family; the triplet's anchor i is its query.
+        margin: m; tune it per distance, their scales differ.
+
+    Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if no triplet is valid.
+
+    Raises:
+        ValueError: labels of another length or not integers.
+    """
+
+    def __init__(self, distance: Distance, margin: float):
+        super().__init__()
+        self.distance = distance
+        self.margin = margin
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        check_embeddings(embeddings)
+        if labels.shape != embeddings.shape[:1] or labels.is_floating_point():
+            raise ValueError(
+                f"labels must be {len(embeddings)} integers, got {labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        d = self.distance(embeddings)
+        if not self.distance.relative:
+            d = d.square()
+        same = labels[:, None] == labels
+        anchor, positive = torch.nonzero(same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device)).T
+        # One row a positive pair, one column a possible negative: n (m - 1) x n numbers for m images a class.
+        loss = (d[anchor, positive][:, None] + self.margin - d[anchor]).relu()
+        negative = ~same[anchor]
+        return (loss * negative).sum() / negative.sum().clamp_min(1)
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}"
