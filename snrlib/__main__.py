@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import time
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
     one.add_argument("notebooks", nargs="*", help="all if none is named")
     options = parser.parse_args(arguments)
+    for chatty in ("asyncio", "papermill"):  # on a kernel that was stopped; errors arrive as exceptions
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run cleans up behind itself
     try:
         return _COMMANDS[options.command](options)
@@ -58,7 +61,7 @@ def _params(options: argparse.Namespace) -> int:
     for parameter in found.values():
         allowed = " | ".join(parameter.choices)
         if parameter.low > float("-inf"):
-            allowed = f"{parameter.low:g} to {parameter.high:g}"
+            allowed = f"{parameter.low:.12g} to {parameter.high:.12g}"
         extra = f"  [{allowed}]" if allowed else ""
         print(f"{parameter.name}: {parameter.type} = {parameter.default!r}  {parameter.help}{extra}")
     return 0
@@ -114,6 +117,7 @@ def _refresh(options: argparse.Namespace) -> int:
         started = time.monotonic()
         notebooks.refresh(path)
         print(f"{path.name}: {time.monotonic() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB")
+    notebooks.refresh_picture()
     return 0
 
 

@@ -25,33 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DISTANCES", "Centre", "Distance", "LinearMap", "check_embeddings", "get_distance"]
+from snrlib.checks import check_embeddings
+
+__all__ = ["DISTANCES", "Centre", "Distance", "LinearMap", "get_distance"]
 
 AnchorSide = Literal["query", "ref"]
-
-
-def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
-    """Refuse anything but a finite, non-empty floating-point tensor of shape (n, M); return it in compute precision.
-
-    float64 stays float64; float32, bfloat16 and float16 are computed in float32.
-
-    Raises:
-        TypeError: not a tensor, or not floating point.
-        ValueError: not 2-D, empty, or not finite.
-    """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor of shape (n, M), got {type(x).__name__}")
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {x.dtype}")
-    if x.ndim != 2:
-        raise ValueError(f"{name} must be 2-D of shape (n, M), got shape {tuple(x.shape)}")
-    if x.numel() == 0:
-        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
-    low, high = torch.aminmax(x.detach())  # one pass; NaN comes through both
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        bad = int((~torch.isfinite(x)).any(dim=1).sum())
-        raise ValueError(f"{name} must be finite, got NaN or infinity in {bad} of {len(x)} rows")
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class Centre(nn.Module):
@@ -94,7 +72,9 @@ class LinearMap(nn.Module):
         if isinstance(components, nn.Parameter):
             self.components = components
         else:
-            self.register_buffer("components", components)
+            self.register_buffer(
+                "components", components.detach().clone()
+            )  # what happens to the source is its own affair
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.components.shape[1]:
@@ -117,8 +97,8 @@ class Distance(nn.Module):
         anchor: which side is the anchor ``a`` ("signal") of a relative distance: "query" (rows) or "ref" (columns).
         eps: floor of ``||A a||^2``. The relative distance of a constant anchor is undefined; the floor keeps its
             value and gradient finite. Below it, a common scale is no longer divided out.
-        normalize_embeddings: scale every embedding to length 1 first. Off by default, because on normalised and
-            centred vectors all members of the family rank alike (notebook 02).
+        normalize_embeddings: scale every embedding to length 1 first (a zero row stays zero). Off by default, because
+            on centred and normalised vectors the Euclidean and the SNR distances all rank alike (notebook 02).
 
     Raises:
         ValueError: unknown anchor side, or eps not positive; in a call, embeddings of a wrong shape or value.
@@ -140,8 +120,8 @@ class Distance(nn.Module):
         super().__init__()
         if anchor not in ("query", "ref"):
             raise ValueError(f"anchor must be 'query' or 'ref', got {anchor!r}")
-        if not eps > 0:
-            raise ValueError(f"eps must be positive, got {eps!r}")
+        if not 0 < eps < float("inf"):
+            raise ValueError(f"eps must be positive and finite, got {eps!r}")
         self.map = nn.Identity() if map is None else map
         self.relative = relative
         self.anchor = anchor
@@ -190,7 +170,9 @@ class Distance(nn.Module):
         if len(x) != len(y):
             raise ValueError(f"pairwise distances need as many rows on both sides, got {len(x)} and {len(y)}")
         with torch.autocast(x.device.type, enabled=False):
-            d = _power(self.map(y - x))
+            # Centre first: the difference of two large and different means would take the small digits with it.
+            noise = self.map(y) - self.map(x) if isinstance(self.map, Centre) else self.map(y - x)
+            d = _power(noise)
             if self.relative:
                 d = d / _power(self.map(x if self.anchor == "query" else y)).clamp_min(self.eps)
         return (d if self.relative else _sqrt(d)).squeeze(1)
@@ -267,7 +249,7 @@ class Distance(nn.Module):
 
 def _power(z: Tensor) -> Tensor:
     """(n, r) -> (n, 1), squared lengths."""
-    return torch.linalg.vector_norm(z, dim=1, keepdim=True).square()
+    return torch.einsum("nr,nr->n", z, z)[:, None]  # no copy of z, as z.square() would be
 
 
 def _sqrt(squared: Tensor) -> Tensor:

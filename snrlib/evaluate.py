@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from snrlib.distances import Distance, check_embeddings, get_distance
+from snrlib.checks import check_embeddings, check_labels
+from snrlib.distances import Distance, get_distance
 
 __all__ = ["evaluate", "knn"]
 
@@ -27,6 +28,8 @@ def knn(
 
     Every member of the family ranks by the product of two matrices (`Distance.inner_product_form`), so a block of
     queries costs one matrix product and a selection. Beyond the data it needs one copy of each side and a block.
+    Exact means that no candidate is skipped; candidates whose squared distances differ by less than the rounding of
+    squared lengths (1e-7 of them in float32) may change places. Float64 tells them apart.
 
     Args:
         query: (n_query, M).
@@ -47,8 +50,8 @@ def knn(
     query = check_embeddings(query, "query")
     database = query if reference is None else check_embeddings(reference, "reference")
     most = len(database) - (reference is None)
-    if not 1 <= k <= most:
-        raise ValueError(f"k must be from 1 to {most}, the number of candidates of a query, got {k}")
+    if not (isinstance(k, int) and 1 <= k <= most):
+        raise ValueError(f"k must be an integer from 1 to {most}, the number of candidates of a query, got {k!r}")
     if backend not in ("torch", "faiss"):
         raise ValueError(f"backend must be 'torch' or 'faiss', got {backend!r}")
     left, right = distance.inner_product_form(query, database)
@@ -81,8 +84,10 @@ def _search_torch(left: Tensor, right: Tensor, k: int, skip_self: bool) -> Tenso
         right[n:, -1] = torch.inf
     indices = torch.empty(len(left), k, dtype=torch.int64, device=left.device)
     start = 0
-    for rows in left.split(max(1, _BLOCK // len(right))):
-        scores = rows @ right.T
+    blocks = left.split(max(1, _BLOCK // len(right)))
+    buffer = left.new_empty(len(blocks[0]), len(right))  # one for all blocks: fresh memory costs as much as the product
+    for rows in blocks:
+        scores = torch.mm(rows, right.T, out=buffer[: len(rows)])
         stop = start + len(rows)
         if skip_self:
             scores[:, start:stop].fill_diagonal_(torch.inf)
@@ -139,12 +144,9 @@ def evaluate(
         {"precision_at_1": ..., "recall_at_2": ..., ...}; NaN where no query has a score.
 
     Raises:
-        ValueError: labels of another length or not integers, an empty ``ks``, or a k out of range.
+        TypeError, ValueError: labels that are not as many integers, an empty ``ks``, or a k out of range.
     """
-    if labels.shape != (len(embeddings),) or labels.is_floating_point():
-        raise ValueError(
-            f"labels must be {len(embeddings)} integers, got {labels.dtype} of shape {tuple(labels.shape)}"
-        )
+    check_labels(labels, len(embeddings))
     if len(ks) == 0 or min(ks) < 1:
         raise ValueError(f"ks must be one or more positive integers, got {ks!r}")
     _, indices = knn(embeddings, max(ks), distance=distance, backend=backend)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["data_folder", "study_root", "write_atomically"]
+__all__ = ["data_folder", "partial_prefix", "study_root", "write_atomically"]
 
 
 def study_root() -> Path:
@@ -25,6 +25,11 @@ def data_folder(kind: str) -> Path:
     return study_root() / "data" / kind
 
 
+def partial_prefix(path: Path) -> str:
+    """How the temporary names of a file begin, while it is being written."""
+    return f".{path.stem}.partial-"
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: a reader sees the old file or the new one.
 
@@ -34,7 +39,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         OSError: the folder cannot be made or written, or the disk is full; ``path`` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=partial_prefix(path), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

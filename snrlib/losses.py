@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from snrlib.distances import Distance, check_embeddings
+from snrlib.checks import check_labels
+from snrlib.distances import Distance
 
 __all__ = ["TripletMarginLoss"]
 
@@ -23,7 +24,7 @@ class TripletMarginLoss(nn.Module):
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if no triplet is valid.
 
     Raises:
-        ValueError: labels of another length or not integers.
+        TypeError, ValueError: labels that are not as many integers.
     """
 
     def __init__(self, distance: Distance, margin: float):
@@ -32,12 +33,8 @@ class TripletMarginLoss(nn.Module):
         self.margin = margin
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        check_embeddings(embeddings)
-        if labels.shape != embeddings.shape[:1] or labels.is_floating_point():
-            raise ValueError(
-                f"labels must be {len(embeddings)} integers, got {labels.dtype} of shape {tuple(labels.shape)}"
-            )
-        d = self.distance(embeddings)
+        d = self.distance(embeddings)  # checks the embeddings
+        check_labels(labels, len(embeddings))
         if not self.distance.relative:
             d = d.square()
         same = labels[:, None] == labels

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from snrlib.files import write_atomically
-from snrlib.runs import notebooks
+from snrlib.files import data_folder, write_atomically
+from snrlib.runs import KERNEL_CONFIG, notebooks
 
-__all__ = ["navigation", "refresh"]
+__all__ = ["figures", "navigation", "refresh", "refresh_picture"]
 
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -48,12 +49,31 @@ def refresh(path: Path, timeout: float = 600) -> None:
         if "navigation" not in cell.metadata.get("tags", []):
             cell["id"] = f"{path.stem[:2]}-{number:03d}"
     NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": path.parent}},
+        config=KERNEL_CONFIG,
     ).execute()
     notebook.metadata = NotebookNode(_METADATA)
     for cell in notebook.cells:
         cell.metadata = NotebookNode({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
     write_atomically(path, lambda temporary: nbformat.write(notebook, temporary))
+
+
+def figures(path: Path) -> list[bytes]:
+    """The stored PNG figures of a notebook, in order."""
+    cells = nbformat.read(path, as_version=4).cells
+    shown = [output.data for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    return [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
+
+
+def refresh_picture() -> Path:
+    """Store the README's picture: the last figure of notebook 00, retrieval after training."""
+    picture = data_folder("reference") / "retrieval.png"
+    png = figures(notebooks()[0])[-1]
+    write_atomically(picture, lambda temporary: temporary.write_bytes(png))
+    return picture
 
 
 def _navigation_cell(path: Path, place: str) -> NotebookNode:

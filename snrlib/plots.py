@@ -108,7 +108,7 @@ def framework(first: Tensor, second: Tensor) -> Figure:
         first: an image (1, H, W).
         second: another, of the same shape.
     """
-    figure = plt.figure(figsize=(8, 2.6))
+    figure = plt.figure(figsize=(8, 2.6), layout="none")
     canvas = figure.add_axes((0, 0, 1, 1))
     canvas.set(xlim=(0, 8), ylim=(0, 2.6))
     canvas.axis("off")

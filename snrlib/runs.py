@@ -24,11 +24,13 @@ import papermill
 from filelock import FileLock, Timeout
 from IPython.display import display
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from snrlib.data.base import LabelledImages
-from snrlib.files import data_folder, study_root, write_atomically
+from snrlib.files import data_folder, partial_prefix, study_root, write_atomically
 
 __all__ = [
+    "KERNEL_CONFIG",
     "NotebookError",
     "Parameter",
     "default_output",
@@ -37,11 +39,14 @@ __all__ = [
     "notebooks",
     "parameters",
     "record",
+    "result_path",
     "run",
     "title",
 ]
 
 _RECORD = "application/vnd.snrlib.record+json"
+# Encrypt what passes between a run and its kernel; without it every kernel warns, and any local user can listen.
+KERNEL_CONFIG = Config({"KernelManager": {"transport_encryption": "auto"}})
 _TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "list[str]": list}
 _VERSIONS = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
 
@@ -95,7 +100,7 @@ class Parameter:
         if self.choices and not (items and set(items) <= set(self.choices)):
             raise ValueError(f"{self.name} must be one of {', '.join(self.choices)}; got {value!r}")
         if isinstance(value, int | float) and not self.low <= value <= self.high:
-            raise ValueError(f"{self.name} must be from {self.low:g} to {self.high:g}, got {value!r}")
+            raise ValueError(f"{self.name} must be from {self.low:.12g} to {self.high:.12g}, got {value!r}")
         return value
 
 
@@ -243,6 +248,8 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
     result = result_path(target)
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     row: dict[str, Any] = {}
+    for left_behind in target.parent.glob(f"{partial_prefix(target)}*"):  # by a killed run; this one holds the lock
+        left_behind.unlink()
 
     def execute(temporary: Path) -> None:
         try:
@@ -253,6 +260,8 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
                 kernel_name="python3",
                 cwd=str(source.parent),
                 progress_bar=progress,
+                config=KERNEL_CONFIG,
+                extra_arguments=["--log-level=CRITICAL"],  # what a cell raises comes through the notebook
             )
         except PapermillExecutionError as error:
             os.replace(temporary, failed)

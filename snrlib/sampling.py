@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from snrlib.checks import check_labels
+
 __all__ = ["MPerClassSampler"]
 
 
@@ -29,13 +31,11 @@ class MPerClassSampler(Sampler[int]):
         ValueError: sizes that do not fit each other, or fewer classes than a batch needs.
 
     >>> list(MPerClassSampler([0, 0, 1, 1, 2, 2], m=2, batch_size=4, length=4, seed=1))
-    [5, 4, 1, 0]
+    [2, 3, 4, 5]
     """
 
     def __init__(self, labels: Tensor | Sequence[int], m: int, batch_size: int, length: int, seed: int = 0):
-        labels = torch.as_tensor(labels)
-        if labels.ndim != 1 or labels.is_floating_point():
-            raise ValueError(f"labels must be a row of integers, got {labels.dtype} of shape {tuple(labels.shape)}")
+        labels = check_labels(torch.as_tensor(labels))
         if m < 1 or batch_size < 1 or batch_size % m:
             raise ValueError(f"batch_size must be a positive multiple of m, got batch_size={batch_size} and m={m}")
         if length < batch_size:

@@ -1,7 +1,7 @@
 """torchvision, imported here and nowhere else.
 
-torchvision's library is compiled against one build of torch (CUDA, from the registry). Beside another build (CPU) it does
-not load, and the import fails with "operator torchvision::nms does not exist". Declaring the two operators that
+torchvision's library is compiled against one build of torch (CUDA, from the registry). Beside another build (CPU) it
+does not load, and the import fails with "operator torchvision::nms does not exist". Declaring the two operators that
 torchvision describes at import cures that; models and transforms need neither. Calling one still fails, as it should.
 """
 

@@ -213,7 +213,7 @@ def _cached_images(recipe: dict[str, Any], drawn: list[str], factors: pd.DataFra
     path = data_folder("cache") / f"glyphs-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
     if path.exists():
         try:
-            with np.load(path) as stored:
+            with open(path, "rb") as file, np.load(file) as stored:
                 images = stored["images"]
             if images.shape == (len(drawn), size, size) and images.dtype == np.uint8:
                 return images

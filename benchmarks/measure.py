@@ -1,0 +1,48 @@
+"""Medians of functions timed in turns, so that a busy moment of the machine meets all of them alike."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+
+def medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Seconds of each function: median over ``repeats`` rounds of one call each, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats + 1):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def peak_memory(script: str, *arguments: str) -> float:
+    """MiB beyond its data that ``script`` with ``arguments`` needs in a fresh process, as it prints itself."""
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def resident_peak() -> float:
+    """The highest resident memory of this process so far, MiB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def machine() -> str:
+    """The machine in a line."""
+    processor = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        names = [line.split(":")[1].strip() for line in information.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, float32"

@@ -1,0 +1,144 @@
+"""The house: dependencies agree, imports run one way, public names are documented, the README is true."""
+
+import ast
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from snrlib.notebooks import figures
+
+SNRLIB = Path(__file__).parent.parent / "snrlib"
+MODULES = sorted(
+    ".".join(path.relative_to(SNRLIB.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in SNRLIB.rglob("*.py")
+    if path.stem != "__main__"
+)
+
+
+def _name(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\s=<>!~\[;]", requirement.strip())[0]).lower()
+
+
+@pytest.fixture
+def pins(repository: Path) -> dict[str, str]:
+    lines = [line for line in (repository / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines)
+    return dict(line.split("==") for line in lines)
+
+
+@pytest.fixture
+def direct(repository: Path) -> set[str]:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    return {_name(requirement) for group in groups for requirement in group}
+
+
+def test_pyproject_constraints_and_environment_agree(repository: Path, pins: dict[str, str], direct: set[str]) -> None:
+    environment = yaml.safe_load((repository / "environment.yml").read_text())["dependencies"]
+    (packages,) = [entry["pip"] for entry in environment if isinstance(entry, dict)]
+    assert packages[:2] == ["-c constraints.txt", "-e ."]
+    stated = dict(package.split("==") for package in packages[2:])
+    assert stated.keys() == direct
+    assert {name: pins[name] for name in stated} == stated
+    assert pins["torch"] == "2.13.0"
+
+
+def test_every_dependency_says_which_part_needs_it(repository: Path) -> None:
+    lines = [line for line in (repository / "environment.yml").read_text().splitlines() if "==" in line]
+    assert lines
+    assert all(len(line.partition("# ")[2].split()) >= 3 for line in lines)
+
+
+def test_what_is_installed_is_what_is_pinned(pins: dict[str, str], direct: set[str]) -> None:
+    from importlib.metadata import version
+
+    assert {name: version(name).partition("+")[0] for name in direct} == {name: pins[name] for name in direct}
+
+
+def test_every_direct_dependency_is_used(repository: Path, direct: set[str]) -> None:
+    modules = {"scikit-learn": "sklearn", "pyyaml": "yaml", "faiss-cpu": "faiss", "ipython": "IPython"}
+    tools = {"jupyterlab", "ipykernel", "ruff", "mypy", "pandas-stubs", "scipy-stubs"}  # called by make or by a kernel
+    sources = [
+        path for folder in ("snrlib", "tests", "benchmarks", "notebooks") for path in (repository / folder).rglob("*")
+    ]
+    text = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".ipynb"))
+    for name in direct - tools:
+        module = modules.get(name, name.replace("-", "_"))
+        assert re.search(rf"\b(import|from) {module}\b", text), f"{name} is declared and not imported"
+
+
+def _imports(module: str) -> set[str]:
+    path = SNRLIB.parent / (module.replace(".", "/") + ".py")
+    path = path if path.exists() else path.with_suffix("") / "__init__.py"
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(MODULES) - {"snrlib"}
+
+
+def test_imports_run_one_way() -> None:
+    assert _imports("snrlib.checks") == _imports("snrlib.backbones") == set()
+    assert _imports("snrlib.distances") == _imports("snrlib.sampling") == {"snrlib.checks"}
+    assert _imports("snrlib.losses") == _imports("snrlib.evaluate") == {"snrlib.checks", "snrlib.distances"}
+    for module in MODULES:
+        assert not _imports(module) & {"snrlib.plots", "snrlib.exercises"}, "for notebooks only"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_are_listed_documented_and_typed(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    if name == "snrlib":
+        return
+    tree = ast.parse(Path(module.__file__ or "").read_text())
+    public = {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    }
+    assert public.keys() <= set(module.__all__)
+    for node in public.values():
+        assert ast.get_docstring(node), f"{name}.{node.name}"
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.args, *node.args.kwonlyargs]
+            assert node.returns, f"{name}.{node.name}"
+            assert all(argument.annotation for argument in arguments), f"{name}.{node.name}"
+
+
+def test_the_readme_names_every_notebook_and_only_targets_that_make_knows(repository: Path) -> None:
+    readme = (repository / "README.md").read_text()
+    makefile = (repository / "Makefile").read_text()
+    for path in (repository / "notebooks").glob("*.ipynb"):
+        assert f"notebooks/{path.name}" in readme
+    targets = re.findall(r"\bmake ([a-z]+)", readme)
+    assert {"study", "test", "lab", "bench"} <= set(targets)
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    for image in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme):
+        assert (repository / image).exists(), image
+
+
+def test_the_picture_of_the_readme_is_the_stored_figure_of_notebook_00(repository: Path) -> None:
+    picture = repository / "data" / "reference" / "retrieval.png"
+    assert picture.read_bytes() == figures(repository / "notebooks" / "00_start_here.ipynb")[-1]
+
+
+def test_the_version_has_its_changelog_and_citation(repository: Path) -> None:
+    version = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## {version}" in (repository / "CHANGELOG.md").read_text()
+    citation = yaml.safe_load((repository / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    assert [reference["type"] for reference in citation["references"]] == ["report", "conference-paper"]
+    assert all(reference["title"] and reference["authors"] for reference in citation["references"])
+
+
+def test_jupyterlab_stays_on_loopback_with_its_token(repository: Path) -> None:
+    makefile = (repository / "Makefile").read_text()
+    assert "--ip=127.0.0.1" in makefile
+    assert "token" not in makefile

@@ -1,0 +1,305 @@
+"""Strict parameters, and outputs that appear whole or not at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from snrlib import runs
+from snrlib.__main__ import main
+
+PARAMETERS = """
+sigma2: float = 0.5  # variance of the noise [0.01 to 10]
+count: int = 3  # how many
+name: str = "snr"  # which one [snr | euclidean]
+free: str = "x"  # any text
+flag: bool = False  # a switch
+several: list[str] = ["a"]  # some of them [a | b | c]
+seed: int = 0  # of the draws
+"""
+BODY = """
+from snrlib.runs import record
+if name == "euclidean":
+    raise RuntimeError("this cell raises")
+record({"doubled": 2 * sigma2, "count": count, "flag": flag})
+"""
+
+
+def _write(path: Path, *code: str) -> None:
+    tags = [["parameters"], []]
+    cells = [new_code_cell(text.strip(), metadata={"tags": tag}) for text, tag in zip(code, tags, strict=False)]
+    notebook = new_notebook(cells=[new_markdown_cell("# What is it?"), *cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study of two small notebooks, in a folder of its own."""
+    _write(tmp_path / "notebooks" / "03_small.ipynb", PARAMETERS, BODY)
+    _write(tmp_path / "notebooks" / "04_other.ipynb", "seed: int = 0  # of the draws", "print(seed)")
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path))
+    monkeypatch.setenv("SNR_RUNS", str(tmp_path / "data" / "runs"))
+    return tmp_path
+
+
+def _left(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_run_writes_the_whole_notebook_and_its_result_row(study: Path) -> None:
+    row = runs.run("03", {"sigma2": 2, "flag": True, "several": ["a", "c"]})
+    output = Path(row["output"])
+    stored = json.loads((output.parent / "result.json").read_text())
+    assert row == {**stored, "output": str(output)}
+    assert stored["metrics"] == {"doubled": 4.0, "count": 3, "flag": True}
+    assert stored["parameters"] == {
+        **{"sigma2": 2.0, "count": 3, "name": "snr", "free": "x", "flag": True, "several": ["a", "c"], "seed": 0}
+    }
+    assert stored["seed"] == 0
+    assert {"python", "torch", "snrlib"} <= stored["versions"].keys()
+    assert stored["wall_time_s"] > 0
+    assert stored["data"] == {}
+    assert len(stored["source"]) == 16
+    executed = nbformat.read(output, as_version=4)
+    assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+    assert len(_left(output.parent)) == 2, "nothing else is left"
+
+
+def test_runs_of_other_values_do_not_share_a_folder(study: Path) -> None:
+    default = runs.default_output("03")
+    assert default == runs.default_output("03", {"sigma2": 0.5}), "the default, said aloud, is the default"
+    others = [runs.default_output("03", {"sigma2": 0.6}), runs.default_output("03", {"count": 4})]
+    assert len({default, *others}) == 3
+
+
+def test_the_data_of_a_run_are_recorded_by_fingerprint(study: Path) -> None:
+    code = "from snrlib.data import load\nfrom snrlib.runs import record\nrecord({'n': 1}, load('digits', 'test'))"
+    _write(study / "notebooks" / "05_data.ipynb", "seed: int = 0  # of the draws", code)
+    from snrlib.data import load
+
+    assert runs.run("05")["data"] == {"digits, test": load("digits", "test").fingerprint}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sigma": 1.0}, "03_small has no parameter sigma; valid: sigma2, count, name, free, flag, several, seed"),
+        ({"sigma2": 0.0}, "sigma2 must be from 0.01 to 10, got 0.0"),
+        ({"sigma2": float("nan")}, "sigma2 must be from 0.01 to 10, got nan"),
+        ({"sigma2": "0.5"}, r"sigma2 must be float, got '0.5' \(str\)"),
+        ({"sigma2": True}, "sigma2 must be float, got True"),
+        ({"count": 2.0}, "count must be int, got 2.0"),
+        ({"count": True}, "count must be int, got True"),
+        ({"flag": 1}, "flag must be bool, got 1"),
+        ({"name": "snrr"}, "name must be one of snr, euclidean; got 'snrr'"),
+        ({"several": ["a", "z"]}, "several must be one of a, b, c; got"),
+        ({"several": []}, "several must be one of a, b, c; got"),
+        ({"several": [1]}, "several must be a list of strings"),
+        ({"several": "a"}, r"several must be list\[str\], got 'a'"),
+    ],
+)
+def test_wrong_values_are_refused_before_anything_runs(study: Path, values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        runs.run("03", values)
+    assert not (study / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sigma2=half", "sigma2 must be float, got 'half'"),
+        ("sigma2=11", "sigma2 must be from 0.01 to 10, got 11.0"),
+        ("count=2.5", "count must be int, got '2.5'"),
+        ("flag=0", "flag must be true or false, got '0'"),
+        ("name=", "name must be one of snr, euclidean; got ''"),
+        ("sigma2", "-p takes NAME=VALUE, got 'sigma2'"),
+        ("stigma=2", "03_small has no parameter stigma; valid: sigma2,"),
+    ],
+)
+def test_the_command_refuses_them_with_status_2(
+    study: Path, text: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["run", "03", "-p", text]) == 2
+    assert message in capsys.readouterr().err
+    assert not (study / "data").exists()
+
+
+def test_the_command_parses_every_type(study: Path, capsys: pytest.CaptureFixture) -> None:
+    values = ["sigma2=2", "count=5", "free=a=b", "flag=true", "several=a, c"]
+    output = study / "out.ipynb"
+    assert main(["run", "03", "-o", str(output), *(part for value in values for part in ("-p", value))]) == 0
+    chosen = json.loads((study / "out.result.json").read_text())["parameters"]
+    assert (chosen["sigma2"], chosen["count"], chosen["free"], chosen["flag"]) == (2.0, 5, "a=b", True)
+    assert chosen["several"] == ["a", "c"]
+    assert str(output) in capsys.readouterr().out
+
+
+def test_an_unknown_notebook_is_refused_with_the_list(study: Path) -> None:
+    with pytest.raises(ValueError, match="no notebook '07'; there are: 03_small, 04_other"):
+        runs.run("07")
+
+
+def test_list_and_params_say_what_there_is(study: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["list"]) == 0
+    assert main(["params", "03"]) == 0
+    out = capsys.readouterr().out
+    assert "03_small" in out
+    assert "What is it?" in out
+    assert "sigma2: float = 0.5  variance of the noise  [0.01 to 10]" in out
+    assert "name: str = 'snr'  which one  [snr | euclidean]" in out
+
+
+def test_a_failing_notebook_leaves_a_partial_copy_under_a_name_that_says_so(
+    study: Path, capsys: pytest.CaptureFixture
+) -> None:
+    target = study / "o" / "out.ipynb"
+    assert main(["run", "03", "-p", "name=euclidean", "-o", str(target)]) == 1
+    assert _left(target.parent) == ["out.failed.ipynb"]
+    err = capsys.readouterr().err
+    assert "RuntimeError: this cell raises" in err
+    assert "out.failed.ipynb" in err
+    assert main(["run", "03", "-o", str(target)]) == 0
+    assert _left(target.parent) == ["out.ipynb", "out.result.json"], "a success clears the failed copy"
+
+
+def test_a_failing_rerun_keeps_the_earlier_result(study: Path) -> None:
+    row = runs.run("03")
+    _write(study / "notebooks" / "03_small.ipynb", PARAMETERS, "raise RuntimeError('broken now')")
+    with pytest.raises(runs.NotebookError, match="broken now"):
+        runs.run("03")
+    output = Path(row["output"])
+    assert json.loads((output.parent / "result.json").read_text())["metrics"] == row["metrics"]
+    assert nbformat.read(output, as_version=4).cells[-1].source == BODY.strip()
+
+
+def test_a_named_output_is_not_replaced_unless_forced(study: Path) -> None:
+    target = study / "mine.ipynb"
+    target.write_text("precious")
+    with pytest.raises(FileExistsError, match=r"mine.ipynb exists; .*--force"):
+        runs.run("04", output=target)
+    assert target.read_text() == "precious"
+    runs.run("04", output=target, force=True)
+    assert nbformat.read(target, as_version=4)
+
+
+def test_the_notebooks_themselves_cannot_be_an_output(study: Path) -> None:
+    source = study / "notebooks" / "04_other.ipynb"
+    before = source.read_bytes()
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        runs.run("04", output=source, force=True)
+    with pytest.raises(ValueError, match=r"must end in .ipynb, got 'out.json'"):
+        runs.run("04", output=study / "out.json")
+    assert source.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_its_name(study: Path, capsys: pytest.CaptureFixture) -> None:
+    (study / "file").write_text("in the way")
+    assert main(["run", "04", "-o", str(study / "file" / "out.ipynb")]) == 2
+    assert str(study / "file") in capsys.readouterr().err
+
+
+def _background(study: Path, *arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "SNR_ROOT": str(study), "SNR_RUNS": str(study / "data" / "runs")}
+    command = [sys.executable, "-m", "snrlib", *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+@pytest.fixture
+def slow_study(study: Path) -> Path:
+    """Notebook 04 says that it has begun, then takes its time."""
+    _write(
+        study / "notebooks" / "04_other.ipynb",
+        "seed: int = 0  # of the draws",
+        f"import pathlib, time\npathlib.Path({str(study / 'begun')!r}).touch()\ntime.sleep(60)",
+    )
+    return study
+
+
+def _wait_for(path: Path, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    pytest.fail("the notebook did not begin within a minute")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_so_and_leaves_nothing(slow_study: Path, number: int, status: int) -> None:
+    process = _background(slow_study, "run", "04")
+    _wait_for(slow_study / "begun", process)
+    os.killpg(process.pid, number)  # as a terminal's Ctrl-C reaches the whole group
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert status == 143 or "interrupted" in err
+    assert "Traceback" not in err
+    assert _left(slow_study / "data") == []
+
+
+def test_a_killed_run_leaves_no_output_and_the_next_one_finishes(slow_study: Path) -> None:
+    process = _background(slow_study, "run", "04")
+    _wait_for(slow_study / "begun", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    process.communicate()
+    output = runs.default_output("04")
+    assert not output.exists()
+    assert not runs.is_current(output)
+    _write(slow_study / "notebooks" / "04_other.ipynb", "seed: int = 0  # of the draws", "print(seed)")
+    runs.run("04")
+    assert runs.is_current(output)
+    assert _left(output.parent) == ["04_other.ipynb", "result.json"], "what the killed run left is gone"
+
+
+def test_two_runs_never_write_one_output(slow_study: Path) -> None:
+    process = _background(slow_study, "run", "04")
+    _wait_for(slow_study / "begun", process)
+    with pytest.raises(FileExistsError, match="another run is writing"):
+        runs.run("04")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_the_study_runs_what_is_not_up_to_date_and_goes_on_after_a_failure(
+    study: Path, capsys: pytest.CaptureFixture
+) -> None:
+    _write(study / "notebooks" / "01_broken.ipynb", "seed: int = 0  # of the draws", "raise RuntimeError('no')")
+    assert main(["study"]) == 1
+    first = capsys.readouterr()
+    assert "2 of 3 notebooks done" in first.out
+    assert "Failed: 01_broken" in first.out
+    finished = (runs.default_output("03").parent / "result.json").read_bytes()
+    _write(study / "notebooks" / "01_broken.ipynb", "seed: int = 0  # of the draws", "print('mended')")
+    assert main(["study"]) == 0
+    second = capsys.readouterr()
+    assert second.out.count("is up to date") == 2
+    assert "3 of 3 notebooks done" in second.out
+    assert "make lab" in second.out
+    assert (runs.default_output("03").parent / "result.json").read_bytes() == finished
+
+
+def test_a_changed_notebook_or_a_damaged_result_is_not_up_to_date(study: Path) -> None:
+    output = Path(runs.run("04")["output"])
+    assert runs.is_current(output)
+    _write(study / "notebooks" / "04_other.ipynb", "seed: int = 0  # of the draws", "print(seed + 1)")
+    assert not runs.is_current(output)
+    runs.run("04")
+    (output.parent / "result.json").write_text("{")
+    assert not runs.is_current(output)
+
+
+def test_a_parameter_line_that_papermill_would_misread_is_refused(study: Path) -> None:
+    _write(study / "notebooks" / "05_bad.ipynb", "width: tuple = (1, 2)  # a pair")
+    with pytest.raises(ValueError, match="parameter width of 05 has type tuple; use one of int, float"):
+        runs.parameters("05")
