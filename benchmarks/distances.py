@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pandas as pd
 import torch
-from measure import machine, medians, peak_memory, resident_peak
+from measure import machine, medians, peak_memory, peak_of
 from torch import Tensor
 
 from snrlib.distances import get_distance
@@ -85,10 +85,7 @@ def main() -> None:
         name, n, m = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
         method = methods()[name]
         forward_backward(method, torch.randn(8, m))()  # libraries and thread pools are up now
-        call = forward_backward(method, torch.randn(n, m))
-        before = resident_peak()
-        call()
-        print(resident_peak() - before)
+        print(peak_of(forward_backward(method, torch.randn(n, m))))
         return
     print(machine())
     print("\nForward, ms (medians of one run, in turns)")
@@ -96,7 +93,7 @@ def main() -> None:
     print("\nForward and backward, ms")
     print(compare(forward_backward).round(2).to_string())
     print("\nPeak memory beyond the embeddings, forward and backward, MiB")
-    print(peaks().round(0).astype(int).to_string())
+    print(peaks().round(1).to_string())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from functools import partial
 import faiss
 import pandas as pd
 import torch
-from measure import machine, medians, peak_memory, resident_peak
+from measure import machine, medians, peak_memory, peak_of
 
 from snrlib.distances import get_distance
 from snrlib.evaluate import knn
@@ -37,9 +37,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         x = embeddings(int(sys.argv[1]), int(sys.argv[2]))
         knn(x[:100], K, distance=get_distance("snr", anchor="ref"))
-        before = resident_peak()
-        knn(x, K, distance=get_distance("snr", anchor="ref"))
-        print(resident_peak() - before)
+        print(peak_of(partial(knn, x, K, distance=get_distance("snr", anchor="ref"))))
         return
     print(machine())
     rows = {}

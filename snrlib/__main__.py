@@ -25,7 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     one = commands.add_parser("run", help="execute a notebook; writes a copy and its result row")
     one.add_argument("notebook", help="03, 03_correlation or its file name")
     one.add_argument("-p", dest="values", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
-    one.add_argument("-o", dest="output", metavar="OUT.ipynb", help="where the executed copy goes (default: data/runs)")
+    one.add_argument(
+        "-o",
+        dest="output",
+        metavar="OUT.ipynb",
+        help="where the executed copy goes; result.json is put beside it (default: a folder in data/runs)",
+    )
     one.add_argument("--force", action="store_true", help="replace the output if it exists")
     one = commands.add_parser("study", help="execute every notebook that is not up to date")
     one.add_argument("--force", action="store_true", help="execute those that are, too")

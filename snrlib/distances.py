@@ -72,9 +72,7 @@ class LinearMap(nn.Module):
         if isinstance(components, nn.Parameter):
             self.components = components
         else:
-            self.register_buffer(
-                "components", components.detach().clone()
-            )  # what happens to the source is its own affair
+            self.register_buffer("components", components.detach().clone())  # a copy: its source may change
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.components.shape[1]:

@@ -161,7 +161,10 @@ def _checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(given.keys() - known.keys()):
         valid = ", ".join(known) or "none"
         raise ValueError(f"{find_notebook(name).stem} has no parameter {', '.join(unknown)}; valid: {valid}")
-    return {key: known[key].check(value) for key, value in given.items()}
+    checked = {key: known[key].check(value) for key, value in given.items()}
+    if checked.get("interactive"):
+        raise ValueError("sliders need a live kernel: open the notebook (make lab) and set interactive = True there")
+    return checked
 
 
 def default_output(name: str, given: Mapping[str, Any] | None = None) -> Path:
@@ -176,10 +179,8 @@ def default_output(name: str, given: Mapping[str, Any] | None = None) -> Path:
 
 
 def result_path(output: Path) -> Path:
-    """``result.json`` in a run's own folder; ``NAME.result.json`` beside an output NAME.ipynb that the user named."""
-    if output.is_relative_to(data_folder("runs")):
-        return output.with_name("result.json")
-    return output.with_suffix(".result.json")
+    """Where the result row of a run stands: ``result.json`` beside its output. A folder holds one run."""
+    return output.with_name("result.json")
 
 
 def run(
@@ -201,7 +202,7 @@ def run(
         name: of the notebook, as in `find_notebook`.
         values: parameter values of the declared types; the others keep their defaults.
         output: the executed notebook; None chooses `default_output`.
-        force: replace an output that was named and exists. A run's own folder is always replaced by its next run.
+        force: replace a named output, or a result row beside it, that exists. `default_output` is always replaced.
         wait: if another run is writing this output, wait for it instead of refusing.
         progress: show a progress bar.
 
@@ -210,7 +211,7 @@ def run(
 
     Raises:
         ValueError: unknown notebook, parameter, type or value.
-        FileExistsError: the output exists, or another run is writing it.
+        FileExistsError: the output or a result row beside it exists, or another run is writing it.
         OSError: the output's folder cannot be written.
         NotebookError: a cell raised; a copy up to there is kept as ``NAME.failed.ipynb``.
     """
@@ -224,7 +225,7 @@ def run(
     if output is not None and not force:
         for taken in (target, result_path(target)):
             if taken.exists():
-                raise FileExistsError(f"{taken} exists; choose another output, or --force to replace it")
+                raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
     with _lock(target, wait):
         return _execute(source, checked, target, progress)
 

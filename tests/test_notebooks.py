@@ -7,10 +7,11 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from snrlib import exercises, runs
-from snrlib.notebooks import navigation
+from snrlib.notebooks import navigation, refresh
 
 PATHS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -127,6 +128,26 @@ def test_local_links_lead_to_a_notebook_and_a_heading_that_exist(path: Path) -> 
                 headings = {line.strip().replace(" ", "-") for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
                 anchors = headings | set(re.findall(r'<a id="([^"]+)"', text))
                 assert unquote(anchor) in anchors, f"{target}#{anchor}"
+
+
+def test_a_refresh_stores_outputs_and_a_failing_one_keeps_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notebooks" / "01_small.ipynb"
+    path.parent.mkdir()
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path))
+    question = nbformat.v4.new_markdown_cell("# What?")
+    nbformat.write(nbformat.v4.new_notebook(cells=[question, nbformat.v4.new_code_cell("print(6 * 7)")]), path)
+    for _ in range(2):  # the second time finds its own navigation
+        refresh(path)
+        assert [cell.source for cell in _cells(path)] == ["**01 small**", "# What?", "print(6 * 7)", "**01 small**"]
+        assert _outputs(path)[0].text == "42\n"
+    nbformat.write(nbformat.v4.new_notebook(cells=[question, nbformat.v4.new_code_cell("raise ValueError")]), path)
+    before = path.read_bytes()
+    with pytest.raises(CellExecutionError):
+        refresh(path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 @each_notebook

@@ -135,12 +135,19 @@ def test_the_command_refuses_them_with_status_2(
 
 def test_the_command_parses_every_type(study: Path, capsys: pytest.CaptureFixture) -> None:
     values = ["sigma2=2", "count=5", "free=a=b", "flag=true", "several=a, c"]
-    output = study / "out.ipynb"
+    output = study / "o" / "out.ipynb"
     assert main(["run", "03", "-o", str(output), *(part for value in values for part in ("-p", value))]) == 0
-    chosen = json.loads((study / "out.result.json").read_text())["parameters"]
+    chosen = json.loads((study / "o" / "result.json").read_text())["parameters"]
     assert (chosen["sigma2"], chosen["count"], chosen["free"], chosen["flag"]) == (2.0, 5, "a=b", True)
     assert chosen["several"] == ["a", "c"]
     assert str(output) in capsys.readouterr().out
+
+
+def test_sliders_are_refused_where_no_one_can_move_them(study: Path) -> None:
+    _write(study / "notebooks" / "05_slider.ipynb", "interactive: bool = False  # draw sliders", "print(interactive)")
+    with pytest.raises(ValueError, match="sliders need a live kernel"):
+        runs.run("05", {"interactive": True})
+    assert Path(runs.run("05", {"interactive": False})["output"]).exists()
 
 
 def test_an_unknown_notebook_is_refused_with_the_list(study: Path) -> None:
@@ -168,7 +175,7 @@ def test_a_failing_notebook_leaves_a_partial_copy_under_a_name_that_says_so(
     assert "RuntimeError: this cell raises" in err
     assert "out.failed.ipynb" in err
     assert main(["run", "03", "-o", str(target)]) == 0
-    assert _left(target.parent) == ["out.ipynb", "out.result.json"], "a success clears the failed copy"
+    assert _left(target.parent) == ["out.ipynb", "result.json"], "a success clears the failed copy"
 
 
 def test_a_failing_rerun_keeps_the_earlier_result(study: Path) -> None:
@@ -189,6 +196,9 @@ def test_a_named_output_is_not_replaced_unless_forced(study: Path) -> None:
     assert target.read_text() == "precious"
     runs.run("04", output=target, force=True)
     assert nbformat.read(target, as_version=4)
+    with pytest.raises(FileExistsError, match=r"result.json exists; choose another folder"):
+        runs.run("03", output=study / "other.ipynb")
+    assert not (study / "other.ipynb").exists()
 
 
 def test_the_notebooks_themselves_cannot_be_an_output(study: Path) -> None:

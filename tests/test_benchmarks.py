@@ -1,0 +1,25 @@
+"""The benchmarks run; what they measure of memory is asserted, what they measure of time is not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
+
+
+def _peak(repository: Path, *arguments: str) -> float:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=repository / "benchmarks", capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_the_snr_distance_of_1024_by_512_needs_no_third_axis(repository: Path) -> None:
+    third_axis = 1024 * 1024 * 512 * 4 / 2**20
+    assert 0 < _peak(repository, "distances.py", "snrlib SNR", "1024", "512") < third_axis / 20
+
+
+def test_a_search_of_20000_by_128_needs_a_fraction_of_the_full_matrix(repository: Path) -> None:
+    full_matrix = 20_000**2 * 4 / 2**20
+    assert 0 < _peak(repository, "neighbours.py", "20000", "128") < full_matrix / 4
