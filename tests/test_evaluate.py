@@ -108,10 +108,10 @@ x34 = normal(3, 4)
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: knn(x34, 0), ValueError, "k must be from 1 to 2, .* got 0"),
-        (lambda: knn(x34, 3), ValueError, "k must be from 1 to 2, .* got 3"),
-        (lambda: knn(x34, 4, x34), ValueError, "k must be from 1 to 3, .* got 4"),
-        (lambda: knn(x34[:1], 1), ValueError, "k must be from 1 to 0, .* got 1"),
+        (lambda: knn(x34, 0), ValueError, "k must be an integer from 1 to 2, .* got 0"),
+        (lambda: knn(x34, 3), ValueError, "k must be an integer from 1 to 2, .* got 3"),
+        (lambda: knn(x34, 4, x34), ValueError, "k must be an integer from 1 to 3, .* got 4"),
+        (lambda: knn(x34[:1], 1), ValueError, "k must be an integer from 1 to 0, .* got 1"),
         (lambda: knn(x34, 1, backend="annoy"), ValueError, "backend must be 'torch' or 'faiss', got 'annoy'"),
         (lambda: knn(x34[0], 1), ValueError, r"query must be 2-D .* got shape \(4,\)"),
         (lambda: knn(x34.long(), 1), TypeError, "query must be floating point, got torch.int64"),
@@ -124,7 +124,7 @@ x34 = normal(3, 4)
         (lambda: evaluate(x34, [0, 0, 1]), (TypeError, ValueError), "labels must be .*got list"),  # type: ignore[arg-type]
         (lambda: evaluate(x34, torch.zeros(3).long(), ks=()), ValueError, r"ks must be .*positive integers, got \(\)"),
         (lambda: evaluate(x34, torch.zeros(3).long(), ks=(0, 1)), ValueError, r"positive integers, got \(0, 1\)"),
-        (lambda: evaluate(x34, torch.zeros(3).long(), ks=(1, 3)), ValueError, "k must be from 1 to 2, .* got 3"),
+        (lambda: evaluate(x34, torch.zeros(3).long(), ks=(1, 3)), ValueError, "k must be an integer from 1 to 2, .* got 3"),
         (
             lambda: evaluate(x34 * math.inf, torch.zeros(3).long(), ks=(1,)),
             ValueError,
