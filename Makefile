@@ -14,7 +14,7 @@ study: $(READY)
 	$(BIN)/snr study
 
 lab: $(READY)
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest -m "not slow"
@@ -39,6 +39,7 @@ clean:
 # An interrupted installation leaves no stamp: the next make goes on with it.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python >= 3.11 is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.12")'
+	@echo "Installing into $(VENV): a few minutes the first time."
 	$(LOCKED) $(PYTHON) -m venv $(VENV)
 	$(LOCKED) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@

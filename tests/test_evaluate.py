@@ -124,7 +124,11 @@ x34 = normal(3, 4)
         (lambda: evaluate(x34, [0, 0, 1]), (TypeError, ValueError), "labels must be .*got list"),  # type: ignore[arg-type]
         (lambda: evaluate(x34, torch.zeros(3).long(), ks=()), ValueError, r"ks must be .*positive integers, got \(\)"),
         (lambda: evaluate(x34, torch.zeros(3).long(), ks=(0, 1)), ValueError, r"positive integers, got \(0, 1\)"),
-        (lambda: evaluate(x34, torch.zeros(3).long(), ks=(1, 3)), ValueError, "k must be an integer from 1 to 2, .* got 3"),
+        (
+            lambda: evaluate(x34, torch.zeros(3).long(), ks=(1, 3)),
+            ValueError,
+            "k must be an integer from 1 to 2, .* got 3",
+        ),
         (
             lambda: evaluate(x34 * math.inf, torch.zeros(3).long(), ks=(1,)),
             ValueError,
