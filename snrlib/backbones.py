@@ -39,7 +39,7 @@ def embedder(name: str, embedding_size: int = 128, weights: str | None = None, *
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * 64, embedding_size))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the fast layout for convolutions
     if weights is not None:
-        model.load_state_dict(torch.load(weights, weights_only=True), strict=True)
+        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
     return model
 
 

@@ -90,17 +90,17 @@ class Distance(nn.Module):
     """One member of the family: ``||A(b - a)||`` or, relative, ``||A(b - a)||^2 / ||A a||^2`` with ``a`` the anchor.
 
     Args:
-        map: the linear map ``A``, a module (n, M) -> (n, r); None is the identity.
+        map: the linear map ``A``, a module (n, M) -> (n, r) without bias; None is the identity.
         relative: divide the squared distance by the squared length of the mapped anchor.
         anchor: which side is the anchor ``a`` ("signal") of a relative distance: "query" (rows) or "ref" (columns).
-        eps: floor of ``||A a||^2``. The relative distance of a constant anchor is undefined; the floor keeps its
-            value and gradient finite. Below it, a common scale is no longer divided out.
+        eps: floor of ``||A a||^2``. The relative distance of a constant anchor is undefined; under the floor its value
+            is finite and large, and it has no gradient. A common scale is no longer divided out there.
         normalize_embeddings: scale every embedding to length 1 first (a zero row stays zero). Off by default, because
             on centred and normalised vectors the Euclidean and the SNR distances all rank alike (notebook 02).
 
     Raises:
         ValueError: unknown anchor side, or eps not positive; in a call, embeddings of a wrong shape or value.
-        TypeError: in a call, embeddings that are not floating-point tensors or not of one dtype and device.
+        TypeError: map not a module; in a call, embeddings that are not floating-point tensors of one dtype and device.
 
     >>> d = Distance(Centre(), relative=True)
     >>> d(torch.tensor([[1.0, -1.0]]), torch.tensor([[2.0, -2.0], [3.0, -3.0]]))
@@ -120,6 +120,8 @@ class Distance(nn.Module):
             raise ValueError(f"anchor must be 'query' or 'ref', got {anchor!r}")
         if not 0 < eps < float("inf"):
             raise ValueError(f"eps must be positive and finite, got {eps!r}")
+        if not isinstance(map, nn.Module | None):
+            raise TypeError(f"map must be a torch.nn.Module, got {type(map).__name__}; names are for get_distance")
         self.map = nn.Identity() if map is None else map
         self.relative = relative
         self.anchor = anchor
@@ -131,25 +133,21 @@ class Distance(nn.Module):
 
         Args:
             query: (n_query, M).
-            ref: (n_ref, M); None compares ``query`` with itself, and the diagonal is exactly zero.
+            ref: (n_ref, M); None compares ``query`` with itself, and the diagonal is then exactly zero.
 
         Returns:
             (n_query, n_ref), never negative; float32 for half-precision inputs. Time is one matrix product, memory
             O(n_query n_ref): no temporary has a third axis. A distance much smaller than the lengths of its two
             vectors carries the rounding error of their squares; `pairwise_distance` does not.
         """
-        query, compared = self._prepare(query, query if ref is None else ref)
+        query, ref = self._prepare(query, query if ref is None else ref)
         with torch.autocast(query.device.type, enabled=False):
-            origin = self._origin(compared)
-            z_query, power_query, anchor_query = self._project(query, origin)
-            z_ref, power_ref, anchor_ref = (
-                (z_query, power_query, anchor_query) if compared is query else self._project(compared, origin)
-            )
+            z_query, z_ref, anchor = self._project(query, ref)
             # ||z_q - z_r||^2 = ||z_r||^2 - 2 z_q.z_r + ||z_q||^2
-            d = torch.addmm(power_ref.T, z_query, z_ref.T, alpha=-2).add_(power_query)
+            d = torch.addmm(_power(z_ref).T, z_query, z_ref.T, alpha=-2).add_(_power(z_query))
             if self.relative:
-                d.div_(anchor_query if self.anchor == "query" else anchor_ref.T)
-        if ref is None:
+                d = self._in_units_of(anchor if self.anchor == "query" else anchor.T, d)
+        if ref is query:
             d.fill_diagonal_(0)
         d = d.relu_()  # rounding can leave a distance near zero slightly negative
         return d if self.relative else _sqrt(d)
@@ -172,8 +170,10 @@ class Distance(nn.Module):
             noise = self.map(y) - self.map(x) if isinstance(self.map, Centre) else self.map(y - x)
             d = _power(noise)
             if self.relative:
-                d = d / _power(self.map(x if self.anchor == "query" else y)).clamp_min(self.eps)
-        return (d if self.relative else _sqrt(d)).squeeze(1)
+                d = self._in_units_of(_power(self.map(x if self.anchor == "query" else y)), d)
+            else:
+                d = _sqrt(d)
+        return d.squeeze(1)
 
     def inner_product_form(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
         """Two matrices whose product ranks the refs of every query exactly as the distance does, smallest first.
@@ -191,50 +191,59 @@ class Distance(nn.Module):
         """
         query, ref = self._prepare(query, ref)
         with torch.autocast(query.device.type, enabled=False):
-            origin = self._origin(ref)
-            z_query, power_query, _ = self._project(query, origin)
-            z_ref, power_ref, anchor_ref = self._project(ref, origin)
+            z_query, z_ref, anchor = self._project(query, ref)
+            power_query, power_ref = _power(z_query), _power(z_ref)
             left = torch.cat([z_query, power_query, torch.ones_like(power_query)], dim=1)
             right = torch.cat([-2 * z_ref, torch.ones_like(power_ref), power_ref], dim=1)
             if self.relative and self.anchor == "ref":
-                right = right / anchor_ref
+                right = right / anchor.clamp_min(self.eps)
         return left, right
 
-    def _origin(self, ref: Tensor) -> Tensor | None:
-        """A point to count from: ``b - a`` does not change when both move, and far from zero the product loses digits.
+    def _project(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``z = A x`` of both sides, counted from the mean ref, and ``||A a||^2`` of the anchors, (n, 1).
 
-        Centred rows need none: their mean is gone already.
+        ``b - a`` does not change when both move, and far from the origin the product of the two loses digits. Centred
+        rows move after the map, since their own means may lie far apart; for all others the map itself loses digits.
         """
-        return None if isinstance(self.map, Centre) else ref.detach().mean(dim=0)
+        if isinstance(self.map, Centre):
+            mapped_query = self.map(query)
+            mapped_ref = mapped_query if ref is query else self.map(ref)
+            anchor = _power(mapped_query if self.anchor == "query" else mapped_ref)
+            origin = mapped_ref.detach().mean(dim=0)
+            z_query = mapped_query - origin
+            return z_query, z_query if ref is query else mapped_ref - origin, anchor
+        origin = ref.detach().mean(dim=0)
+        z_query = self.map(query - origin)
+        z_ref = z_query if ref is query else self.map(ref - origin)
+        anchor = _power(self.map(query if self.anchor == "query" else ref)) if self.relative else _power(z_query)
+        return z_query, z_ref, anchor
 
-    def _project(self, x: Tensor, origin: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """``z = A(x - origin)`` (n, r), ``||z||^2`` (n, 1), and ``||A x||^2`` (n, 1) with its floor, for an anchor."""
-        z = self.map(x if origin is None else x - origin)
-        power = _power(z)
-        anchor = power if origin is None or not self.relative else _power(self.map(x))
-        return z, power, anchor.clamp_min(self.eps)
+    def _in_units_of(self, anchor: Tensor, d: Tensor) -> Tensor:
+        """``d / ||A a||^2``, in place. Under the floor it is undefined: a finite value, and no gradient."""
+        d.div_(anchor.clamp_min(self.eps))
+        floored = anchor <= self.eps
+        if floored.any():
+            d = torch.where(floored, d.detach().clamp_max(torch.finfo(d.dtype).max), d)
+        return d
 
     def _prepare(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
         """Check both sides once, at the public edge, and bring them to compute precision (and length 1 if asked)."""
-        same = ref is query
         checked = check_embeddings(query, "query")
-        if same:
-            checked_ref = checked
-        else:
-            checked_ref = check_embeddings(ref, "ref")
-            if query.shape[1] != ref.shape[1]:
-                raise ValueError(
-                    f"query and ref must have the same number of components M, got {query.shape[1]} and {ref.shape[1]}"
-                )
-            if checked.dtype != checked_ref.dtype or query.device != ref.device:
-                raise TypeError(
-                    "query and ref must share dtype and device, "
-                    f"got {query.dtype} on {query.device} and {ref.dtype} on {ref.device}"
-                )
         if self.normalize_embeddings:
             checked = F.normalize(checked)
-            checked_ref = checked if same else F.normalize(checked_ref)
-        return checked, checked_ref
+        if ref is query:
+            return checked, checked
+        checked_ref = check_embeddings(ref, "ref")
+        if query.shape[1] != ref.shape[1]:
+            raise ValueError(
+                f"query and ref must have the same number of components M, got {query.shape[1]} and {ref.shape[1]}"
+            )
+        if checked.dtype != checked_ref.dtype or query.device != ref.device:
+            raise TypeError(
+                "query and ref must share dtype and device, "
+                f"got {query.dtype} on {query.device} and {ref.dtype} on {ref.device}"
+            )
+        return checked, F.normalize(checked_ref) if self.normalize_embeddings else checked_ref
 
     def extra_repr(self) -> str:
         if not self.relative:

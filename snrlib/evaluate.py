@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -44,13 +45,16 @@ def knn(
 
     Raises:
         ValueError: k out of range, unknown backend, embeddings of a wrong shape or value.
+        TypeError: embeddings that are not floating-point tensors, or a distance that is none.
         ImportError: backend "faiss" without faiss.
     """
     distance = get_distance("euclidean") if distance is None else distance
+    if not isinstance(distance, Distance):
+        raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
     query = check_embeddings(query, "query")
     database = query if reference is None else check_embeddings(reference, "reference")
     most = len(database) - (reference is None)
-    if not (isinstance(k, int) and 1 <= k <= most):
+    if not (isinstance(k, Integral) and not isinstance(k, bool) and 1 <= k <= most):
         raise ValueError(f"k must be an integer from 1 to {most}, the number of candidates of a query, got {k!r}")
     if backend not in ("torch", "faiss"):
         raise ValueError(f"backend must be 'torch' or 'faiss', got {backend!r}")

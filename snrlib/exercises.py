@@ -46,7 +46,15 @@ def check(answer: Any, expected: Any, mistakes: Mapping[str, Any] | None = None,
     return Verdict("wrong", f"Not yet: got {answer!r}. Read the question once more.")
 
 
+def _plain(value: Any) -> Any:
+    """A tensor without its gradient; the number itself if there is only one."""
+    if hasattr(value, "detach"):
+        value = value.detach()
+    return value.item() if hasattr(value, "item") and np.size(value) == 1 else value
+
+
 def _same(a: Any, b: Any, tolerance: float) -> bool:
+    a, b = _plain(a), _plain(b)
     if isinstance(a, str | bool) or isinstance(b, str | bool):
         return type(a) is type(b) and (a.strip().lower() == b.strip().lower() if isinstance(a, str) else a == b)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -24,11 +26,15 @@ class TripletMarginLoss(nn.Module):
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if no triplet is valid.
 
     Raises:
-        TypeError, ValueError: labels that are not as many integers.
+        TypeError, ValueError: a distance or margin that is none; labels that are not as many integers.
     """
 
     def __init__(self, distance: Distance, margin: float):
         super().__init__()
+        if not isinstance(distance, Distance):
+            raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
+            raise ValueError(f"margin must be a finite number, got {margin!r}")
         self.distance = distance
         self.margin = margin
 

@@ -27,7 +27,9 @@ def train(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Train a network in place with AdamW, the learning rate rising and falling once (one-cycle, Smith 2018).
+    """Train a network, and what is trainable in the loss, in place.
+
+    AdamW; the learning rate rises and falls once (one-cycle, Smith 2018).
 
     Same seed, same machine, same initial weights: the same bits.
 
@@ -47,12 +49,12 @@ def train(
 
     Raises:
         ValueError: sizes that do not fit (see `MPerClassSampler`).
-        FloatingPointError: the loss is not finite any more.
+        FloatingPointError: the embeddings or the loss are not finite any more; the message names the step.
     """
     if steps < 1 or learning_rate <= 0:
         raise ValueError(f"steps and learning_rate must be positive, got {steps} and {learning_rate}")
     sampler = MPerClassSampler(data.labels, m, batch_size, length=steps * batch_size, seed=seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.AdamW([*model.parameters(), *loss.parameters()], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
     device = next(model.parameters()).device
     model.train()
@@ -60,7 +62,10 @@ def train(
     started = time.perf_counter()
     batches = torch.tensor(list(sampler)).split(batch_size)
     for batch in tqdm(batches, disable=not progress, desc="train", unit="step"):
-        value = loss(model(data.images[batch].to(device)), data.labels[batch].to(device))
+        embeddings = model(data.images[batch].to(device))
+        if not torch.isfinite(embeddings).all():
+            raise FloatingPointError(f"the embeddings are not finite any more at step {len(history) + 1} of {steps}")
+        value = loss(embeddings, data.labels[batch].to(device))
         if not torch.isfinite(value):
             raise FloatingPointError(f"the loss became {value.item()} at step {len(history) + 1} of {steps}")
         optimizer.zero_grad()

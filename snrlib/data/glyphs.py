@@ -7,16 +7,13 @@ an embedding ignores and what it keeps can be measured.
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
 import warnings
-import zipfile
-import zlib
 from collections import Counter
 from functools import cache
 from itertools import combinations
+from numbers import Integral
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -69,8 +66,12 @@ def glyphs(
 
     Raises:
         ValueError: a value outside its range.
+        TypeError: size, per_class or seed not an integer.
     """
     check_split(split)
+    for name, whole in (("size", size), ("per_class", per_class), ("seed", seed)):
+        if not isinstance(whole, Integral):
+            raise TypeError(f"{name} must be an integer, got {whole!r}")
     for name, value, low, high in (
         ("size", size, 16, 1024),
         ("per_class", per_class, 1, 10_000),
@@ -86,16 +87,7 @@ def glyphs(
     random = np.random.default_rng([seed, split == "test"])
     factors = _draw_factors(random, len(classes), per_class, rotation, scale, shift)
     labels = np.repeat(np.arange(len(classes)), per_class)
-    recipe = {
-        "split": split,
-        "size": size,
-        "per_class": per_class,
-        "rotation": rotation,
-        "scale": scale,
-        "shift": shift,
-        "seed": seed,
-    }
-    clean = _cached_images(recipe, [classes[label][0] for label in labels], factors, size)
+    clean = _cached_images([classes[label][0] for label in labels], factors, int(size))
     images = torch.from_numpy(clean).float().div_(255)[:, None]
     if noise:
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
@@ -171,7 +163,7 @@ def _draw_factors(
     n = n_classes * per_class
     rounds = -(-per_class // len(FACES))
     faces = random.permuted(np.tile(np.arange(len(FACES)), (n_classes * rounds, 1)), axis=1)
-    faces = faces[:, :per_class].ravel()
+    faces = faces.reshape(n_classes, -1)[:, :per_class].ravel()
     return pd.DataFrame(
         {
             "face": np.array(FACES)[faces],
@@ -206,21 +198,23 @@ def _render(drawn: list[str], factors: pd.DataFrame, size: int) -> np.ndarray:
     return images
 
 
-def _cached_images(recipe: dict[str, Any], drawn: list[str], factors: pd.DataFrame, size: int) -> np.ndarray:
-    """The images of a recipe from ``data/cache``, or rendered and put there. A zip file checks its own bytes (CRC)."""
-    rules = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # another way to draw, another cache
-    text = json.dumps({**recipe, "matplotlib": matplotlib.__version__, "rules": rules}, sort_keys=True)
-    path = data_folder("cache") / f"glyphs-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
-    if path.exists():
-        try:
-            with open(path, "rb") as file, np.load(file) as stored:
-                images = stored["images"]
-            if images.shape == (len(drawn), size, size) and images.dtype == np.uint8:
-                return images
-            reason = f"it holds {images.dtype} {images.shape}"
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            reason = str(error)
-        warnings.warn(f"the cache file {path} is damaged ({reason}); the glyphs are drawn anew", stacklevel=3)
+def _cached_images(drawn: list[str], factors: pd.DataFrame, size: int) -> np.ndarray:
+    """The images from ``data/cache``, or rendered and put there; the name is a digest of all that decides them."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())  # another way to draw, another cache
+    digest.update(f"{matplotlib.__version__} {size} {' '.join(drawn)}\n{factors.to_csv()}".encode())
+    path = data_folder("cache") / f"glyphs-{digest.hexdigest()[:16]}.npz"
+    try:
+        with open(path, "rb") as file, np.load(file) as stored:  # a zip file checks its own bytes (CRC)
+            images = stored["images"]
+        if images.shape == (len(drawn), size, size) and images.dtype == np.uint8:
+            return images
+        damage = f"it holds {images.dtype} {images.shape}"
+    except (FileNotFoundError, NotADirectoryError):
+        damage = ""
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        damage = str(error)
+    if damage:
+        warnings.warn(f"the cache file {path} is damaged ({damage}); the glyphs are drawn anew", stacklevel=3)
     images = _render(drawn, factors, size)
     try:
         write_atomically(path, lambda temporary: np.savez_compressed(temporary, images=images))
