@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.ready-test
-# One installation at a time in this folder; the lock ends with the process that holds it.
-LOCKED = $(PYTHON) -c 'import fcntl, subprocess, sys; lock = open(".venv.lock", "w"); fcntl.flock(lock, fcntl.LOCK_EX); sys.exit(subprocess.call(sys.argv[1:]))'
+# One installation at a time in this folder: the lock is held by the installing process itself, however it ends.
+LOCKED = $(PYTHON) -c 'import fcntl, os, sys; lock = open(".venv.lock", "w"); fcntl.flock(lock, fcntl.LOCK_EX); os.set_inheritable(lock.fileno(), True); os.execvp(sys.argv[1], sys.argv[1:])'
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+# Whether another make has installed meanwhile.
+CURRENT = test $@ -nt pyproject.toml -a $@ -nt constraints.txt
 
 .PHONY: study test lab bench lint refresh clean
 .DELETE_ON_ERROR:
@@ -40,10 +43,7 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python >= 3.11 is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.12")'
 	@echo "Installing into $(VENV): a few minutes the first time."
-	$(LOCKED) $(PYTHON) -m venv $(VENV)
-	$(LOCKED) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	@touch $@
+	@$(LOCKED) sh -c '$(CURRENT) || { $(PYTHON) -m venv $(VENV) && $(INSTALL) . && touch $@; }'
 
 $(TEST_READY): $(READY)
-	$(LOCKED) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,bench]'
-	@touch $@
+	@$(LOCKED) sh -c '$(CURRENT) || { $(INSTALL) ".[test,bench]" && touch $@; }'

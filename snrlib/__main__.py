@@ -8,14 +8,14 @@ import signal
 import sys
 import time
 
-from snrlib import notebooks, runs
+from snrlib import notebooks, parameters, runs
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0 done, 1 a notebook failed, 2 refused before anything ran, 130 interrupted.
+        The exit status: 0 done, 1 a notebook failed, 2 refused or not writable, 130 interrupted.
     """
     parser = argparse.ArgumentParser(prog="snr", description="Run the study's notebooks with parameters.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for chatty in ("asyncio", "papermill"):  # on a kernel that was stopped; errors arrive as exceptions
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run cleans up behind itself
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that a terminated run cleans up behind itself
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return _COMMANDS[options.command](options)
     except runs.NotebookError as error:
@@ -54,17 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    for path in runs.notebooks():
-        print(f"{path.stem:24} {runs.title(path)}")
+    for path in notebooks.notebooks():
+        print(f"{path.stem:24} {notebooks.title(path)}")
     return 0
 
 
 def _params(options: argparse.Namespace) -> int:
-    found = runs.parameters(options.notebook)
+    found = parameters.parameters(options.notebook)
     if not found:
-        print(f"{runs.find_notebook(options.notebook).stem} has no parameters")
+        print(f"{notebooks.find_notebook(options.notebook).stem} has no parameters")
     for parameter in found.values():
-        allowed = " | ".join(parameter.choices)
+        allowed = " | ".join(map(str, parameter.choices))
         if parameter.low > float("-inf"):
             allowed = f"{parameter.low:.12g} to {parameter.high:.12g}"
         extra = f"  [{allowed}]" if allowed else ""
@@ -73,12 +74,14 @@ def _params(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    known = runs.parameters(options.notebook)
+    known = parameters.parameters(options.notebook)
     values = {}
     for text in options.values:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"-p takes NAME=VALUE, got {text!r}")
+        if name in values:
+            raise ValueError(f"{name} is given twice")
         values[name] = known[name].parse(value) if name in known else value  # run() refuses an unknown name
     row = runs.run(options.notebook, values, options.output, force=options.force, progress=sys.stderr.isatty())
     _report(row)
@@ -88,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _study(options: argparse.Namespace) -> int:
     started = time.monotonic()
-    paths = runs.notebooks()
+    paths = notebooks.notebooks()
     failed = []
     for number, path in enumerate(paths, start=1):
         print(f"[{number}/{len(paths)}] {path.stem} ...", flush=True)
@@ -97,8 +100,8 @@ def _study(options: argparse.Namespace) -> int:
             if runs.is_current(output) and not options.force:
                 print("  is up to date")
             else:
-                _report(runs.run(path.stem, wait=True))
-        except runs.NotebookError as error:
+                _report(runs.run(path.stem, wait=True, skip_current=not options.force))
+        except (runs.NotebookError, OSError) as error:
             print(f"snr: {error}", file=sys.stderr)
             failed.append(path.stem)
     print(f"\n{len(paths) - len(failed)} of {len(paths)} notebooks done in {time.monotonic() - started:.0f} s.")
@@ -117,8 +120,8 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _refresh(options: argparse.Namespace) -> int:
-    names = options.notebooks or [path.stem for path in runs.notebooks()]
-    for path in [runs.find_notebook(name) for name in names]:
+    names = options.notebooks or [path.stem for path in notebooks.notebooks()]
+    for path in [notebooks.find_notebook(name) for name in names]:
         started = time.monotonic()
         notebooks.refresh(path)
         print(f"{path.name}: {time.monotonic() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB")

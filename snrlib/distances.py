@@ -103,7 +103,8 @@ class Distance(nn.Module):
         TypeError: map not a module; in a call, embeddings that are not floating-point tensors of one dtype and device.
 
     >>> d = Distance(Centre(), relative=True)
-    >>> d(torch.tensor([[1.0, -1.0]]), torch.tensor([[2.0, -2.0], [3.0, -3.0]]))
+    >>> a = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    >>> d(a, torch.cat([2 * a, 3 * a]))
     tensor([[1., 4.]])
     """
 
@@ -144,7 +145,9 @@ class Distance(nn.Module):
         with torch.autocast(query.device.type, enabled=False):
             z_query, z_ref, anchor = self._project(query, ref)
             # ||z_q - z_r||^2 = ||z_r||^2 - 2 z_q.z_r + ||z_q||^2
-            d = torch.addmm(_power(z_ref).T, z_query, z_ref.T, alpha=-2).add_(_power(z_query))
+            power_query = _power(z_query)
+            power_ref = power_query if ref is query else _power(z_ref)
+            d = torch.addmm(power_ref.T, z_query, z_ref.T, alpha=-2).add_(power_query)
             if self.relative:
                 d = self._in_units_of(anchor if self.anchor == "query" else anchor.T, d)
         if ref is query:
@@ -210,8 +213,8 @@ class Distance(nn.Module):
             mapped_ref = mapped_query if ref is query else self.map(ref)
             anchor = _power(mapped_query if self.anchor == "query" else mapped_ref)
             origin = mapped_ref.detach().mean(dim=0)
-            z_query = mapped_query - origin
-            return z_query, z_query if ref is query else mapped_ref - origin, anchor
+            z_query = _minus(mapped_query, origin)
+            return z_query, z_query if ref is query else _minus(mapped_ref, origin), anchor
         origin = ref.detach().mean(dim=0)
         z_query = self.map(query - origin)
         z_ref = z_query if ref is query else self.map(ref - origin)
@@ -256,11 +259,18 @@ class Distance(nn.Module):
 
 def _power(z: Tensor) -> Tensor:
     """(n, r) -> (n, 1), squared lengths."""
-    return torch.einsum("nr,nr->n", z, z)[:, None]  # no copy of z, as z.square() would be
+    return torch.linalg.vector_norm(z, dim=1, keepdim=True).square()  # z.square() would be a copy of z
+
+
+def _minus(fresh: Tensor, origin: Tensor) -> Tensor:
+    """``fresh - origin``, in place unless a gradient needs the old values: new memory costs more than the sum."""
+    return fresh - origin if fresh.requires_grad else fresh.sub_(origin)
 
 
 def _sqrt(squared: Tensor) -> Tensor:
-    """Square root with gradient 0, not infinity, at 0."""
+    """Square root of a fresh tensor, with gradient 0, not infinity, at 0."""
+    if not squared.requires_grad:
+        return squared.sqrt_()
     zero = squared == 0
     return squared.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
 
@@ -289,7 +299,8 @@ def get_distance(name: str, *, components: Any = None, **options: Any) -> Distan
         ValueError: unknown name, or ``components`` missing or not expected.
         TypeError: unknown option.
 
-    >>> get_distance("snr").pairwise_distance(torch.tensor([[1.0, -1.0]]), torch.tensor([[2.0, -2.0]]))
+    >>> a = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    >>> get_distance("snr").pairwise_distance(a, 2 * a)
     tensor([1.])
     """
     if name not in _FAMILY:

@@ -1,23 +1,70 @@
-"""Keep the committed notebooks in order: navigation, stored outputs at default parameters, clean metadata."""
+"""The numbered notebooks: find them, and keep their navigation, stored outputs and metadata in order."""
 
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from traitlets.config import Config
 
-from snrlib.files import data_folder, write_atomically
-from snrlib.runs import KERNEL_CONFIG, notebooks
+from snrlib.files import data_folder, study_root, write_atomically
 
-__all__ = ["figures", "navigation", "refresh", "refresh_picture"]
+__all__ = [
+    "KERNEL_CONFIG",
+    "figures",
+    "find_notebook",
+    "navigation",
+    "notebooks",
+    "refresh",
+    "refresh_picture",
+    "title",
+]
+
+# Encrypt what passes between a run and its kernel; without it every kernel warns, and any local user can listen.
+KERNEL_CONFIG = Config({"KernelManager": {"transport_encryption": "auto"}})
 
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+
+
+def notebooks() -> list[Path]:
+    """The numbered notebooks, in order.
+
+    Raises:
+        FileNotFoundError: there are none where the study should be.
+    """
+    folder = study_root() / "notebooks"
+    if found := sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        return found
+    raise FileNotFoundError(f"no notebooks in {folder}; run this in a checkout of the study, or set SNR_ROOT to one")
+
+
+def find_notebook(name: str) -> Path:
+    """The notebook called ``03``, ``03_correlation`` or ``03_correlation.ipynb``, with or without its folder.
+
+    Raises:
+        ValueError: there is none of this name; the message lists those there are.
+    """
+    stem = Path(name).name.removesuffix(".ipynb")
+    elsewhere = Path(name).name != name and Path(name).resolve().parent != study_root() / "notebooks"
+    for path in notebooks():
+        if stem in (path.stem, path.stem[:2]) and not elsewhere:
+            return path
+    raise ValueError(f"no notebook {name!r}; there are: {', '.join(path.stem for path in notebooks())}")
+
+
+def title(path: Path) -> str:
+    """The question that is the notebook's H1."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown" and (match := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
+            return match[1]
+    raise ValueError(f"{path.name} has no H1")
 
 
 def navigation(path: Path) -> str:

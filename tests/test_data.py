@@ -67,6 +67,14 @@ def test_every_face_draws_every_class_once_a_block_of_16() -> None:
     assert (data.images.amax((1, 2, 3)) > 0.3).all(), "no image is empty"
 
 
+@pytest.mark.parametrize("per_class", [1, 15, 17, 20, 40])
+def test_any_number_of_images_a_class_repeats_a_face_as_late_as_it_can(per_class: int) -> None:
+    data = load("glyphs", "test", per_class=per_class, noise=0)
+    assert len(data) == per_class * len(data.classes)
+    counts = data.factors.groupby([data.labels.numpy(), "face"]).size()
+    assert counts.max() == -(-per_class // 16)
+
+
 def test_the_factors_vary_within_their_ranges_and_the_seed_chooses_them() -> None:
     wide = partial(load, "glyphs", "train", per_class=4, rotation=20, scale=0.3, shift=0.1)
     data = wide(seed=3)
@@ -162,10 +170,11 @@ def test_a_cache_that_cannot_be_written_is_reported_and_costs_only_time(
         ("glyphs", {"noise": float("nan")}, "noise must be from 0"),
         ("glyphs", {"scale": 0.6}, "scale must be from 0 to 0.5, got 0.6"),
         ("glyphs", {"seed": -1}, "seed must be from 0"),
+        ("glyphs", {"size": 32.0}, "size must be an integer, got 32.0"),
     ],
 )
 def test_wrong_arguments_are_refused_with_the_valid_ones(name: str, arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         load(name, **arguments)
 
 

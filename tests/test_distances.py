@@ -538,3 +538,33 @@ def test_the_zero_mean_penalty_pulls_where_d_s_has_no_gradient() -> None:
     assert torch.equal(penalty / penalty[0], torch.ones(M, dtype=F64))
     assert (penalty @ gradients(a.detach(), b.detach())[0]).item() == near(0)
     assert Centre()(a - 0.3 * penalty).sub(Centre()(a)).abs().max().item() == near(0)  # so centring replaces it
+
+
+@pytest.mark.parametrize("anchor", ["query", "ref"])
+@pytest.mark.parametrize("name", DISTANCES[:4])
+def test_a_vector_shared_by_all_embeddings_costs_no_digits(name: str, anchor: str) -> None:
+    shared, noise = 100 * normal(1, 64), normal(40, 64)
+    d = get_distance(name, anchor=anchor)
+    x = (shared + noise).float()
+    torch.testing.assert_close(d(x).double(), d(x.double()), rtol=5e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@over_family
+def test_a_constant_anchor_has_a_finite_value_and_a_finite_gradient_in_every_dtype(
+    name: str, anchor: str, dtype: torch.dtype
+) -> None:
+    x = normal(4, 6).to(dtype)
+    x[1] = 0 if "euclidean" in name or "mahalanobis" in name else 3
+    x = x.requires_grad_()
+    value = member(name, anchor)(x)
+    value.sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_a_tensor_compared_with_itself_has_a_zero_diagonal_however_it_is_passed() -> None:
+    x = normal(20, 8).float()
+    for name in DISTANCES[:4]:
+        assert (get_distance(name)(x, x).diagonal() == 0).all()

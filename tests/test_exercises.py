@@ -16,6 +16,9 @@ from snrlib.exercises import check
         ([1, 2], np.array([1.0, 2.0])),
         ("Query ", "query"),
         (True, True),
+        (np.True_, True),
+        ([2.0], 2.0),
+        (torch.tensor([2.0], requires_grad=True), 2.0),
     ],
 )
 def test_a_right_answer_is_right_in_any_spelling(answer: object, expected: object) -> None:

@@ -10,8 +10,9 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from snrlib import exercises, runs
-from snrlib.notebooks import navigation, refresh
+from snrlib import exercises
+from snrlib.notebooks import navigation, refresh, title
+from snrlib.parameters import parameters
 
 PATHS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -38,7 +39,7 @@ def test_the_h1_is_one_question(path: Path) -> None:
     headings = [line for cell in _cells(path, "markdown") for line in re.findall(r"^# .+$", cell.source, re.MULTILINE)]
     assert len(headings) == 1
     assert headings[0].endswith("?")
-    assert runs.title(path) == headings[0][2:]
+    assert title(path) == headings[0][2:]
 
 
 @each_notebook
@@ -78,7 +79,7 @@ def test_every_figure_states_its_finding_in_words(path: Path) -> None:
 
 @each_notebook
 def test_parameters_are_readable_and_have_a_seed_and_a_help(path: Path) -> None:
-    known = runs.parameters(path.stem)
+    known = parameters(path.stem)
     assert known["seed"].type == "int"
     for parameter in known.values():
         assert parameter.help
@@ -93,8 +94,8 @@ def test_widgets_are_drawn_only_where_interactive_is_true(path: Path) -> None:
             before = re.split(r"^if interactive:", cell.source, flags=re.MULTILINE)[0]
             assert "ipywidgets" not in before
             assert "interact(" not in before
-    if "interactive" in runs.parameters(path.stem):
-        assert runs.parameters(path.stem)["interactive"].default is False
+    if "interactive" in parameters(path.stem):
+        assert parameters(path.stem)["interactive"].default is False
 
 
 @each_notebook

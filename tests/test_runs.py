@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from snrlib import runs
 from snrlib.__main__ import main
+from snrlib.parameters import parameters
 
 PARAMETERS = """
 sigma2: float = 0.5  # variance of the noise [0.01 to 10]
@@ -121,6 +124,7 @@ def test_wrong_values_are_refused_before_anything_runs(study: Path, values: dict
         ("count=2.5", "count must be int, got '2.5'"),
         ("flag=0", "flag must be true or false, got '0'"),
         ("name=", "name must be one of snr, euclidean; got ''"),
+        ("sigma2=1 sigma2=2", "sigma2 is given twice"),
         ("sigma2", "-p takes NAME=VALUE, got 'sigma2'"),
         ("stigma=2", "03_small has no parameter stigma; valid: sigma2,"),
     ],
@@ -128,7 +132,7 @@ def test_wrong_values_are_refused_before_anything_runs(study: Path, values: dict
 def test_the_command_refuses_them_with_status_2(
     study: Path, text: str, message: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main(["run", "03", "-p", text]) == 2
+    assert main(["run", "03", *(part for value in text.split(" ") for part in ("-p", value))]) == 2
     assert message in capsys.readouterr().err
     assert not (study / "data").exists()
 
@@ -148,6 +152,88 @@ def test_sliders_are_refused_where_no_one_can_move_them(study: Path) -> None:
     with pytest.raises(ValueError, match="sliders need a live kernel"):
         runs.run("05", {"interactive": True})
     assert Path(runs.run("05", {"interactive": False})["output"]).exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "width: tuple = (1, 2)  # a pair",
+        "b: int = 2  # the same as n=2",
+        "s: str = 'a#b'  # with a hash",
+        "n: int = 2",
+        "n = 2  # no type",
+        "n: int = 0.5  # another type",
+        "f: float = 1  # an int",
+        "n: int = 2  # outside [3 to 4]",
+        "n: int = two  # no literal",
+    ],
+)
+def test_a_parameter_line_that_would_be_lost_or_misread_is_refused(study: Path, line: str) -> None:
+    _write(study / "notebooks" / "05_bad.ipynb", line)
+    with pytest.raises(ValueError, match=r"in the parameters of 05_bad|must be"):
+        parameters("05")
+
+
+def test_papermill_reads_the_same_parameters(repository: Path) -> None:
+    for path in sorted((repository / "notebooks").glob("*.ipynb")):
+        assert list(papermill.inspect_notebook(str(path))) == list(parameters(path.stem))
+
+
+def test_numbers_can_have_choices(study: Path) -> None:
+    _write(study / "notebooks" / "05_choice.ipynb", "m: int = 2  # images a class [2 | 4]", "print(m)")
+    assert parameters("05")["m"].parse("4") == 4
+    with pytest.raises(ValueError, match="m must be one of 2, 4; got 3"):
+        parameters("05")["m"].parse("3")
+
+
+def test_numpy_numbers_are_numbers(study: Path) -> None:
+    row = runs.run("03", {"sigma2": np.float32(2), "count": np.int64(4)})
+    assert (row["parameters"]["sigma2"], row["parameters"]["count"]) == (2.0, 4)
+
+
+@pytest.mark.parametrize("ending", ["import os; os._exit(1)", "import sys; sys.exit()"])
+def test_a_notebook_whose_kernel_ends_early_has_failed(study: Path, ending: str) -> None:
+    path = study / "notebooks" / "05_dies.ipynb"
+    _write(path, "seed: int = 0  # of the draws", ending)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(new_code_cell("print('never')"))
+    nbformat.write(notebook, path)
+    target = study / "o" / "out.ipynb"
+    assert main(["run", "05", "-o", str(target)]) == 1
+    assert _left(target.parent) == ["out.failed.ipynb"]
+
+
+def test_braces_in_a_path_are_a_path(study: Path) -> None:
+    target = study / "{seed}" / "a{b}.ipynb"
+    runs.run("04", output=target)
+    assert _left(target.parent) == ["a{b}.ipynb", "result.json"]
+    assert str(target) in nbformat.read(target, as_version=4).metadata.papermill.output_path
+
+
+def test_a_relative_place_is_the_same_place_for_the_notebook(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(study)
+    monkeypatch.setenv("SNR_CACHE", "near")
+    code = (
+        "from snrlib.files import data_folder; from snrlib.runs import record\n"
+        "record({'cache': str(data_folder('cache'))})"
+    )
+    _write(study / "notebooks" / "05_place.ipynb", "seed: int = 0  # of the draws", code)
+    assert runs.run("05")["metrics"]["cache"] == str(study / "near")
+
+
+def test_a_notebook_of_another_folder_is_not_taken_for_ours(study: Path) -> None:
+    assert parameters(str(study / "notebooks" / "04_other.ipynb"))
+    with pytest.raises(ValueError, match=r"no notebook '/elsewhere/04_other\.ipynb'"):
+        runs.run("/elsewhere/04_other.ipynb")
+
+
+def test_without_notebooks_the_command_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path))
+    for command in ("list", "study"):
+        assert main([command]) == 2
+        assert f"no notebooks in {tmp_path / 'notebooks'}" in capsys.readouterr().err
 
 
 def test_an_unknown_notebook_is_refused_with_the_list(study: Path) -> None:
@@ -277,6 +363,8 @@ def test_two_runs_never_write_one_output(slow_study: Path) -> None:
     _wait_for(slow_study / "begun", process)
     with pytest.raises(FileExistsError, match="another run is writing"):
         runs.run("04")
+    with pytest.raises(FileExistsError, match="another run is writing"):
+        runs.run("03", output=runs.default_output("04").with_name("other.ipynb"))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -305,11 +393,6 @@ def test_a_changed_notebook_or_a_damaged_result_is_not_up_to_date(study: Path) -
     _write(study / "notebooks" / "04_other.ipynb", "seed: int = 0  # of the draws", "print(seed + 1)")
     assert not runs.is_current(output)
     runs.run("04")
-    (output.parent / "result.json").write_text("{")
-    assert not runs.is_current(output)
-
-
-def test_a_parameter_line_that_papermill_would_misread_is_refused(study: Path) -> None:
-    _write(study / "notebooks" / "05_bad.ipynb", "width: tuple = (1, 2)  # a pair")
-    with pytest.raises(ValueError, match="parameter width of 05 has type tuple; use one of int, float"):
-        runs.parameters("05")
+    for damage in ("{", "[]", "{}", ""):
+        (output.parent / "result.json").write_text(damage)
+        assert not runs.is_current(output)
