@@ -47,10 +47,13 @@ def check(answer: Any, expected: Any, mistakes: Mapping[str, Any] | None = None,
 
 
 def _plain(value: Any) -> Any:
-    """A tensor without its gradient; the number itself if there is only one."""
+    """A tensor without its gradient; the element itself if there is only one."""
     if hasattr(value, "detach"):
         value = value.detach()
-    return value.item() if hasattr(value, "item") and np.size(value) == 1 else value
+    if hasattr(value, "item") or isinstance(value, list | tuple):
+        array = np.asarray(value)
+        return array.item() if array.size == 1 else value
+    return value
 
 
 def _same(a: Any, b: Any, tolerance: float) -> bool:
