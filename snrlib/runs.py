@@ -106,7 +106,13 @@ def run(
             for taken in (target, result_path(target)):
                 if taken.exists():
                     raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
-        return _execute(source, checked, target, progress)
+        try:
+            return _execute(source, checked, target, progress)
+        except OSError as error:
+            raise OSError(
+                f"cannot write into {target.parent}: {error.strerror}. -o chooses another place for one run, "
+                "SNR_RUNS=FOLDER for all"
+            ) from error
 
 
 @contextmanager
