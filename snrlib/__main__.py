@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     except runs.NotebookError as error:
         print(f"snr: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `snr list | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"snr: {error}", file=sys.stderr)
         return 2

@@ -251,6 +251,12 @@ def test_list_and_params_say_what_there_is(study: Path, capsys: pytest.CaptureFi
     assert "name: str = 'snr'  which one  [snr | euclidean]" in out
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(study: Path) -> None:
+    command = f"{sys.executable} -m snrlib params 03 | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
 def test_a_failing_notebook_leaves_a_partial_copy_under_a_name_that_says_so(
     study: Path, capsys: pytest.CaptureFixture
 ) -> None:
