@@ -10,6 +10,7 @@ import sys
 import time
 
 from snrlib import notebooks, parameters, runs
+from snrlib.files import data_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,7 +114,7 @@ def _study(options: argparse.Namespace) -> int:
         print(f"Failed: {', '.join(failed)}. The others are kept; the next run repeats only the failed ones.")
         return 1
     print(
-        f"Executed copies and results: {runs.default_output(paths[0].stem).parent.parent.parent}\n"
+        f"Executed copies and results: {data_folder('runs')}\n"
         "Where to go next:\n"
         "  make lab                      read and change the notebooks, from 00_start_here on\n"
         "  .venv/bin/snr list            what each notebook asks\n"
