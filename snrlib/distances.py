@@ -139,7 +139,8 @@ class Distance(nn.Module):
         Returns:
             (n_query, n_ref), never negative; float32 for half-precision inputs. Time is one matrix product, memory
             O(n_query n_ref): no temporary has a third axis. A distance much smaller than the lengths of its two
-            vectors carries the rounding error of their squares; `pairwise_distance` does not.
+            vectors carries the rounding error of their squares, and an absolute one within it is 0;
+            `pairwise_distance` is exact there.
         """
         query, ref = self._prepare(query, query if ref is None else ref)
         with torch.autocast(query.device.type, enabled=False):
@@ -153,7 +154,8 @@ class Distance(nn.Module):
         if ref is query:
             d.fill_diagonal_(0)
         d = d.relu_()  # rounding can leave a distance near zero slightly negative
-        return d if self.relative else _sqrt(d)
+        # A root would blow up the rounding error of equal vectors, 1e-7 of their square, to 3e-4 of their length.
+        return d if self.relative else _sqrt(d, 16 * torch.finfo(d.dtype).eps * power_query.detach())
 
     def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
         """Row by row: ``d(x_i, y_i)``, with ``x`` as query and ``y`` as ref.
@@ -175,8 +177,23 @@ class Distance(nn.Module):
             if self.relative:
                 d = self._in_units_of(_power(self.map(x if self.anchor == "query" else y)), d)
             else:
-                d = _sqrt(d)
+                d = _sqrt(d, 0)
         return d.squeeze(1)
+
+    def inner_product(self, query: Tensor, ref: Tensor) -> Tensor:
+        """``(A q)'(A r)``, the similarity that goes with an absolute distance (eq. 3); no anchor side.
+
+        Args:
+            query: (n_query, M).
+            ref: (n_ref, M).
+
+        Returns:
+            (n_query, n_ref).
+        """
+        query, ref = self._prepare(query, ref)
+        with torch.autocast(query.device.type, enabled=False):
+            z_query = self.map(query)
+            return z_query @ (z_query if ref is query else self.map(ref)).T
 
     def inner_product_form(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
         """Two matrices whose product ranks the refs of every query exactly as the distance does, smallest first.
@@ -267,11 +284,11 @@ def _minus(fresh: Tensor, origin: Tensor) -> Tensor:
     return fresh - origin if fresh.requires_grad else fresh.sub_(origin)
 
 
-def _sqrt(squared: Tensor) -> Tensor:
-    """Square root of a fresh tensor, with gradient 0, not infinity, at 0."""
+def _sqrt(squared: Tensor, noise: Tensor | float) -> Tensor:
+    """Square root of a fresh tensor; up to the noise, a number or one a row, it is 0 with gradient 0, not infinity."""
+    zero = squared <= noise
     if not squared.requires_grad:
-        return squared.sqrt_()
-    zero = squared == 0
+        return squared.masked_fill_(zero, 0).sqrt_()
     return squared.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
 
 

@@ -1,0 +1,73 @@
+"""Losses: eqs. 1-5 of the report, each over any member of the family of distances, and what the report names beside.
+
+One file holds one loss beside its equation: `contrastive` (eq. 1), `triplet` (eq. 2), `n_pair` (eq. 3), `lifted`
+(eqs. 4-5), `regularizers` (the zero-mean penalty), `angular`, `ranked_list`, `relation`; `base` is what they share.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snrlib.distances import Distance
+from snrlib.losses.angular import AngularLoss
+from snrlib.losses.base import Loss, Report
+from snrlib.losses.contrastive import ContrastiveLoss
+from snrlib.losses.lifted import LiftedStructureLoss
+from snrlib.losses.n_pair import NPairsLoss
+from snrlib.losses.ranked_list import RankedListLoss
+from snrlib.losses.regularizers import ZeroMeanRegularizer
+from snrlib.losses.relation import RelationNetwork
+from snrlib.losses.triplet import TripletMarginLoss
+
+__all__ = [
+    "LOSSES",
+    "AngularLoss",
+    "ContrastiveLoss",
+    "LiftedStructureLoss",
+    "Loss",
+    "NPairsLoss",
+    "RankedListLoss",
+    "RelationNetwork",
+    "Report",
+    "TripletMarginLoss",
+    "ZeroMeanRegularizer",
+    "get_loss",
+]
+
+_LOSSES: dict[str, type[Loss]] = {
+    "contrastive": ContrastiveLoss,
+    "triplet": TripletMarginLoss,
+    "n_pair": NPairsLoss,
+    "lifted": LiftedStructureLoss,
+    "angular": AngularLoss,
+    "ranked_list": RankedListLoss,
+}
+LOSSES: tuple[str, ...] = tuple(_LOSSES)
+
+
+def get_loss(name: str, distance: Distance, **options: Any) -> Loss:
+    """A loss by name.
+
+    Args:
+        name: one of `LOSSES`; the first four are eqs. 1-5 of the report.
+        distance: a member of the family.
+        **options: ``margin`` (which contrastive, triplet and lifted need) and what else the class takes.
+
+    Raises:
+        ValueError: unknown name or value.
+        TypeError: unknown or missing option.
+
+    >>> import torch
+    >>> from snrlib.distances import get_distance
+    >>> get_loss("triplet", get_distance("snr"), margin=0.5)
+    TripletMarginLoss(
+      margin=0.5, mining=all, average=all
+      (distance): Distance(
+        d(a, b) = ||A(b - a)||^2 / ||A a||^2, anchor a = query, normalize_embeddings=False
+        (map): Centre()
+      )
+    )
+    """
+    if name not in _LOSSES:
+        raise ValueError(f"unknown loss {name!r}; choose from {', '.join(LOSSES)}")
+    return _LOSSES[name](distance, **options)

@@ -1,0 +1,71 @@
+"""Angular loss (Wang, Zhou, Wen, Liu, Lin, ICCV 2017), which the report names in 3.2."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from snrlib.checks import check_labels
+from snrlib.distances import Distance
+from snrlib.losses.base import Loss, check_number
+
+__all__ = ["AngularLoss"]
+
+
+class AngularLoss(Loss):
+    """The angle at the negative of the triangle (anchor, positive, negative) shall be small, in its N-pair form:
+
+        L   = 1/|P| sum_((a,p) in P)  log(1 + sum_(n in N_a) exp(f_apn))
+        f_apn = 4 tan^2(alpha) (z_a + z_p)'z_n - 2 (1 + tan^2(alpha)) z_a'z_p
+
+    with ``z = A x / ||A x||`` the mapped embeddings at length 1, P the ordered positive pairs and N_a the anchor's
+    negatives. ``f_apn`` is ``||z_a - z_p||^2 - 4 tan^2(alpha) ||z_n - (z_a + z_p)/2||^2`` up to a constant.
+
+    Defined over the absolute distances, by their inner products: an angle has no unit that an anchor could supply.
+    Since z_a and z_p meet the same negatives, the sum over n is one matrix product of ``exp(4 tan^2(alpha) z_a'z_n)``
+    with itself: no (pairs x negatives) table.
+
+    Args:
+        distance: an absolute member of the family.
+        alpha: the angle in degrees, in (0, 60]; 40 or 45 are usual.
+        regularizer: added to the loss.
+
+    The report counts a pair as active if its loss is above ``log 2``, and gives chords ``||z_a - z_p||`` as distances.
+
+    Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if there is no positive or no
+    negative pair.
+
+    Raises:
+        TypeError, ValueError: bad arguments (a relative distance is one), embeddings or labels.
+    """
+
+    term = "positive pair"
+
+    def __init__(self, distance: Distance, alpha: float = 40.0, regularizer: nn.Module | None = None):
+        super().__init__(distance, regularizer)
+        if distance.relative:
+            raise ValueError(f"the angular loss is defined over absolute distances only, got {distance!r}")
+        self.alpha = check_number(alpha, "alpha", low=0)
+        if alpha > 60:
+            raise ValueError(f"alpha must be at most 60 degrees, got {alpha}")
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        s = self.distance.inner_product(embeddings, embeddings)
+        labels = check_labels(labels, len(embeddings)).to(s.device)
+        same = labels[:, None] == labels
+        length = s.diagonal().clamp_min(torch.finfo(s.dtype).tiny).sqrt()
+        s = s / length / length[:, None]
+        t = math.tan(math.radians(self.alpha)) ** 2
+        reach = torch.where(same, 0, (4 * t * s).exp())
+        i, j = torch.nonzero(same.clone().fill_diagonal_(False) & ~same.all()).T
+        terms = torch.log1p((reach @ reach.T)[i, j] * (-2 * (1 + t) * s[i, j]).exp())
+        loss = terms.sum() / max(len(i), 1)
+        seen, chord = terms.detach(), (2 - 2 * s.detach()).relu().sqrt()
+        return self._finish(
+            loss, embeddings, labels, lambda: (len(i), (seen > math.log(2)).sum(), chord[i, j], chord[~same])
+        )
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"

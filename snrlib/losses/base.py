@@ -1,0 +1,192 @@
+"""What all losses share: a distance, a regularizer, and a report on the batch they saw last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snrlib.checks import check_labels
+from snrlib.distances import Distance
+
+__all__ = ["Loss", "Report", "check_choice", "check_number", "masked_mean"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a loss saw in one batch; ``print`` it, or read ``verdict``.
+
+    Attributes:
+        loss: the value, without the regularizer.
+        term: what the loss sums over: pair, triplet, positive pair, query.
+        terms: how many of them are valid; with 0 the loss is 0 and teaches nothing.
+        active: the share of the terms that has a gradient (NaN without terms); losses say where they count otherwise.
+        positive_distance: mean over the ordered pairs of one class (NaN if there are none).
+        negative_distance: mean over the ordered pairs of two classes (NaN if there are none).
+        unit: the distance that this loss takes for large; far below it, it sees all embeddings at one point.
+        norm: mean length of the embeddings.
+        row_mean: mean over the embeddings of ``|mean of the M components|``, what `ZeroMeanRegularizer` presses on.
+    """
+
+    loss: float
+    term: str
+    terms: int
+    active: float
+    positive_distance: float
+    negative_distance: float
+    unit: float
+    norm: float
+    row_mean: float
+
+    @property
+    def collapsed(self) -> bool:
+        """All embeddings at one point: positive and negative distances below 1 % of the unit."""
+        distances = [d for d in (self.positive_distance, self.negative_distance) if not math.isnan(d)]
+        return not math.isnan(self.negative_distance) and max(distances) < 0.01 * self.unit
+
+    @property
+    def verdict(self) -> str:
+        """The state of the training in a sentence."""
+        if self.terms == 0:
+            causes = []
+            if math.isnan(self.positive_distance):
+                causes.append("no class has two samples")
+            if math.isnan(self.negative_distance):
+                causes.append("there is only one class")
+            because = f": {' and '.join(causes)}" if causes else ""
+            return f"nothing to learn from: no valid {self.term} in this batch{because}"
+        if self.collapsed:
+            return (
+                f"collapsed: all embeddings lie at one point (mean negative distance {self.negative_distance:.2g}, "
+                f"where {self.unit:.2g} counts as far) and the loss stands still at {self.loss:.3g}"
+            )
+        if self.active == 0:
+            return f"nothing left to learn: every {self.term} meets its margin, the gradient is zero"
+        return f"learning: {self.active:.1%} of {self.terms} {self.term}s are active"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}\n"
+            f"loss {self.loss:.4g}, mean distance: positive {self.positive_distance:.4g}, "
+            f"negative {self.negative_distance:.4g}; embeddings: mean norm {self.norm:.4g}, "
+            f"mean |row mean| {self.row_mean:.4g}"
+        )
+
+
+class Loss(nn.Module):
+    """A loss over a distance: ``loss(embeddings, labels) -> scalar``.
+
+    Where the equations print a squared distance, an absolute distance is squared and a relative one, a ratio of squares
+    already, enters as it is (our reading of section 4.5): `squared` is the whole difference.
+
+    Args:
+        distance: a member of the family; the loss's anchor i is its query, whichever side is in its denominator.
+        regularizer: a module ``(embeddings, labels) -> scalar`` whose value is added, as `ZeroMeanRegularizer`.
+
+    Raises:
+        TypeError, ValueError: a distance that is none; in a call, embeddings or labels of a wrong type, shape or value.
+    """
+
+    term = "pair"
+
+    def __init__(self, distance: Distance, regularizer: nn.Module | None = None):
+        super().__init__()
+        if not isinstance(distance, Distance):
+            raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
+        if not isinstance(regularizer, nn.Module | None):
+            raise TypeError(f"regularizer must be a torch.nn.Module, got {type(regularizer).__name__}")
+        self.distance = distance
+        self.regularizer = regularizer
+        self._report: Callable[[], Report] | None = None
+
+    def squared(self, d: Tensor) -> Tensor:
+        """What stands for the equations' squared distance: ``d^2`` if absolute, ``d`` if relative."""
+        return d if self.distance.relative else d.square()
+
+    @property
+    def unit(self) -> float:
+        """The distance that this loss takes for large."""
+        return 1.0
+
+    def report(self) -> Report:
+        """What the last batch was like, from numbers that the forward pass left; nothing is spent before you ask.
+
+        Raises:
+            RuntimeError: no batch was seen yet.
+        """
+        if self._report is None:
+            raise RuntimeError(f"{type(self).__name__} has seen no batch yet")
+        return self._report()
+
+    def _pairs(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All distances, and which of the ordered pairs i != j are positive and which negative; (n, n) each."""
+        d = self.distance(embeddings)  # checks the embeddings
+        labels = check_labels(labels, len(embeddings)).to(d.device)
+        same = labels[:, None] == labels
+        return d, same.clone().fill_diagonal_(False), ~same
+
+    def _finish(
+        self,
+        loss: Tensor,
+        embeddings: Tensor,
+        labels: Tensor,
+        observe: Callable[[], tuple[Tensor | int, Tensor | int, Tensor, Tensor]],
+    ) -> Tensor:
+        """Keep what the report needs, and add the regularizer.
+
+        ``observe`` returns, when asked, the number of terms and of active ones, and the positive and the negative
+        distances. What it refers to must be detached.
+        """
+        value, seen, unit = loss.detach(), embeddings.detach(), self.unit
+
+        def report() -> Report:
+            terms, active, positive, negative = observe()
+            return Report(
+                loss=value.item(),
+                term=self.term,
+                terms=int(terms),
+                active=int(active) / int(terms) if terms else float("nan"),
+                positive_distance=positive.mean().item(),
+                negative_distance=negative.mean().item(),
+                unit=unit,
+                norm=torch.linalg.vector_norm(seen, dim=1, dtype=value.dtype).mean().item(),
+                row_mean=seen.mean(dim=1, dtype=value.dtype).abs().mean().item(),
+            )
+
+        self._report = report
+        return loss if self.regularizer is None else loss + self.regularizer(embeddings, labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_report": None}  # a copy or a checkpoint needs no batch
+
+
+def check_number(value: Any, name: str, low: float = -math.inf) -> float:
+    """A finite number above ``low``, as float.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= low:
+        above = "" if low == -math.inf else f" above {low:g}"
+        raise ValueError(f"{name} must be a finite number{above}, got {value!r}")
+    return float(value)
+
+
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """One of the choices.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values under the mask; 0, with a working backward, if there are none."""
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)

@@ -1,0 +1,114 @@
+"""Eq. 3: N-pair loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snrlib.checks import check_embeddings, check_labels
+from snrlib.distances import Distance
+from snrlib.losses.base import Loss, check_choice, check_number
+
+__all__ = ["NPairsLoss"]
+
+
+class NPairsLoss(Loss):
+    """Eq. 3: of the positives of N classes, the anchor's own shall be the most similar.
+
+        L = 1/N sum_i  log(1 + sum_(j != i) exp(margin + s(f_i, f_j+) - s(f_i, f_i+)))
+
+    for N pairs (anchor f_i, positive f_i+) from N classes; margin = 0 in eq. 3. The similarity s is
+
+    - "inner_product", ``s = (A f_i)'(A f_j+)``: eq. 3 as printed, the default of absolute distances;
+    - "negative", ``s = -d`` for relative distances, their default (our reading of section 4.5), and ``s = -d^2`` for
+      absolute ones;
+    - "inverse", ``s = 1/d`` (``1/d^2`` for absolute distances), which diverges as d -> 0 and is held below 1e4.
+
+    The first sample of a class in the batch is its anchor, the second its positive. With m a class, samples s < t of
+    every class with more than t samples make an N-pair batch, for all s < t, and the loss is the mean over the pairs;
+    m = 2 is eq. 3. A pair without a negative does not count. No (n, n) matrix is built, one block for every t.
+
+    Args:
+        distance: a member of the family; the anchor f_i is its query.
+        margin: added to every negative similarity, any finite number.
+        similarity: see above.
+        regularizer: added to the loss.
+
+    The report counts a pair as active if its loss is above ``log 2``: the others take more than half of the softmax.
+
+    Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if fewer than two classes have
+    two samples.
+
+    Raises:
+        TypeError, ValueError: bad arguments, embeddings or labels.
+
+    >>> from snrlib.distances import get_distance
+    >>> f = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+    >>> NPairsLoss(get_distance("euclidean"))(f, torch.tensor([0, 0, 1, 1]))  # log(1 + exp(0 - 2))
+    tensor(0.1269)
+    """
+
+    term = "positive pair"
+
+    def __init__(
+        self,
+        distance: Distance,
+        margin: float = 0.0,
+        similarity: Literal["inner_product", "negative", "inverse"] | None = None,
+        regularizer: nn.Module | None = None,
+    ):
+        super().__init__(distance, regularizer)
+        self.margin = check_number(margin, "margin")
+        default = "negative" if distance.relative else "inner_product"
+        choices = ("negative", "inverse") if distance.relative else ("inner_product", "negative", "inverse")
+        self.similarity = default if similarity is None else check_choice(similarity, "similarity", choices)
+
+    def _similarity(self, anchors: Tensor, positives: Tensor) -> Tensor:
+        if self.similarity == "inner_product":
+            return self.distance.inner_product(anchors, positives)
+        e = self.squared(self.distance(anchors, positives))
+        return -e if self.similarity == "negative" else 1 / e.clamp_min(1e-4)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        x = check_embeddings(embeddings)
+        labels = check_labels(labels, len(x)).to(x.device)
+        # In the order of the classes: the class of every sample, its size, and the sample's place in it.
+        ordered, order = labels.sort(stable=True)
+        _, cls, sizes = ordered.unique_consecutive(return_inverse=True, return_counts=True)
+        place = torch.arange(len(x), device=x.device) - (sizes.cumsum(0) - sizes)[cls]
+        blocks, losses = [], [x[:0].sum(dim=1)]
+        for t in range(1, int(sizes.max())):
+            has = sizes > t
+            if has.sum() < 2:
+                break
+            anchors = order[(place < t) & has[cls]]
+            positives = order[place == t]
+            own = (has.cumsum(0) - 1)[cls[(place < t) & has[cls]]]  # the column of each anchor's own positive
+            s = self._similarity(x[anchors], x[positives])
+            # log(1 + sum exp(margin + s_ij - s_ii)) is the cross-entropy of a softmax whose own logit lost the margin.
+            losses.append(F.cross_entropy(s - self.margin * F.one_hot(own, s.shape[1]), own, reduction="none"))
+            blocks.append((anchors, positives, own))
+        terms = torch.cat(losses)
+        loss = terms.sum() / max(len(terms), 1)
+        h, seen = x.detach(), terms.detach()
+        return self._finish(
+            loss, embeddings, labels, lambda: (len(seen), (seen > math.log(2)).sum(), *self._distances(h, blocks))
+        )
+
+    @torch.no_grad()
+    def _distances(self, h: Tensor, blocks: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """The distances of the pairs that were compared, for the report alone: eq. 3 itself has none."""
+        positive, negative = [h.new_empty(0)], [h.new_empty(0)]
+        for anchors, positives, own in blocks:
+            d = self.distance(h[anchors], h[positives])
+            mine = F.one_hot(own, d.shape[1]).bool()
+            positive.append(d[mine])
+            negative.append(d[~mine])
+        return torch.cat(positive), torch.cat(negative)
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, similarity={self.similarity}"

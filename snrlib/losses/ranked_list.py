@@ -1,0 +1,83 @@
+"""Ranked list loss (Wang, Hua, Kodirov, Hu, Garnier, Robertson, CVPR 2019), which the report names in 3.2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from snrlib.distances import Distance
+from snrlib.losses.base import Loss, check_number
+
+__all__ = ["RankedListLoss"]
+
+
+class RankedListLoss(Loss):
+    """Push the negatives of every query beyond alpha, the nearer the harder, and pull its positives within alpha - m.
+
+        L   = 1/n sum_i  (1 - balance) L_P(i) + balance L_N(i)
+        L_P = mean of  d_ij - (alpha - m)                over the positives with d_ij > alpha - m
+        L_N = sum_k w_ik (alpha - d_ik) / sum_k w_ik     over the negatives with d_ik < alpha,
+              w_ik = exp(temperature (alpha - d_ik))
+
+    An empty mean is 0. The class may keep a shape of its own, of radius alpha - m, instead of shrinking to a point.
+    The weights are differentiated with the rest.
+
+    Args:
+        distance: a member of the family; the paper's is Euclidean on embeddings of length 1
+            (``normalize_embeddings=True``), other distances want another alpha.
+        margin: m, between 0 and alpha.
+        alpha: the boundary of the negatives.
+        temperature: of the weights, at least 0 (which weighs all alike).
+        balance: weight of the negatives' part, in [0, 1].
+        regularizer: added to the loss.
+
+    Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward for one sample.
+
+    Raises:
+        TypeError, ValueError: bad arguments, embeddings or labels.
+    """
+
+    def __init__(
+        self,
+        distance: Distance,
+        margin: float = 0.4,
+        alpha: float = 1.2,
+        temperature: float = 10.0,
+        balance: float = 0.5,
+        regularizer: nn.Module | None = None,
+    ):
+        super().__init__(distance, regularizer)
+        self.alpha = check_number(alpha, "alpha", low=0)
+        self.margin = check_number(margin, "margin", low=0)
+        self.temperature = check_number(temperature, "temperature")
+        self.balance = check_number(balance, "balance")
+        if margin > alpha:
+            raise ValueError(f"margin must be at most alpha={alpha}, got {margin}")
+        if temperature < 0 or not 0 <= balance <= 1:
+            raise ValueError(f"temperature must be >= 0 and balance in [0, 1], got {temperature} and {balance}")
+
+    @property
+    def unit(self) -> float:
+        """The boundary of the negatives."""
+        return self.alpha
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        d, positive, negative = self._pairs(embeddings, labels)
+        near = self.alpha - self.margin
+        outside = positive & (d > near)
+        inside = negative & (d < self.alpha)
+        pull = torch.where(outside, d - near, 0).sum(dim=1) / outside.sum(dim=1).clamp_min(1)
+        # softmax is w / sum(w), of finite numbers however large the exponents; a row without any stays 0.
+        weight = torch.where(inside, self.temperature * (self.alpha - d), torch.finfo(d.dtype).min).softmax(dim=1)
+        push = torch.where(inside, weight * (self.alpha - d), 0).sum(dim=1)
+        loss = ((1 - self.balance) * pull + self.balance * push).mean()
+        seen = d.detach()
+        return self._finish(
+            loss,
+            embeddings,
+            labels,
+            lambda: (positive.sum() + negative.sum(), outside.sum() + inside.sum(), seen[positive], seen[negative]),
+        )
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, alpha={self.alpha}, temperature={self.temperature}, balance={self.balance}"
