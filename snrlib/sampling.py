@@ -1,4 +1,4 @@
-"""Batches for metric learning."""
+"""Batches for metric learning: a few images of each of many classes."""
 
 from __future__ import annotations
 
@@ -10,47 +10,62 @@ from torch.utils.data import Sampler
 
 from snrlib.checks import check_labels
 
-__all__ = ["MPerClassSampler"]
+__all__ = ["MPerClassSampler", "NPairSampler"]
 
 
 class MPerClassSampler(Sampler[int]):
     """Indices such that every ``batch_size`` in a row hold ``batch_size / m`` distinct classes, ``m`` images each.
 
     An epoch is ``length`` indices, rounded down to whole batches: it is a number of batches, not a pass over the data.
-    Classes are drawn without replacement within a batch, images without replacement within a class; a class with fewer
-    than ``m`` images repeats some. Each new iteration continues the random sequence of ``seed``.
+    Every class has the same chance in every batch, whatever its size, so that images of small classes come up more
+    often. Classes are drawn without replacement within a batch, images without replacement within a class; a class with
+    fewer than ``m`` images repeats some, and the ``repr`` says how many classes that concerns. Each new iteration
+    continues the random sequence of ``seed``.
 
     Args:
         labels: (n,), the class of every image.
         m: images a class and batch.
         batch_size: a multiple of m.
-        length: indices an epoch, at least batch_size.
+        length: indices an epoch, at least batch_size; None is as many as there are images.
         seed: of the draws.
 
     Raises:
         ValueError: sizes that do not fit each other, or fewer classes than a batch needs.
 
-    >>> list(MPerClassSampler([0, 0, 1, 1, 2, 2], m=2, batch_size=4, length=4, seed=1))
-    [2, 3, 4, 5]
+    >>> sampler = MPerClassSampler([0, 0, 1, 1, 2], m=2, batch_size=4, length=4, seed=1)
+    >>> sampler
+    MPerClassSampler(2 of 3 classes x 2 images = 4 a batch, 1 batch an epoch; 1 class has fewer images and repeats them)
+    >>> list(sampler)
+    [2, 3, 4, 4]
     """
 
-    def __init__(self, labels: Tensor | Sequence[int], m: int, batch_size: int, length: int, seed: int = 0):
+    _usable = "classes"
+
+    def __init__(
+        self, labels: Tensor | Sequence[int], m: int, batch_size: int, length: int | None = None, seed: int = 0
+    ):
         labels = check_labels(torch.as_tensor(labels))
+        length = len(labels) if length is None else length
         if m < 1 or batch_size < 1 or batch_size % m:
             raise ValueError(f"batch_size must be a positive multiple of m, got batch_size={batch_size} and m={m}")
         if length < batch_size:
             raise ValueError(f"length must be at least batch_size={batch_size}, got {length}")
-        self.members = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
+        self.members = self._members(labels)
         self.classes_per_batch = batch_size // m
         if len(self.members) < self.classes_per_batch:
             raise ValueError(
-                f"a batch of {batch_size} with {m} a class needs {self.classes_per_batch} classes, "
+                f"a batch of {batch_size} with {m} a class needs {self.classes_per_batch} {self._usable}, "
                 f"the labels hold {len(self.members)}"
             )
         self.m = m
         self.batch_size = batch_size
         self.n_batches = length // batch_size
         self.generator = torch.Generator().manual_seed(seed)
+
+    def _members(self, labels: Tensor) -> list[Tensor]:
+        """The indices of every class."""
+        _, counts = labels.unique(return_counts=True)
+        return list(labels.argsort(stable=True).split(counts.tolist()))
 
     def __len__(self) -> int:
         return self.n_batches * self.batch_size
@@ -63,3 +78,41 @@ class MPerClassSampler(Sampler[int]):
                     torch.randperm(len(members), generator=self.generator) for _ in range(-(-self.m // len(members)))
                 ]
                 yield from members[torch.cat(draws)[: self.m]].tolist()
+
+    def __repr__(self) -> str:
+        small = sum(len(members) < self.m for members in self.members)
+        said = {0: "", 1: "; 1 class has fewer images and repeats them"}
+        return (
+            f"{type(self).__name__}({self.classes_per_batch} of {len(self.members)} classes x {self.m} images = "
+            f"{self.batch_size} a batch, {self.n_batches} batch{'es' * (self.n_batches > 1)} an epoch"
+            f"{said.get(small, f'; {small} classes have fewer images and repeat them')})"
+        )
+
+
+class NPairSampler(MPerClassSampler):
+    """Batches of eq. 3: N distinct classes with two different images each, the anchor and then its positive.
+
+    Classes of a single image have no pair and are left out. Otherwise as `MPerClassSampler` with m = 2.
+
+    Args:
+        labels: (n,), the class of every image.
+        n_classes: N, at least 2; a batch holds 2 N indices.
+        length: indices an epoch, at least 2 N; None is as many as there are images.
+        seed: of the draws.
+
+    Raises:
+        ValueError: sizes that do not fit each other, or fewer than N classes with two images.
+
+    >>> list(NPairSampler([0, 0, 0, 1, 1, 2], n_classes=2, length=4))
+    [0, 2, 3, 4]
+    """
+
+    _usable = "classes with two images or more"
+
+    def __init__(self, labels: Tensor | Sequence[int], n_classes: int, length: int | None = None, seed: int = 0):
+        if n_classes < 2:
+            raise ValueError(f"n_classes must be at least 2, got {n_classes}")
+        super().__init__(labels, m=2, batch_size=2 * n_classes, length=length, seed=seed)
+
+    def _members(self, labels: Tensor) -> list[Tensor]:
+        return [members for members in super()._members(labels) if len(members) > 1]

@@ -1,9 +1,9 @@
-"""Batches of m images a class."""
+"""Batches of m images a class, and of N pairs."""
 
 import pytest
 import torch
 
-from snrlib.sampling import MPerClassSampler
+from snrlib.sampling import MPerClassSampler, NPairSampler
 
 UNEVEN = torch.tensor([0] * 9 + [1] * 2 + [2] * 4 + [5] * 7 + [9] * 1)
 
@@ -45,6 +45,45 @@ def test_the_seed_decides_the_sequence_and_a_second_epoch_continues_it() -> None
 
 def test_every_class_and_image_has_its_turn() -> None:
     assert set(MPerClassSampler(UNEVEN, m=2, batch_size=4, length=800)) == set(range(len(UNEVEN)))
+
+
+def test_every_class_has_the_same_chance_whatever_its_size() -> None:
+    drawn = UNEVEN[list(MPerClassSampler(UNEVEN, m=1, batch_size=1, length=5000))]
+    _, counts = drawn.unique(return_counts=True)
+    assert ((counts / 5000 - 0.2).abs() < 4 * (0.2 * 0.8 / 5000) ** 0.5).all()  # four standard errors
+
+
+def test_an_epoch_is_as_long_as_the_data_unless_said_otherwise() -> None:
+    assert len(MPerClassSampler(UNEVEN, m=2, batch_size=4)) == 20  # 23 images, whole batches
+    assert len(NPairSampler(UNEVEN, n_classes=4)) == 16
+
+
+def test_classes_that_repeat_images_are_said() -> None:
+    assert "; 2 classes have fewer images and repeat them)" in repr(MPerClassSampler(UNEVEN, m=4, batch_size=8))
+    assert "; 1 class has fewer images and repeats them)" in repr(MPerClassSampler(UNEVEN, m=2, batch_size=8))
+    assert repr(MPerClassSampler(UNEVEN, m=1, batch_size=2)) == (
+        "MPerClassSampler(2 of 5 classes x 1 images = 2 a batch, 11 batches an epoch)"
+    )
+
+
+def test_an_n_pair_batch_holds_two_different_images_of_every_class_side_by_side() -> None:
+    for batch in _batches(NPairSampler(UNEVEN, n_classes=4, length=160)):
+        labels = UNEVEN[batch]
+        assert torch.equal(labels[::2], labels[1::2])
+        assert len(labels.unique()) == 4
+        assert len(set(batch)) == 8
+
+
+def test_n_pair_batches_leave_out_classes_of_one_image_and_give_all_others_their_turn() -> None:
+    drawn = set(NPairSampler(UNEVEN, n_classes=2, length=1000))
+    assert drawn == set(range(22))  # the last image is the only one of its class
+
+
+def test_n_pair_batches_that_cannot_be_made_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs 5 classes with two images or more, the labels hold 4"):
+        NPairSampler(UNEVEN, n_classes=5)
+    with pytest.raises(ValueError, match="n_classes must be at least 2, got 1"):
+        NPairSampler(UNEVEN, n_classes=1)
 
 
 def test_it_feeds_a_data_loader() -> None:
