@@ -25,6 +25,7 @@ test: $(TEST_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python benchmarks/distances.py
+	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/neighbours.py
 
 lint: $(TEST_READY)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pandas as pd
 import torch
-from measure import machine, medians, peak_memory, peak_of
+from measure import forward_backward, machine, medians, peak_memory, peak_of
 from torch import Tensor
 
 from snrlib.distances import get_distance
@@ -41,17 +41,6 @@ def forward(method: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], objec
     @torch.no_grad()
     def call() -> None:
         method(x)
-
-    return call
-
-
-def forward_backward(method: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
-    """One call and the gradient of the sum."""
-    x = x.clone().requires_grad_()
-
-    def call() -> None:
-        x.grad = None
-        method(x).sum().backward()
 
     return call
 

@@ -1,4 +1,4 @@
-"""Medians of functions timed in turns, so that a busy moment of the machine meets all of them alike."""
+"""Medians of functions timed in turns, so that a busy moment of the machine meets all of them alike; peak memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 
 def medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -23,6 +24,17 @@ def medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict
             function()
             seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def forward_backward(method: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
+    """One call and the gradient of the sum."""
+    x = x.clone().requires_grad_()
+
+    def call() -> None:
+        x.grad = None
+        method(x).sum().backward()
+
+    return call
 
 
 def peak_memory(script: str, *arguments: str) -> float:

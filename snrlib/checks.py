@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_embeddings", "check_labels"]
+__all__ = ["check_choice", "check_embeddings", "check_labels", "check_number"]
 
 
 def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
@@ -53,3 +55,26 @@ def check_labels(labels: Any, n: int | None = None) -> Tensor:
         wanted = "a row of integers" if n is None else f"{n} integers"
         raise ValueError(f"labels must be {wanted}, got {labels.dtype} of shape {tuple(labels.shape)}")
     return labels
+
+
+def check_number(value: Any, name: str, low: float = -math.inf) -> float:
+    """A finite number above ``low``, as float.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= low:
+        above = "" if low == -math.inf else f" above {low:g}"
+        raise ValueError(f"{name} must be a finite number{above}, got {value!r}")
+    return float(value)
+
+
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """One of the choices.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value

@@ -23,3 +23,13 @@ def test_the_snr_distance_of_1024_by_512_needs_no_third_axis(repository: Path) -
 def test_a_search_of_20000_by_128_needs_a_fraction_of_the_full_matrix(repository: Path) -> None:
     full_matrix = 20_000**2 * 4 / 2**20
     assert 0 < _peak(repository, "neighbours.py", "20000", "128") < full_matrix / 4
+
+
+def test_the_lifted_loss_of_a_batch_of_1024_needs_some_matrices_of_pairs_and_no_table_of_them(repository: Path) -> None:
+    matrix = 1024**2 * 4 / 2**20
+    assert 0 < _peak(repository, "losses.py", "lifted, Euclid", "1024", "snrlib") < 20 * matrix
+
+
+def test_the_triplet_loss_of_a_batch_of_1024_needs_some_matrices_of_pairs(repository: Path) -> None:
+    matrix = 1024**2 * 4 / 2**20
+    assert 0 < _peak(repository, "losses.py", "triplet, SNR", "1024", "snrlib") < 20 * matrix

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from snrlib.checks import check_embeddings, check_labels
+from snrlib.checks import check_choice, check_embeddings, check_labels, check_number
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -44,3 +44,22 @@ def test_labels_must_be_as_many_as_embeddings() -> None:
     assert check_labels(labels, 3) is labels
     with pytest.raises(ValueError, match=r"labels must be 4 integers, got torch.int32 of shape \(3,\)"):
         check_labels(labels, 4)
+
+
+@pytest.mark.parametrize("value", [True, None, "1", float("nan"), float("inf"), 1j, torch.tensor(1.0)])
+def test_a_number_must_be_finite_and_real(value: object) -> None:
+    with pytest.raises(ValueError, match="margin must be a finite number, got"):
+        check_number(value, "margin")
+
+
+def test_a_number_comes_back_as_float_and_must_lie_above_its_bound() -> None:
+    assert check_number(np.float32(0.5), "margin", low=0) == 0.5
+    assert type(check_number(2, "margin")) is float
+    with pytest.raises(ValueError, match="margin must be a finite number above 0, got 0"):
+        check_number(0, "margin", low=0)
+
+
+def test_a_choice_must_be_one_of_the_choices() -> None:
+    assert check_choice("b", "letter", ("a", "b")) == "b"
+    with pytest.raises(ValueError, match="letter must be one of a, b, got 'c'"):
+        check_choice("c", "letter", ("a", "b"))

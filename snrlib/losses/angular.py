@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from snrlib.checks import check_labels
+from snrlib.checks import check_labels, check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, check_number
+from snrlib.losses.base import Loss
 
 __all__ = ["AngularLoss"]
 

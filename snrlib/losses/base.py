@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snrlib.checks import check_labels
 from snrlib.distances import Distance
 
-__all__ = ["Loss", "Report", "check_choice", "check_number", "masked_mean"]
+__all__ = ["Loss", "Report", "masked_mean"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Loss(nn.Module):
         self,
         loss: Tensor,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Tensor | None,
         observe: Callable[[], tuple[Tensor | int, Tensor | int, Tensor, Tensor]],
     ) -> Tensor:
         """Keep what the report needs, and add the regularizer.
@@ -162,29 +162,6 @@ class Loss(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_report": None}  # a copy or a checkpoint needs no batch
-
-
-def check_number(value: Any, name: str, low: float = -math.inf) -> float:
-    """A finite number above ``low``, as float.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= low:
-        above = "" if low == -math.inf else f" above {low:g}"
-        raise ValueError(f"{name} must be a finite number{above}, got {value!r}")
-    return float(value)
-
-
-def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
-    """One of the choices.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return value
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from snrlib.checks import check_choice, check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, check_choice, check_number, masked_mean
+from snrlib.losses.base import Loss, masked_mean
 
 __all__ = ["ContrastiveLoss"]
 

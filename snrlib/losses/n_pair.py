@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.checks import check_embeddings, check_labels
+from snrlib.checks import check_choice, check_embeddings, check_labels, check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, check_choice, check_number
+from snrlib.losses.base import Loss
 
 __all__ = ["NPairsLoss"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from snrlib.checks import check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, check_number
+from snrlib.losses.base import Loss
 
 __all__ = ["RankedListLoss"]
 

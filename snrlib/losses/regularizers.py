@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from snrlib.checks import check_embeddings
-from snrlib.losses.base import check_number
+from snrlib.checks import check_embeddings, check_number
 
 __all__ = ["ZeroMeanRegularizer"]
 

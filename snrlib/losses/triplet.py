@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from snrlib.checks import check_choice, check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, check_choice, check_number
+from snrlib.losses.base import Loss
 
 __all__ = ["TripletMarginLoss"]
 
@@ -30,7 +31,7 @@ class TripletMarginLoss(Loss):
         distance: a member of the family; the triplet's anchor i is its query.
         margin: m, in units of the squared (absolute) or plain (relative) distance; tune it per distance.
         mining: the index set T. "all" valid triplets of the batch; "semi_hard", those whose negative is farther than
-            the positive but by less than the margin (Schroff et al. 2015); "batch_hard", for every anchor its farthest
+            the positive, by the margin at most (Schroff et al. 2015); "batch_hard", for every anchor its farthest
             positive with its nearest negative (Hermans et al. 2017).
         average: over "all" triplets of T, as in eq. 2, or over the "active" ones, whose term is not 0.
         regularizer: added to the loss.
@@ -61,6 +62,8 @@ class TripletMarginLoss(Loss):
         self.margin = check_number(margin, "margin")
         self.mining = check_choice(mining, "mining", ("all", "semi_hard", "batch_hard"))
         self.average = check_choice(average, "average", ("all", "active"))
+        if mining == "semi_hard":
+            check_number(margin, "the margin of semi-hard triplets", low=0)
 
     @property
     def unit(self) -> float:
@@ -84,9 +87,10 @@ class TripletMarginLoss(Loss):
             hinge = (farthest + self.margin - nearest).relu()
             total, valid, active = hinge.sum(), anchors.sum(), (hinge > 0).sum()
         else:
-            w, active = _active(e.detach(), positive, negative, self.margin)
+            semi_hard = self.mining == "semi_hard"
+            w, active = _active(e.detach(), positive, negative, self.margin, inclusive=semi_hard)
             valid = (positive.sum(dim=1) * negative.sum(dim=1)).sum()
-            if self.mining == "semi_hard":  # without those whose negative is not farther than the positive
+            if semi_hard:  # without those whose negative is not farther than the positive
                 w_hard, hard = _active(e.detach(), positive, negative, 0.0, inclusive=True)
                 w, active = w - w_hard, active - hard
                 valid = active
@@ -97,21 +101,20 @@ class TripletMarginLoss(Loss):
 
     def _given(self, embeddings: Tensor, triplets: Tensor) -> Tensor:
         """The loss over the caller's triplets."""
-        n = len(embeddings)
+        d = self.distance(embeddings)
         whole = isinstance(triplets, Tensor) and triplets.dtype in (torch.int64, torch.int32)
         if not whole or triplets.ndim != 2 or triplets.shape[1] != 3:
             raise ValueError(f"triplets must be a tensor of integers of shape (t, 3), got {triplets!r}")
-        if len(triplets) and not 0 <= triplets.min() <= triplets.max() < n:
+        if len(triplets) and not 0 <= triplets.min() <= triplets.max() < len(d):
             raise ValueError(
-                f"triplets must be indices of the {n} embeddings, got {triplets.min()} to {triplets.max()}"
+                f"triplets must be indices of the {len(d)} embeddings, got {triplets.min()} to {triplets.max()}"
             )
-        d = self.distance(embeddings)
         i, j, k = triplets.to(d.device).T
         hinge = (self.squared(d[i, j]) + self.margin - self.squared(d[i, k])).relu()
         valid, active = len(triplets), (hinge > 0).sum()
         loss = hinge.sum() / (active if self.average == "active" else torch.as_tensor(valid)).clamp_min(1)
         positive, negative = d.detach()[i, j], d.detach()[i, k]
-        return self._finish(loss, embeddings, triplets, lambda: (valid, active, positive, negative))
+        return self._finish(loss, embeddings, None, lambda: (valid, active, positive, negative))
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, mining={self.mining}, average={self.average}"
