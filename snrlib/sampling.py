@@ -72,8 +72,8 @@ class MPerClassSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         for _ in range(self.n_batches):
-            for label in torch.randperm(len(self.members), generator=self.generator)[: self.classes_per_batch]:
-                members = self.members[int(label)]
+            for label in torch.randperm(len(self.members), generator=self.generator)[: self.classes_per_batch].tolist():
+                members = self.members[label]
                 draws = [
                     torch.randperm(len(members), generator=self.generator) for _ in range(-(-self.m // len(members)))
                 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -54,7 +56,9 @@ def quadratic(x: Tensor, S: Tensor) -> Tensor:
 
 
 def naive_distance(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tensor:
-    """d(a, b) with a the anchor."""
+    """d(a, b) with a the anchor; equal vectors are at distance 0, without a gradient."""
+    if torch.equal(a, b):
+        return a.new_zeros(())
     match name:
         case "euclidean":  # eq. 9
             return euclid(a, b)
@@ -72,9 +76,9 @@ def naive_distance(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tensor:
 
 
 def naive_pairs(name: str, anchor: str, x: Iterable[Tensor], y: Iterable[Tensor], L: Tensor = L) -> Tensor:
-    """d(x_i, y_i) for every i; a row and itself are at distance 0, without a gradient."""
+    """d(x_i, y_i) for every i."""
     pairs = [(p, q) if anchor == "query" else (q, p) for p, q in zip(x, y, strict=True)]
-    return torch.stack([naive_distance(name, a, b, L) if a is not b else a.new_zeros(()) for a, b in pairs])
+    return torch.stack([naive_distance(name, a, b, L) for a, b in pairs])
 
 
 def naive_matrix(name: str, anchor: str, query: Tensor, ref: Tensor | None = None, L: Tensor = L) -> Tensor:
@@ -82,6 +86,16 @@ def naive_matrix(name: str, anchor: str, query: Tensor, ref: Tensor | None = Non
     rows = list(query)
     columns = rows if ref is None else list(ref)
     return torch.stack([naive_pairs(name, anchor, [row] * len(columns), columns, L) for row in rows])
+
+
+def naive_inner_product(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tensor:
+    """(A a)'(A b), of a member's own map A."""
+    if "mahalanobis" in name:
+        S = L.T @ L
+        return torch.stack([a[i] * S[i, j] * b[j] for i in range(len(a)) for j in range(len(b))]).sum()
+    if name in ("centred_euclidean", "snr"):
+        a, b = a - mean(a), b - mean(b)
+    return torch.stack([p * q for p, q in zip(a, b, strict=True)]).sum()
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -99,3 +113,171 @@ class Largest(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         self.numel = max([self.numel, *(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor))])
         return out
+
+
+# --- losses: loops over the table of all pairs ------------------------------------------------------------------------
+
+
+Table = dict[tuple[int, int], Tensor]  # (i, j): a distance, an inner product or a cosine
+
+
+class Loops(NamedTuple):
+    """What a loop over the terms of a loss finds."""
+
+    value: Tensor
+    terms: int
+    active: int
+    positive: list[tuple[int, int]]  # the pairs whose distances the report averages
+    negative: list[tuple[int, int]]
+
+
+def total(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
+
+
+def mean_of(terms: list[Tensor]) -> Tensor:
+    """0 if there are none."""
+    return total(terms) / max(len(terms), 1)
+
+
+def ordered_pairs(y: list[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """All i != j: of one class, of two classes."""
+    pairs = list(itertools.permutations(range(len(y)), 2))
+    return [(i, j) for i, j in pairs if y[i] == y[j]], [(i, j) for i, j in pairs if y[i] != y[j]]
+
+
+def triplets(y: list[int]) -> list[tuple[int, int, int]]:
+    """All (anchor, positive, negative)."""
+    positive, negative = ordered_pairs(y)
+    return [(i, j, k) for i, j in positive for anchor, k in negative if anchor == i]
+
+
+def log_one_plus_sum_exp(exponents: list[Tensor]) -> Tensor:
+    """log(1 + exp(e_1) + exp(e_2) + ...), which a large exponent does not overflow."""
+    return torch.stack([torch.zeros_like(exponents[0]), *exponents]).logsumexp(dim=0)
+
+
+def naive_contrastive(
+    D: Table,
+    y: list[int],
+    relative: bool,
+    margin: float,
+    positive_margin: float = 0.0,
+    hinge: str | None = None,
+    balanced: bool = False,
+) -> Loops:
+    """Eq. 1 over ordered pairs; of a relative distance the DSML form."""
+    positive, negative = ordered_pairs(y)
+    squared = not relative if hinge is None else hinge == "squared"
+    pull = [(D[ij] - positive_margin).relu() ** (1 if relative else 2) for ij in positive]
+    push = [(margin - D[ij]).relu() ** (2 if squared else 1) for ij in negative]
+    value = (mean_of(pull) + mean_of(push)) / 2 if balanced else mean_of(pull + push) / 2
+    active = [ij for ij in positive if D[ij] > positive_margin] + [ij for ij in negative if D[ij] < margin]
+    return Loops(value, len(pull + push), len(active), positive, negative)
+
+
+def naive_triplet(
+    D: Table,
+    y: list[int],
+    relative: bool,
+    margin: float,
+    mining: str = "all",
+    average: str = "all",
+    given: list[tuple[int, int, int]] | None = None,
+) -> Loops:
+    """Eq. 2 over triplets; of a relative distance the DSML form."""
+    positive, negative = ordered_pairs(y)
+    E = D if relative else {ij: d**2 for ij, d in D.items()}
+    chosen = triplets(y) if given is None else given
+    if given is not None:
+        positive, negative = [(i, j) for i, j, _ in given], [(i, k) for i, _, k in given]
+    if mining == "semi_hard":
+        chosen = [(i, j, k) for i, j, k in chosen if E[i, j] < E[i, k] <= E[i, j] + margin]
+    if mining == "batch_hard":  # equally far positives share the gradient, and so do equally near negatives
+        anchors = sorted({i for i, _, _ in chosen})
+        far = [torch.stack([E[i, j] for a, j in positive if a == i]).amax() for i in anchors]
+        near = [torch.stack([E[i, k] for a, k in negative if a == i]).amin() for i in anchors]
+        terms = [(p + margin - n).relu() for p, n in zip(far, near, strict=True)]
+    else:
+        terms = [(E[i, j] + margin - E[i, k]).relu() for i, j, k in chosen]
+    active = sum(bool(t > 0) for t in terms)
+    value = total(terms) / max(active if average == "active" else len(terms), 1)
+    return Loops(value, len(terms), active, positive, negative)
+
+
+def naive_n_pair(D: Table, y: list[int], relative: bool, margin: float = 0.0, similarity: str | None = None) -> Loops:
+    """Eq. 3 for every two slots s < t; D holds inner products for that similarity."""
+    if similarity is None:
+        similarity = "negative" if relative else "inner_product"
+    terms, positive, negative = [], [], []
+    members = [[i for i in range(len(y)) if y[i] == c] for c in sorted(set(y))]
+    for s, t in itertools.combinations(range(len(y)), 2):
+        pairs = [(m[s], m[t]) for m in members if len(m) > t]  # an anchor and a positive of each class
+        if len(pairs) < 2:
+            continue
+        for i, own in pairs:
+            others = [j for _, j in pairs if j != own]
+            e = {j: D[i, j] if relative or similarity == "inner_product" else D[i, j] ** 2 for _, j in pairs}
+            if similarity == "negative":
+                e = {j: -d for j, d in e.items()}
+            if similarity == "inverse":
+                e = {j: 1 / d if d > 1e-4 else 1e4 + 0 * d for j, d in e.items()}
+            terms.append(log_one_plus_sum_exp([margin + e[j] - e[own] for j in others]))
+            positive.append((i, own))
+            negative += [(i, j) for j in others]
+    return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
+
+
+def naive_lifted(D: Table, y: list[int], relative: bool, margin: float) -> Loops:
+    """Eqs. 4-5 over ordered positive pairs, the second sum anchored at j."""
+    positive, negative = ordered_pairs(y)
+    terms = []
+    for i, j in positive if negative else []:
+        at_i = [(margin - D[i, k]).exp() for a, k in negative if a == i]
+        at_j = [(margin - D[j, l]).exp() for a, l in negative if a == j]
+        terms.append((total(at_i + at_j).log() + D[i, j]).relu())
+    value = mean_of([t**2 for t in terms]) / 2
+    return Loops(value, len(terms), sum(bool(t > 0) for t in terms), positive, negative)
+
+
+def naive_angular(D: Table, y: list[int], relative: bool, alpha: float = 40.0) -> Loops:
+    """The N-pair form over positive pairs and the anchor's negatives; D holds cosines."""
+    positive, negative = ordered_pairs(y)
+    tan2 = math.tan(math.radians(alpha)) ** 2
+    terms = []
+    for a, p in positive if negative else []:
+        f = [4 * tan2 * (D[a, n] + D[p, n]) - 2 * (1 + tan2) * D[a, p] for i, n in negative if i == a]
+        terms.append(log_one_plus_sum_exp(f))
+    return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
+
+
+def naive_ranked_list(
+    D: Table,
+    y: list[int],
+    relative: bool,
+    margin: float = 0.4,
+    alpha: float = 1.2,
+    temperature: float = 10.0,
+    balance: float = 0.5,
+) -> Loops:
+    positive, negative = ordered_pairs(y)
+    queries, active = [], 0
+    for i in range(len(y)):
+        outside = [D[ij] for ij in positive if ij[0] == i and D[ij] > alpha - margin]
+        inside = [D[ij] for ij in negative if ij[0] == i and D[ij] < alpha]
+        w = [(temperature * (alpha - d)).exp() for d in inside]
+        pull = mean_of([d - (alpha - margin) for d in outside])
+        push = total([v * (alpha - d) for v, d in zip(w, inside, strict=True)]) / (total(w) if w else 1)
+        queries.append((1 - balance) * pull + balance * push)
+        active += len(outside) * (balance < 1) + len(inside) * (balance > 0)
+    return Loops(mean_of(queries), len(positive) + len(negative), active, positive, negative)
+
+
+NAIVE: dict[str, Callable[..., Loops]] = {
+    "contrastive": naive_contrastive,
+    "triplet": naive_triplet,
+    "n_pair": naive_n_pair,
+    "lifted": naive_lifted,
+    "angular": naive_angular,
+    "ranked_list": naive_ranked_list,
+}

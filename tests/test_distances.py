@@ -9,7 +9,18 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles import L as LINEAR
-from oracles import Largest, M, member, naive_matrix, naive_pairs, normal, over_family, relative_error, variance
+from oracles import (
+    Largest,
+    M,
+    member,
+    naive_inner_product,
+    naive_matrix,
+    naive_pairs,
+    normal,
+    over_family,
+    relative_error,
+    variance,
+)
 from pytorch_metric_learning.distances import SNRDistance
 from scipy import stats
 from scipy.spatial.distance import cdist
@@ -124,7 +135,7 @@ def test_float64_stays_and_lower_precisions_are_computed_in_float32(
 def test_autocast_changes_nothing(name: str, anchor: str, device: str) -> None:
     d = member(name, anchor).to(device)
     query, ref = (x.to(device) for x in sides("square", F32))
-    for call in (d, d.pairwise_distance, lambda q, r: torch.cat(d.inner_product_form(q, r))):
+    for call in (d, d.pairwise_distance, d.inner_product, lambda q, r: torch.cat(d.inner_product_form(q, r))):
         with torch.autocast(device, torch.bfloat16):
             cast = call(query, ref)
         assert cast.dtype == F32
@@ -191,7 +202,7 @@ x34 = normal(3, 4)
 NAN, INF = (torch.where(torch.arange(3)[:, None] == 1, bad, x34) for bad in (math.nan, -math.inf))
 
 
-@pytest.mark.parametrize("method", ["forward", "pairwise_distance", "inner_product_form"])
+@pytest.mark.parametrize("method", ["forward", "pairwise_distance", "inner_product", "inner_product_form"])
 @pytest.mark.parametrize("side", ["query", "ref"])
 @pytest.mark.parametrize(
     ("bad", "error", "match"),
@@ -568,3 +579,60 @@ def test_a_tensor_compared_with_itself_has_a_zero_diagonal_however_it_is_passed(
     x = normal(20, 8).float()
     for name in DISTANCES[:4]:
         assert (get_distance(name)(x, x).diagonal() == 0).all()
+
+
+# --- the inner product that goes with an absolute distance ------------------------------------------------------------
+
+
+@over_family
+@pytest.mark.parametrize("operation", ["self", "square", "rectangular"])
+def test_the_inner_product_is_that_of_the_mapped_vectors(name: str, anchor: str, operation: str) -> None:
+    def naive(query: Tensor, *ref: Tensor) -> Tensor:
+        rows = [[naive_inner_product(name, q, r) for r in (*ref, query)[0]] for q in query]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    xs = sides(operation)
+    d = member(name, anchor)
+    actual = value_and_gradients(lambda *xs: d.inner_product(xs[0], xs[-1]), xs)
+    for a, e in zip(actual, value_and_gradients(naive, xs), strict=True):
+        assert relative_error(a, e) <= 1e-10
+
+
+@pytest.mark.parametrize("name", [name for name in DISTANCES if name not in FORMS])
+def test_the_inner_product_gives_the_absolute_distance(name: str) -> None:
+    x = normal(7, M)
+    s = member(name).inner_product(x, x)
+    power = s.diagonal()
+    torch.testing.assert_close(member(name)(x) ** 2, power + power[:, None] - 2 * s, rtol=1e-10, atol=1e-10)
+    normalized = member(name, normalize_embeddings=True).inner_product(x, x)
+    torch.testing.assert_close(
+        normalized, member(name).inner_product(F.normalize(x), F.normalize(x)), rtol=1e-10, atol=0
+    )
+
+
+def test_the_inner_product_needs_as_many_components_on_both_sides() -> None:
+    with pytest.raises(ValueError, match="same number of components M, got 4 and 5"):
+        get_distance("euclidean").inner_product(x34, normal(3, 5))
+
+
+# --- duplicates under an absolute distance ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in DISTANCES if name not in FORMS])
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_duplicates_are_at_distance_exactly_0_and_close_neighbours_are_not(
+    name: str, offset: float, dtype: torch.dtype
+) -> None:
+    x = (normal(20, M) + offset).to(dtype)
+    d = member(name)
+    twice = d(torch.cat([x, x]))
+    duplicates = torch.eye(20).tile(2, 2).bool()
+    assert (twice[duplicates] == 0).all()
+    assert (twice[~duplicates] > 0).all()
+    assert (d(x, x.clone()).diagonal() == 0).all()
+    step = 1e-2 * (x - x.mean(dim=0)).norm(dim=1, keepdim=True) * F.normalize(normal(20, M, seed=1)).to(dtype)
+    near = torch.cat([x, x + step])
+    close = d(near)[:20, 20:].diagonal()
+    assert (close > 0).all()
+    torch.testing.assert_close(close, d.pairwise_distance(x, x + step), rtol=2e-2, atol=0)

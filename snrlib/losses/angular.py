@@ -32,7 +32,9 @@ class AngularLoss(Loss):
         alpha: the angle in degrees, in (0, 60]; 40 or 45 are usual.
         regularizer: added to the loss.
 
-    The report counts a pair as active if its loss is above ``log 2``, and gives chords ``||z_a - z_p||`` as distances.
+    An embedding that A maps to (nearly) 0 has no direction: cosines of 0, and no gradient. The report counts a pair as
+    active if its loss is above ``log 2``, and gives chords ``||z_a - z_p||`` as distances. pytorch-metric-learning does
+    not bring z_n to length 1; on embeddings of length 1 both are the same.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if there is no positive or no
     negative pair.
@@ -55,17 +57,25 @@ class AngularLoss(Loss):
         s = self.distance.inner_product(embeddings, embeddings)
         labels = check_labels(labels, len(embeddings)).to(s.device)
         same = labels[:, None] == labels
-        length = s.diagonal().clamp_min(torch.finfo(s.dtype).tiny).sqrt()
-        s = s / length / length[:, None]
+        power = s.diagonal()
+        none = power <= self.distance.eps  # no length, no direction: cosines of 0, and no gradient
+        scale = torch.where(none, 0, power.masked_fill(none, 1).rsqrt())
+        s = s * scale * scale[:, None]
         t = math.tan(math.radians(self.alpha)) ** 2
         reach = torch.where(same, 0, (4 * t * s).exp())
-        i, j = torch.nonzero(same.clone().fill_diagonal_(False) & ~same.all()).T
-        terms = torch.log1p((reach @ reach.T)[i, j] * (-2 * (1 + t) * s[i, j]).exp())
+        with torch.autocast(s.device.type, enabled=False):
+            total = reach @ reach.T
+        positive = same.clone().fill_diagonal_(False)
+        i, j = torch.nonzero(positive & ~same.all()).T
+        terms = torch.log1p(total[i, j] * (-2 * (1 + t) * s[i, j]).exp())
         loss = terms.sum() / max(len(i), 1)
-        seen, chord = terms.detach(), (2 - 2 * s.detach()).relu().sqrt()
-        return self._finish(
-            loss, embeddings, labels, lambda: (len(i), (seen > math.log(2)).sum(), chord[i, j], chord[~same])
-        )
+        seen, cosine = terms.detach(), s.detach()
+
+        def observe() -> tuple[int, Tensor, Tensor, Tensor]:
+            chord = (2 - 2 * cosine).relu().sqrt()
+            return len(i), (seen > math.log(2)).sum(), chord[positive], chord[~same]
+
+        return self._finish(loss, embeddings, labels, observe)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"

@@ -22,11 +22,13 @@ class Report:
 
     Attributes:
         loss: the value, without the regularizer.
-        term: what the loss sums over: pair, triplet, positive pair, query.
+        term: what the loss sums over: pair, triplet, positive pair.
         terms: how many of them are valid; with 0 the loss is 0 and teaches nothing.
-        active: the share of the terms that has a gradient (NaN without terms); losses say where they count otherwise.
-        positive_distance: mean over the ordered pairs of one class (NaN if there are none).
-        negative_distance: mean over the ordered pairs of two classes (NaN if there are none).
+        causes: why there are none, as far as the labels tell.
+        active: the share of the terms that has a gradient (NaN without terms); N-pair and angular loss, whose terms all
+            have one, count those above ``log 2``.
+        positive_distance: mean over the pairs of one class that the loss compared (NaN if there are none).
+        negative_distance: mean over the pairs of two classes that the loss compared (NaN if there are none).
         unit: the distance that this loss takes for large; far below it, it sees all embeddings at one point.
         norm: mean length of the embeddings.
         row_mean: mean over the embeddings of ``|mean of the M components|``, what `ZeroMeanRegularizer` presses on.
@@ -35,6 +37,7 @@ class Report:
     loss: float
     term: str
     terms: int
+    causes: tuple[str, ...]
     active: float
     positive_distance: float
     negative_distance: float
@@ -52,12 +55,7 @@ class Report:
     def verdict(self) -> str:
         """The state of the training in a sentence."""
         if self.terms == 0:
-            causes = []
-            if math.isnan(self.positive_distance):
-                causes.append("no class has two samples")
-            if math.isnan(self.negative_distance):
-                causes.append("there is only one class")
-            because = f": {' and '.join(causes)}" if causes else ""
+            because = f": {' and '.join(self.causes)}" if self.causes else ""
             return f"nothing to learn from: no valid {self.term} in this batch{because}"
         if self.collapsed:
             return (
@@ -113,7 +111,7 @@ class Loss(nn.Module):
         return 1.0
 
     def report(self) -> Report:
-        """What the last batch was like, from numbers that the forward pass left; nothing is spent before you ask.
+        """What the last batch was like, from what the forward pass left; next to nothing is spent before you ask.
 
         Raises:
             RuntimeError: no batch was seen yet.
@@ -141,20 +139,31 @@ class Loss(nn.Module):
         ``observe`` returns, when asked, the number of terms and of active ones, and the positive and the negative
         distances. What it refers to must be detached.
         """
-        value, seen, unit = loss.detach(), embeddings.detach(), self.unit
+        value, unit, h = loss.detach(), self.unit, embeddings.detach()
+        # At once: an optimizer may change free embeddings in place.
+        norm = torch.linalg.vector_norm(h, dim=1, dtype=value.dtype).mean()
+        row_mean = h.mean(dim=1, dtype=value.dtype).abs().mean()
 
         def report() -> Report:
             terms, active, positive, negative = observe()
+            causes = []
+            if labels is not None:
+                sizes = labels.unique(return_counts=True)[1]
+                if sizes.max() == 1:
+                    causes.append("no class has two samples")
+                if len(sizes) == 1:
+                    causes.append("there is only one class")
             return Report(
                 loss=value.item(),
                 term=self.term,
                 terms=int(terms),
+                causes=tuple(causes) if terms == 0 else (),
                 active=int(active) / int(terms) if terms else float("nan"),
                 positive_distance=positive.mean().item(),
                 negative_distance=negative.mean().item(),
                 unit=unit,
-                norm=torch.linalg.vector_norm(seen, dim=1, dtype=value.dtype).mean().item(),
-                row_mean=seen.mean(dim=1, dtype=value.dtype).abs().mean().item(),
+                norm=norm.item(),
+                row_mean=row_mean.item(),
             )
 
         self._report = report

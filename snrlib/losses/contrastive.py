@@ -20,7 +20,7 @@ class ContrastiveLoss(Loss):
         relative   L = 1/(2N) sum_(i,j)  y d_ij   + (1 - y) max(0, margin - d_ij)
 
     over all N = n (n - 1) ordered pairs i != j of the batch (y = 1 for one class), since a relative distance has two
-    values a pair; the mean of a symmetric one is the same over unordered pairs. The relative form is our reading of
+    values a pair: both count, so that its anchor side makes no difference here. The relative form is our reading of
     section 4.5: the SNR distance is a ratio of squares, its hinge is linear. The report calls the index set "samples".
 
     Args:
@@ -61,6 +61,8 @@ class ContrastiveLoss(Loss):
             raise ValueError(f"positive_margin must lie in [0, margin={margin}], got {positive_margin}")
         default = "linear" if distance.relative else "squared"
         self.hinge = default if hinge is None else check_choice(hinge, "hinge", ("squared", "linear"))
+        if not isinstance(balanced, bool):
+            raise ValueError(f"balanced must be True or False, got {balanced!r}")
         self.balanced = balanced
 
     @property

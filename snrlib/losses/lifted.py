@@ -21,7 +21,8 @@ class LiftedStructureLoss(Loss):
     with P the ordered positive pairs (both values of an asymmetric distance count) and N the negative ones. For a
     relative distance d is that distance, the second sum anchored at j (our reading of section 4.5).
 
-    The two sums of a pair are its ends' ``log sum exp``, one number a sample: O(n^2) time and memory.
+    The two sums of a pair are its ends' ``log sum exp``, one number a sample: O(n^2) time and memory. The square makes
+    this loss the one that minds a constant anchor most: its relative distances are undefined and count as very large.
 
     Args:
         distance: a member of the family.

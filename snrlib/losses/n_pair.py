@@ -94,7 +94,7 @@ class NPairsLoss(Loss):
             blocks.append((anchors, positives, own))
         terms = torch.cat(losses)
         loss = terms.sum() / max(len(terms), 1)
-        h, seen = x.detach(), terms.detach()
+        h, seen = x.detach().clone(), terms.detach()  # a copy: the distances may be asked for later
         return self._finish(
             loss, embeddings, labels, lambda: (len(seen), (seen > math.log(2)).sum(), *self._distances(h, blocks))
         )

@@ -77,7 +77,12 @@ class RankedListLoss(Loss):
             loss,
             embeddings,
             labels,
-            lambda: (positive.sum() + negative.sum(), outside.sum() + inside.sum(), seen[positive], seen[negative]),
+            lambda: (
+                positive.sum() + negative.sum(),
+                outside.sum() * (self.balance < 1) + inside.sum() * (self.balance > 0),
+                seen[positive],
+                seen[negative],
+            ),
         )
 
     def extra_repr(self) -> str:

@@ -25,11 +25,13 @@ class RelationNetwork(nn.Module):
     scalar, 0 with a working backward for one sample.
 
     Raises:
-        TypeError, ValueError: bad embeddings or labels, or another M.
+        TypeError, ValueError: bad sizes, embeddings or labels, or another M.
     """
 
     def __init__(self, embedding_size: int, hidden: int = 8):
         super().__init__()
+        if embedding_size < 1 or hidden < 1:
+            raise ValueError(f"embedding_size and hidden must be positive, got {embedding_size} and {hidden}")
         self.query = nn.Linear(embedding_size, hidden)
         self.ref = nn.Linear(embedding_size, hidden, bias=False)  # the concatenation has one bias
         self.out = nn.Linear(hidden, 1)

@@ -25,14 +25,14 @@ class TripletMarginLoss(Loss):
 
     No triplet is listed. The loss is piecewise linear in the distances, so its sum is ``<W, d> + m a`` where W counts
     how often each distance stands in an active triplet and a counts these. An anchor's positives are sorted and its
-    negatives looked up among them: O(n^2 log n) time and O(n^2) memory for the exact value and gradient.
+    negatives looked up among them: O(n^2 log n) time and O(n^2) memory, without an approximation.
 
     Args:
         distance: a member of the family; the triplet's anchor i is its query.
         margin: m, in units of the squared (absolute) or plain (relative) distance; tune it per distance.
         mining: the index set T. "all" valid triplets of the batch; "semi_hard", those whose negative is farther than
-            the positive, by the margin at most (Schroff et al. 2015); "batch_hard", for every anchor its farthest
-            positive with its nearest negative (Hermans et al. 2017).
+            the positive, by the margin at most (Schroff et al. 2015; all of them count as active); "batch_hard", for
+            every anchor its farthest positive with its nearest negative (Hermans et al. 2017).
         average: over "all" triplets of T, as in eq. 2, or over the "active" ones, whose term is not 0.
         regularizer: added to the loss.
 
@@ -94,8 +94,8 @@ class TripletMarginLoss(Loss):
                 w_hard, hard = _active(e.detach(), positive, negative, 0.0, inclusive=True)
                 w, active = w - w_hard, active - hard
                 valid = active
-            total = (w * e).sum() + self.margin * active
-        loss = total / (active if self.average == "active" else valid).clamp_min(1)
+            total = (w * e).sum() + (self.margin * active).to(e.dtype)
+        loss = total / (active if self.average == "active" else valid).clamp_min(1).to(e.dtype)
         seen = d.detach()
         return self._finish(loss, embeddings, labels, lambda: (valid, active, seen[positive], seen[negative]))
 
@@ -127,7 +127,7 @@ def _active(
 
     Returns:
         W (n, n), at a positive (i, j) the number of its active triplets, at a negative (i, k) minus that number; and
-        the number of all active triplets. Every row of W sums to 0.
+        the number of all active triplets, in float64, which can count them. Every row of W sums to 0.
     """
     n_positive = positive.sum(dim=1, keepdim=True)
     most = max(int(n_positive.max()), 1)
@@ -140,4 +140,4 @@ def _active(
     # The p-th threshold is active with all negatives of rank <= p: a running count of ranks.
     count = e.new_zeros(len(e), most + 1).scatter_add_(1, rank, torch.ones_like(w)).cumsum(dim=1)[:, :most]
     count = torch.where(torch.arange(most, device=e.device) < n_positive, count, 0)
-    return w.scatter_add_(1, column, count), count.sum(dtype=torch.float64).to(e.dtype)
+    return w.scatter_add_(1, column, count), count.sum(dtype=torch.float64)
