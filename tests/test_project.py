@@ -130,7 +130,10 @@ def test_the_readme_names_every_notebook_and_only_targets_that_make_knows(reposi
 
 def test_the_picture_of_the_readme_is_the_stored_figure_of_notebook_00(repository: Path) -> None:
     picture = repository / "data" / "reference" / "retrieval.png"
-    assert picture.read_bytes() == figures(repository / "notebooks" / "00_start_here.ipynb")[-1]
+    notebook = repository / "notebooks" / "00_start_here.ipynb"
+    assert picture.read_bytes() == figures(notebook)[-1]
+    (right,) = re.findall(r"\b(\d+) of the 48 show the same character", (repository / "README.md").read_text())
+    assert f"{right} of 48 neighbours show the same character" in notebook.read_text()
 
 
 def test_the_version_has_its_changelog_and_citation(repository: Path) -> None:

@@ -80,19 +80,21 @@ class NPairsLoss(Loss):
         ordered, order = labels.sort(stable=True)
         _, cls, sizes = ordered.unique_consecutive(return_inverse=True, return_counts=True)
         place = torch.arange(len(x), device=x.device) - (sizes.cumsum(0) - sizes)[cls]
-        blocks, losses = [], [x[:0].sum(dim=1)]
+        blocks, losses = [], []
         for t in range(1, int(sizes.max())):
             has = sizes > t
             if has.sum() < 2:
                 break
-            anchors = order[(place < t) & has[cls]]
-            positives = order[place == t]
-            own = (has.cumsum(0) - 1)[cls[(place < t) & has[cls]]]  # the column of each anchor's own positive
-            s = self._similarity(x[anchors], x[positives])
+            earlier = (place < t) & has[cls]
+            anchors, positives = order[earlier], order[place == t]
+            own = (has.cumsum(0) - 1)[cls[earlier]]  # the column of each anchor's own positive
+            s = self._similarity(x.index_select(0, anchors), x.index_select(0, positives))
+            if self.margin:
+                s = s - self.margin * F.one_hot(own, s.shape[1])
             # log(1 + sum exp(margin + s_ij - s_ii)) is the cross-entropy of a softmax whose own logit lost the margin.
-            losses.append(F.cross_entropy(s - self.margin * F.one_hot(own, s.shape[1]), own, reduction="none"))
+            losses.append(F.cross_entropy(s, own, reduction="none"))
             blocks.append((anchors, positives, own))
-        terms = torch.cat(losses)
+        terms = torch.cat(losses) if losses else x[:0].sum(dim=1)
         loss = terms.sum() / max(len(terms), 1)
         h, seen = x.detach().clone(), terms.detach()  # a copy: the distances may be asked for later
         return self._finish(
