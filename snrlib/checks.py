@@ -57,16 +57,20 @@ def check_labels(labels: Any, n: int | None = None) -> Tensor:
     return labels
 
 
-def check_number(value: Any, name: str, low: float = -math.inf) -> float:
-    """A finite number above ``low``, as float.
+def check_number(
+    value: Any, name: str, *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf
+) -> float:
+    """A finite number within the bounds, as float.
 
     Raises:
         ValueError: anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= low:
-        above = "" if low == -math.inf else f" above {low:g}"
-        raise ValueError(f"{name} must be a finite number{above}, got {value!r}")
-    return float(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and above < value and at_least <= value <= at_most:
+        return float(value)
+    bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {at_least:g}"] * (at_least > -math.inf)
+    bounds += [f"at most {at_most:g}"] * (at_most < math.inf)
+    raise ValueError(f"{name} must be a finite number {' and '.join(bounds)}".rstrip() + f", got {value!r}")
 
 
 def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:

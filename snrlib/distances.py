@@ -154,7 +154,8 @@ class Distance(nn.Module):
         if ref is query:
             d.fill_diagonal_(0)
         d = d.relu_()  # rounding can leave a distance near zero slightly negative
-        # A root would blow up the rounding error of equal vectors, 1e-7 of their square, to 3e-4 of their length.
+        # A root would blow up the rounding error of equal vectors, up to 10 eps of their square (measured, M = 16 to
+        # 8192), to 1e-3 of their length in float32.
         return d if self.relative else _sqrt(d, 16 * torch.finfo(d.dtype).eps * power_query.detach())
 
     def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:

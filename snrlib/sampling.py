@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -26,11 +27,11 @@ class MPerClassSampler(Sampler[int]):
         labels: (n,), the class of every image.
         m: images a class and batch.
         batch_size: a multiple of m.
-        length: indices an epoch, at least batch_size; None is as many as there are images.
+        length: indices an epoch, at least batch_size; None is as many as there are images, but at least one batch.
         seed: of the draws.
 
     Raises:
-        ValueError: sizes that do not fit each other, or fewer classes than a batch needs.
+        ValueError: sizes that are not whole numbers or do not fit each other, or fewer classes than a batch needs.
 
     >>> sampler = MPerClassSampler([0, 0, 1, 1, 2], m=2, batch_size=4, length=4, seed=1)
     >>> sampler
@@ -45,7 +46,11 @@ class MPerClassSampler(Sampler[int]):
         self, labels: Tensor | Sequence[int], m: int, batch_size: int, length: int | None = None, seed: int = 0
     ):
         labels = check_labels(torch.as_tensor(labels))
-        length = len(labels) if length is None else length
+        length = max(len(labels), batch_size) if length is None else length
+        if not all(isinstance(size, Integral) for size in (m, batch_size, length)):
+            raise ValueError(
+                f"m, batch_size and length must be whole numbers, got {m!r}, {batch_size!r} and {length!r}"
+            )
         if m < 1 or batch_size < 1 or batch_size % m:
             raise ValueError(f"batch_size must be a positive multiple of m, got batch_size={batch_size} and m={m}")
         if length < batch_size:

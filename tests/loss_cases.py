@@ -64,9 +64,12 @@ def case_options(case: str, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def defined(case: str, name: str) -> bool:
-    """Angles and inner products go with absolute distances only."""
+    """Angles and inner products go with absolute distances only, 1/d with relative ones."""
     loss, options = CASES[case]
-    return not (member(name).relative and (loss == "angular" or options.get("similarity") == "inner_product"))
+    similarity = options.get("similarity")
+    if member(name).relative:
+        return loss != "angular" and similarity != "inner_product"
+    return similarity != "inverse"
 
 
 def build(case: str, name: str, anchor: str = "query", **options: Any) -> Loss:

@@ -53,10 +53,10 @@ def test_a_number_must_be_finite_and_real(value: object) -> None:
 
 
 def test_a_number_comes_back_as_float_and_must_lie_above_its_bound() -> None:
-    assert check_number(np.float32(0.5), "margin", low=0) == 0.5
+    assert check_number(np.float32(0.5), "margin", above=0) == 0.5
     assert type(check_number(2, "margin")) is float
     with pytest.raises(ValueError, match="margin must be a finite number above 0, got 0"):
-        check_number(0, "margin", low=0)
+        check_number(0, "margin", above=0)
 
 
 def test_a_choice_must_be_one_of_the_choices() -> None:

@@ -1,5 +1,6 @@
 """What holds for every loss: numbers of every size and precision, memory, and the changes that change nothing."""
 
+import itertools
 import math
 
 import pytest
@@ -57,11 +58,11 @@ def degenerate() -> dict[str, Tensor]:
 
 @every_loss_and_distance
 def test_degenerate_embeddings_give_finite_losses_and_gradients(loss: str, name: str) -> None:
-    for kind, x in degenerate().items():
+    for (kind, x), scale in itertools.product(degenerate().items(), (1.0, 1e4)):
         for dtype in (F32, F64, torch.bfloat16):
             for anchor in ("query", "ref"):
                 fast = build(loss, name, anchor)
-                value, gradient = value_and_gradient(fast, x.to(dtype), torch.arange(6) // 2)
+                value, gradient = value_and_gradient(fast, (scale * x).to(dtype), torch.arange(6) // 2)
                 assert torch.isfinite(value), (kind, dtype)
                 assert torch.isfinite(gradient).all(), (kind, dtype)
                 assert math.isfinite(fast.report().positive_distance)
@@ -70,8 +71,6 @@ def test_degenerate_embeddings_give_finite_losses_and_gradients(loss: str, name:
 @every_loss_and_distance
 def test_a_degenerate_embedding_has_no_gradient_that_throws_it_out_of_range(loss: str, name: str) -> None:
     for kind, x in degenerate().items():
-        if loss == "lifted" and member(name).relative and "one" in kind:
-            continue  # eqs. 4-5 square the undefined distance, 1e13, of the constant anchor: its gradient is that large
         _, gradient = value_and_gradient(build(loss, name), x.float(), torch.arange(6) // 2)
         assert gradient.abs().max() < 1e6, kind
 
@@ -184,7 +183,7 @@ def test_under_a_relative_distance_a_common_scale_changes_nothing(case: str, nam
 
 
 @pytest.mark.parametrize("name", [name for name in DISTANCES if not member(name).relative])
-@pytest.mark.parametrize("case", [case for case, (loss, _) in CASES.items() if loss != "angular"])
+@pytest.mark.parametrize("case", [case for case in CASES if "angular" not in case and "inverse" not in case])
 def test_under_an_absolute_distance_a_common_shift_changes_nothing(case: str, name: str) -> None:
     fast = build(case, name)
     if isinstance(fast, NPairsLoss) and fast.similarity == "inner_product":

@@ -12,7 +12,7 @@ from pytorch_metric_learning import losses as peer_losses
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.distances import DISTANCES, Centre, get_distance
+from snrlib.distances import DISTANCES, Centre, Distance, get_distance
 from snrlib.losses import LOSSES, AngularLoss, RankedListLoss, RelationNetwork, ZeroMeanRegularizer, get_loss
 
 ABSOLUTE = [name for name in DISTANCES if not member(name).relative]
@@ -61,11 +61,11 @@ def test_the_angular_loss_sees_the_direction_of_every_mapped_embedding_and_not_i
 @pytest.mark.parametrize(
     ("alpha", "match"),
     [
-        (0.0, "alpha must be a finite number above 0, got 0.0"),
-        (-40.0, "alpha must be a finite number above 0, got -40.0"),
-        (math.nan, "alpha must be a finite number above 0, got nan"),
-        ("40", "alpha must be a finite number above 0, got '40'"),
-        (60.5, "alpha must be at most 60 degrees, got 60.5"),
+        (0.0, r"alpha \(degrees\) must be a finite number above 0 and at most 60, got 0.0"),
+        (-40.0, "above 0 and at most 60, got -40.0"),
+        (math.nan, "above 0 and at most 60, got nan"),
+        ("40", "above 0 and at most 60, got '40'"),
+        (60.5, "above 0 and at most 60, got 60.5"),
     ],
 )
 def test_other_angles_are_refused(alpha: Any, match: str) -> None:
@@ -111,19 +111,38 @@ def test_a_nearer_negative_weighs_more_the_higher_the_temperature() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"margin": 0.0}, "margin must be a finite number above 0, got 0.0"),
+        ({"margin": 0.0}, "margin must be a finite number above 0 and at most 1.2, got 0.0"),
         ({"alpha": 0.0}, "alpha must be a finite number above 0, got 0.0"),
-        ({"margin": 2.0}, "margin must be at most alpha=1.2, got 2.0"),
-        ({"temperature": -1.0}, r"temperature must be >= 0 and balance in \[0, 1\], got -1.0 and 0.5"),
-        ({"temperature": math.inf}, "temperature must be a finite number, got inf"),
-        ({"balance": -0.1}, r"temperature must be >= 0 and balance in \[0, 1\], got 10.0 and -0.1"),
-        ({"balance": 1.1}, r"temperature must be >= 0 and balance in \[0, 1\], got 10.0 and 1.1"),
-        ({"balance": None}, "balance must be a finite number, got None"),
+        ({"margin": 2.0}, "margin must be a finite number above 0 and at most 1.2, got 2.0"),
+        ({"temperature": -1.0}, "temperature must be a finite number at least 0, got -1.0"),
+        ({"temperature": math.inf}, "temperature must be a finite number at least 0, got inf"),
+        ({"balance": -0.1}, "balance must be a finite number at least 0 and at most 1, got -0.1"),
+        ({"balance": 1.1}, "balance must be a finite number at least 0 and at most 1, got 1.1"),
+        ({"balance": None}, "balance must be a finite number at least 0 and at most 1, got None"),
     ],
 )
 def test_other_shells_are_refused(options: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        RankedListLoss(get_distance("snr"), **options)
+        RankedListLoss(get_distance("snr"), **{"margin": 0.4, "alpha": 1.2, **options})
+
+
+class Given(Distance):
+    """A distance whose values are given, whatever the embeddings."""
+
+    table: Tensor
+
+    def forward(self, query: Tensor, ref: Tensor | None = None) -> Tensor:
+        return self.table
+
+
+def test_a_negative_much_farther_than_the_weighted_mean_of_its_kind_is_pulled_nearer_not_pushed() -> None:
+    distance = Given()
+    distance.table = torch.tensor([[0.0, 0.1, 1.1], [0.1, 0, 2], [1.1, 2, 0]], dtype=torch.float64).requires_grad_()
+    loss = RankedListLoss(distance, margin=0.4, alpha=1.2, temperature=10.0)
+    loss(normal(3, M), torch.tensor([0, 1, 2])).backward()
+    assert distance.table.grad is not None
+    assert distance.table.grad[0, 1] < 0 < distance.table.grad[0, 2]  # as the docstring warns
+    assert distance.table.grad[2, 0] < 0  # alone in its row, the same pair is pushed apart
 
 
 # --- the zero-mean regularizer ----------------------------------------------------------------------------------------
@@ -275,6 +294,20 @@ def test_the_relation_network_is_finite_in_every_precision(scale: float) -> None
         assert_equal(value.float(), network(scale * x, y).detach(), tolerance=0.05)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_relation_loss_of_half_precision_and_of_autocast_is_finite_and_float32(dtype: torch.dtype) -> None:
+    network = RelationNetwork(M)
+    x, y = labelled(1024, 4, dtype=F32)
+    with torch.no_grad():
+        exact = network(x, y)
+        with torch.autocast("cpu", dtype):
+            cast = network(x, y)
+        half = network(x.to(dtype), y)
+    assert cast.dtype == half.dtype == F32
+    assert cast.item() == pytest.approx(exact.item(), rel=1e-2)
+    assert half.item() == pytest.approx(exact.item(), rel=1e-2)
+
+
 @pytest.mark.parametrize("sizes", [(0, 8), (6, 0), (-1, 8)])
 def test_a_relation_network_without_components_or_hidden_units_is_refused(sizes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=f"must be positive, got {sizes[0]} and {sizes[1]}"):
@@ -297,6 +330,7 @@ def test_other_shapes_are_refused_by_the_relation_network(call: Any, match: str)
 
 def test_get_loss_knows_every_loss_by_name() -> None:
     for name in LOSSES:
-        options = {"margin": 1.0} if name in ("contrastive", "triplet", "lifted") else {}
+        options = {"margin": 1.0} if name in ("contrastive", "triplet", "lifted", "ranked_list") else {}
+        options |= {"alpha": 2.0} if name == "ranked_list" else {}
         loss = get_loss(name, get_distance("euclidean"), **options)
         assert type(loss).__name__.lower().startswith(name.replace("_", "")[:5])

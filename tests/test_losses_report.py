@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import itertools
 import math
 import pickle
 import weakref
@@ -15,6 +16,8 @@ from loss_cases import (
     CASES,
     assert_equal,
     build,
+    case_options,
+    defined,
     every_case,
     every_loss,
     every_loss_and_distance,
@@ -23,11 +26,11 @@ from loss_cases import (
     naive_table,
     value_and_gradient,
 )
-from oracles import M, normal
+from oracles import L, M, normal
 from torch import Tensor, nn
 
-from snrlib.distances import DISTANCES
-from snrlib.losses import LOSSES, ZeroMeanRegularizer
+from snrlib.distances import DISTANCES, get_distance
+from snrlib.losses import LOSSES, ZeroMeanRegularizer, get_loss
 
 
 def mean(numbers: list[float]) -> float:
@@ -139,6 +142,54 @@ def test_the_report_is_of_the_batch_as_it_was_seen(loss: str) -> None:
     with torch.no_grad():
         x *= 10  # as an optimiser of the embeddings themselves does
     assert fast.report() == twin.report()
+
+
+@every_loss
+def test_the_report_does_not_follow_a_map_that_trains(loss: str) -> None:
+    x, y = labelled(9, 3)
+    learned = torch.nn.Parameter(L.clone())
+    fast = get_loss(loss, get_distance("mahalanobis", components=learned), **case_options(loss, "mahalanobis")[1])
+    fast(x, y)
+    before = fast.report()
+    with torch.no_grad():
+        learned.mul_(10)
+    assert fast.report() == before
+
+
+@every_loss
+def test_without_a_valid_term_a_map_that_trains_gets_a_zero_gradient_from_frozen_embeddings(loss: str) -> None:
+    learned = torch.nn.Parameter(L.clone())
+    fast = get_loss(loss, get_distance("mahalanobis", components=learned), **case_options(loss, "mahalanobis")[1])
+    fast(normal(1, M), torch.tensor([0])).backward()
+    assert learned.grad is not None
+    assert (learned.grad == 0).all()
+
+
+def test_small_but_separated_embeddings_are_not_called_collapsed() -> None:
+    x = 0.004 * torch.eye(4, dtype=torch.float64).repeat_interleave(2, dim=0) + 1e-5 * normal(8, 4)
+    loss = get_loss("n_pair", get_distance("euclidean"))
+    loss(x, torch.arange(8) // 2)
+    assert not loss.report().collapsed
+
+
+def test_semi_hard_mining_says_how_many_triplets_are_too_hard_and_how_many_too_easy() -> None:
+    x, y = 10 * torch.eye(4).repeat_interleave(2, dim=0) + 0.01 * normal(8, 4).float(), torch.arange(8) // 2
+    loss = get_loss("triplet", get_distance("euclidean"), margin=0.5, mining="semi_hard")
+    loss(x, y)
+    assert loss.report().verdict.endswith("none of 48 is semi-hard, 0 are harder and the others easier")
+    loss(torch.tensor([[0.0], [10.0], [1.0], [11.0]]), torch.tensor([0, 0, 1, 1]))
+    assert loss.report().verdict.endswith("none of 8 is semi-hard, 6 are harder and the others easier")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_losses_on_the_gpu_equal_those_on_the_cpu() -> None:
+    x, y = labelled(12, 3)
+    for case, name in itertools.product(CASES, DISTANCES):
+        if defined(case, name):
+            fast = build(case, name)
+            expected = fast(x, y)
+            assert fast.to("cuda")(x.cuda(), y).item() == pytest.approx(expected.item(), rel=1e-10)
+            str(fast.report())
 
 
 @every_loss_and_distance

@@ -56,6 +56,7 @@ def test_every_class_has_the_same_chance_whatever_its_size() -> None:
 def test_an_epoch_is_as_long_as_the_data_unless_said_otherwise() -> None:
     assert len(MPerClassSampler(UNEVEN, m=2, batch_size=4)) == 20  # 23 images, whole batches
     assert len(NPairSampler(UNEVEN, n_classes=4)) == 16
+    assert len(MPerClassSampler(torch.tensor([0, 1]), m=4, batch_size=8)) == 8  # at least one batch
 
 
 def test_classes_that_repeat_images_are_said() -> None:
@@ -99,6 +100,7 @@ def test_it_feeds_a_data_loader() -> None:
         ({"m": 3, "batch_size": 8, "length": 24}, "multiple of m, got batch_size=8 and m=3"),
         ({"m": 0, "batch_size": 8, "length": 24}, "multiple of m"),
         ({"m": 2, "batch_size": 8, "length": 7}, "length must be at least batch_size=8, got 7"),
+        ({"m": 2.0, "batch_size": 8, "length": 8}, "m, batch_size and length must be whole numbers, got 2.0, 8 and 8"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(arguments: dict, message: str) -> None:

@@ -1,7 +1,8 @@
 """Losses: eqs. 1-5 of the report, each over any member of the family of distances, and what the report names beside.
 
 One file holds one loss beside its equation: `contrastive` (eq. 1), `triplet` (eq. 2), `n_pair` (eq. 3), `lifted`
-(eqs. 4-5), `regularizers` (the zero-mean penalty), `angular`, `ranked_list`, `relation`; `base` is what they share.
+(eqs. 4-5), `regularizers` (the zero-mean penalty), `angular`, `ranked_list`, `relation` (a head, not
+one of `LOSSES`); `base` is what they share.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def get_loss(name: str, distance: Distance, **options: Any) -> Loss:
     Args:
         name: one of `LOSSES`; the first four are eqs. 1-5 of the report.
         distance: a member of the family.
-        **options: ``margin`` (which contrastive, triplet and lifted need) and what else the class takes.
+        **options: ``margin`` (which contrastive, triplet, lifted and ranked list need) and what else the class takes.
 
     Raises:
         ValueError: unknown name or value.

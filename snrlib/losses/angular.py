@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from snrlib.checks import check_labels, check_number
+from snrlib.checks import check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss
+from snrlib.losses.base import Loss, Seen, pair_masks
 
 __all__ = ["AngularLoss"]
 
@@ -41,6 +41,11 @@ class AngularLoss(Loss):
 
     Raises:
         TypeError, ValueError: bad arguments (a relative distance is one), embeddings or labels.
+
+    >>> from snrlib.distances import get_distance
+    >>> x = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+    >>> AngularLoss(get_distance("euclidean"), alpha=45)(x, torch.tensor([0, 0, 1]))  # log(1 + exp(4 * 0 - 4 * 1))
+    tensor(0.0181)
     """
 
     term = "positive pair"
@@ -49,31 +54,29 @@ class AngularLoss(Loss):
         super().__init__(distance, regularizer)
         if distance.relative:
             raise ValueError(f"the angular loss is defined over absolute distances only, got {distance!r}")
-        self.alpha = check_number(alpha, "alpha", low=0)
-        if alpha > 60:
-            raise ValueError(f"alpha must be at most 60 degrees, got {alpha}")
+        self.alpha = check_number(alpha, "alpha (degrees)", above=0, at_most=60)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         s = self.distance.inner_product(embeddings, embeddings)
-        labels = check_labels(labels, len(embeddings)).to(s.device)
-        same = labels[:, None] == labels
+        positive, negative = pair_masks(labels, len(embeddings), s.device)
         power = s.diagonal()
         none = power <= self.distance.eps  # no length, no direction: cosines of 0, and no gradient
         scale = torch.where(none, 0, power.masked_fill(none, 1).rsqrt())
         s = s * scale * scale[:, None]
         t = math.tan(math.radians(self.alpha)) ** 2
-        reach = torch.where(same, 0, (4 * t * s).exp())
+        # sum_n exp(4 tan^2(alpha) (z_a + z_p)'z_n), of all a and p
+        reach = torch.where(negative, (4 * t * s).exp(), 0)
         with torch.autocast(s.device.type, enabled=False):
             total = reach @ reach.T
-        positive = same.clone().fill_diagonal_(False)
-        i, j = torch.nonzero(positive & ~same.all()).T
+        # Either every sample has a negative or, with a single class, none has: no pair is valid then.
+        i, j = torch.nonzero(positive & negative.any()).T
         terms = torch.log1p(total[i, j] * (-2 * (1 + t) * s[i, j]).exp())
         loss = terms.sum() / max(len(i), 1)
         seen, cosine = terms.detach(), s.detach()
 
-        def observe() -> tuple[int, Tensor, Tensor, Tensor]:
+        def observe() -> Seen:
             chord = (2 - 2 * cosine).relu().sqrt()
-            return len(i), (seen > math.log(2)).sum(), chord[positive], chord[~same]
+            return Seen(len(i), (seen > math.log(2)).sum(), chord[positive], chord[negative])
 
         return self._finish(loss, embeddings, labels, observe)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from snrlib.checks import check_labels
 from snrlib.distances import Distance
 
-__all__ = ["Loss", "Report", "masked_mean"]
+__all__ = ["Loss", "Report", "Seen", "pair_masks"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class Report:
 
     @property
     def collapsed(self) -> bool:
-        """All embeddings at one point: positive and negative distances below 1 % of the unit."""
-        distances = [d for d in (self.positive_distance, self.negative_distance) if not math.isnan(d)]
-        return not math.isnan(self.negative_distance) and max(distances) < 0.01 * self.unit
+        """All embeddings at one point: negative distances below 1 % of the unit, and positive ones about as large."""
+        at_one_point = self.negative_distance < 0.01 * self.unit  # False for NaN
+        return at_one_point and not self.positive_distance < 0.1 * self.negative_distance
 
     @property
     def verdict(self) -> str:
@@ -75,15 +74,27 @@ class Report:
         )
 
 
+class Seen(NamedTuple):
+    """What a loss hands to its report."""
+
+    terms: Tensor | int
+    active: Tensor | int
+    positive: Tensor  # distances
+    negative: Tensor
+    cause: str = ""  # of no terms, where the labels alone do not tell
+
+
 class Loss(nn.Module):
     """A loss over a distance: ``loss(embeddings, labels) -> scalar``.
 
     Where the equations print a squared distance, an absolute distance is squared and a relative one, a ratio of squares
-    already, enters as it is (our reading of section 4.5): `squared` is the whole difference.
+    already, enters as it is (our reading of section 4.5): `squared` is that switch. Beside it only two defaults depend
+    on the kind of distance, the ``hinge`` of contrastive and the ``similarity`` of N-pair loss.
 
     Args:
         distance: a member of the family; the loss's anchor i is its query, whichever side is in its denominator.
-        regularizer: a module ``(embeddings, labels) -> scalar`` whose value is added, as `ZeroMeanRegularizer`.
+        regularizer: a module ``(embeddings, labels) -> scalar`` whose value is added, as `ZeroMeanRegularizer`; labels
+            are None for given triplets.
 
     Raises:
         TypeError, ValueError: a distance that is none; in a call, embeddings or labels of a wrong type, shape or value.
@@ -111,7 +122,9 @@ class Loss(nn.Module):
         return 1.0
 
     def report(self) -> Report:
-        """What the last batch was like, from what the forward pass left; next to nothing is spent before you ask.
+        """What the last batch was like, from what the forward pass left.
+
+        Next to no time is spent before you ask; the (n, n) distances of the last batch are kept, detached.
 
         Raises:
             RuntimeError: no batch was seen yet.
@@ -122,22 +135,20 @@ class Loss(nn.Module):
 
     def _pairs(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All distances, and which of the ordered pairs i != j are positive and which negative; (n, n) each."""
+        self._report = None  # what it keeps of the last batch makes room
         d = self.distance(embeddings)  # checks the embeddings
-        labels = check_labels(labels, len(embeddings)).to(d.device)
-        same = labels[:, None] == labels
-        return d, same.clone().fill_diagonal_(False), ~same
+        return d, *pair_masks(labels, len(embeddings), d.device)
 
     def _finish(
         self,
         loss: Tensor,
         embeddings: Tensor,
         labels: Tensor | None,
-        observe: Callable[[], tuple[Tensor | int, Tensor | int, Tensor, Tensor]],
+        observe: Callable[[], Seen],
     ) -> Tensor:
         """Keep what the report needs, and add the regularizer.
 
-        ``observe`` returns, when asked, the number of terms and of active ones, and the positive and the negative
-        distances. What it refers to must be detached.
+        ``observe`` is called when somebody asks; what it refers to must be detached and not change meanwhile.
         """
         value, unit, h = loss.detach(), self.unit, embeddings.detach()
         # At once: an optimizer may change free embeddings in place.
@@ -145,14 +156,14 @@ class Loss(nn.Module):
         row_mean = h.mean(dim=1, dtype=value.dtype).abs().mean()
 
         def report() -> Report:
-            terms, active, positive, negative = observe()
+            terms, active, positive, negative, cause = observe()
             causes = []
             if labels is not None:
                 sizes = labels.unique(return_counts=True)[1]
-                if sizes.max() == 1:
-                    causes.append("no class has two samples")
-                if len(sizes) == 1:
-                    causes.append("there is only one class")
+                causes += ["no class has two samples"] * bool(sizes.max() == 1)
+                causes += ["there is only one class"] * (len(sizes) == 1)
+            if cause and not causes:
+                causes.append(cause)
             return Report(
                 loss=value.item(),
                 term=self.term,
@@ -173,6 +184,12 @@ class Loss(nn.Module):
         return {**self.__dict__, "_report": None}  # a copy or a checkpoint needs no batch
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values under the mask; 0, with a working backward, if there are none."""
-    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
+def pair_masks(labels: Tensor, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which of the ordered pairs i != j of n samples are of one class, and which of two; (n, n) each.
+
+    Raises:
+        TypeError, ValueError: labels that are not n integers.
+    """
+    labels = check_labels(labels, n).to(device)
+    same = labels[:, None] == labels
+    return same.clone().fill_diagonal_(False), ~same

@@ -1,14 +1,15 @@
-"""Eq. 1: contrastive loss."""
+"""Eq. 1: contrastive loss (Hadsell, Chopra, LeCun, CVPR 2006)."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from snrlib.checks import check_choice, check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, masked_mean
+from snrlib.losses.base import Loss, Seen
 
 __all__ = ["ContrastiveLoss"]
 
@@ -28,10 +29,14 @@ class ContrastiveLoss(Loss):
         margin: from where on a negative pair is far enough, in units of the distance.
         positive_margin: up to where a positive pair is near enough, 0 in eq. 1: ``max(0, d - positive_margin)`` takes
             the place of d in the first term.
-        hinge: "squared" (eq. 1; the default of absolute distances) or "linear" (the default of relative ones).
+        hinge: of the negative term: "squared" (eq. 1; the default of absolute distances) or "linear" (of relative). The
+            positive term does not depend on it.
         balanced: average positive and negative pairs apart, each over its own number, ``(mean + mean) / 2``; in a batch
             of many classes eq. 1 drowns the few positive pairs.
         regularizer: added to the loss.
+
+    An absolute distance within the rounding error of the embeddings' lengths (in float32, about 1e-3 of their distance
+    from the batch mean) counts as 0 and has no gradient: negatives as near as that are not pushed apart.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if no pair is valid.
 
@@ -55,10 +60,8 @@ class ContrastiveLoss(Loss):
         regularizer: nn.Module | None = None,
     ):
         super().__init__(distance, regularizer)
-        self.margin = check_number(margin, "margin", low=0)
-        self.positive_margin = check_number(positive_margin, "positive_margin")
-        if not 0 <= positive_margin <= margin:
-            raise ValueError(f"positive_margin must lie in [0, margin={margin}], got {positive_margin}")
+        self.margin = check_number(margin, "margin", above=0)
+        self.positive_margin = check_number(positive_margin, "positive_margin", at_least=0, at_most=self.margin)
         default = "linear" if distance.relative else "squared"
         self.hinge = default if hinge is None else check_choice(hinge, "hinge", ("squared", "linear"))
         if not isinstance(balanced, bool):
@@ -72,20 +75,22 @@ class ContrastiveLoss(Loss):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         d, positive, negative = self._pairs(embeddings, labels)
+        # y d^2
         pull = self.squared((d - self.positive_margin).relu() if self.positive_margin else d)
+        # (1 - y) max(0, margin - d)^2
         push = (self.margin - d).relu()
         if self.hinge == "squared":
             push = push.square()
         if self.balanced:
-            loss = (masked_mean(pull, positive) + masked_mean(push, negative)) / 2
+            loss = (_masked_mean(pull, positive) + _masked_mean(push, negative)) / 2
         else:
-            loss = masked_mean(pull.where(positive, push), positive | negative) / 2
+            loss = _masked_mean(pull.where(positive, push), positive | negative) / 2
         seen = d.detach()
         return self._finish(
             loss,
             embeddings,
             labels,
-            lambda: (
+            lambda: Seen(
                 positive.sum() + negative.sum(),
                 (positive & (seen > self.positive_margin)).sum() + (negative & (seen < self.margin)).sum(),
                 seen[positive],
@@ -98,3 +103,8 @@ class ContrastiveLoss(Loss):
             f"margin={self.margin}, positive_margin={self.positive_margin}, hinge={self.hinge}, "
             f"balanced={self.balanced}"
         )
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values under the mask; 0, with a working backward, if there are none."""
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)

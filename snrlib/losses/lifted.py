@@ -1,4 +1,4 @@
-"""Eqs. 4-5: lifted structured loss."""
+"""Eqs. 4-5: lifted structured loss (Oh Song, Xiang, Jegelka, Savarese, CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from snrlib.checks import check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss
+from snrlib.losses.base import Loss, Seen
 
 __all__ = ["LiftedStructureLoss"]
 
@@ -21,8 +21,9 @@ class LiftedStructureLoss(Loss):
     with P the ordered positive pairs (both values of an asymmetric distance count) and N the negative ones. For a
     relative distance d is that distance, the second sum anchored at j (our reading of section 4.5).
 
-    The two sums of a pair are its ends' ``log sum exp``, one number a sample: O(n^2) time and memory. The square makes
-    this loss the one that minds a constant anchor most: its relative distances are undefined and count as very large.
+    The two sums of a pair are its ends' ``log sum exp``, one number a sample: O(n^2) time and memory. An absolute
+    distance within the rounding error of the embeddings' lengths counts as 0 and has no gradient. L_ij is held at 4e9,
+    without a gradient: only the undefined relative distance of a constant anchor reaches it.
 
     Args:
         distance: a member of the family.
@@ -57,12 +58,14 @@ class LiftedStructureLoss(Loss):
         d, positive, negative = self._pairs(embeddings, labels)
         # Either every sample has a negative or, with a single class, none has: no pair is valid then.
         i, j = torch.nonzero(positive & negative.any()).T
+        # log sum_k exp(margin - d_ik), of every sample i
         push = torch.where(negative, self.margin - d, -torch.inf if len(i) else 0).logsumexp(dim=1)
-        lifted = (torch.logaddexp(push[i], push[j]) + d[i, j]).relu()
+        # max(L_ij, 0); the limit's square still is a float32
+        lifted = (torch.logaddexp(push[i], push[j]) + d[i, j]).clamp(0, 4e9)
         loss = lifted.square().sum() / (2 * max(len(i), 1))
         seen, active = d.detach(), lifted.detach()
         return self._finish(
-            loss, embeddings, labels, lambda: (len(i), (active > 0).sum(), seen[positive], seen[negative])
+            loss, embeddings, labels, lambda: Seen(len(i), (active > 0).sum(), seen[positive], seen[negative])
         )
 
     def extra_repr(self) -> str:

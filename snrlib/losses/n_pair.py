@@ -1,7 +1,8 @@
-"""Eq. 3: N-pair loss."""
+"""Eq. 3: N-pair loss (Sohn, NIPS 2016)."""
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal
 
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from snrlib.checks import check_choice, check_embeddings, check_labels, check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss
+from snrlib.losses.base import Loss, Seen
 
 __all__ = ["NPairsLoss"]
 
@@ -26,11 +27,12 @@ class NPairsLoss(Loss):
     - "inner_product", ``s = (A f_i)'(A f_j+)``: eq. 3 as printed, the default of absolute distances;
     - "negative", ``s = -d`` for relative distances, their default (our reading of section 4.5), and ``s = -d^2`` for
       absolute ones;
-    - "inverse", ``s = 1/d`` (``1/d^2`` for absolute distances), which diverges as d -> 0 and is held below 1e4.
+    - "inverse", ``s = 1/d``, for relative distances; it diverges as d -> 0 and is held at 1e4, without a gradient.
 
-    The first sample of a class in the batch is its anchor, the second its positive. With m a class, samples s < t of
-    every class with more than t samples make an N-pair batch, for all s < t, and the loss is the mean over the pairs;
-    m = 2 is eq. 3. A pair without a negative does not count. No (n, n) matrix is built, one block for every t.
+    The first sample of a class in the batch is its anchor, the second its positive. With m a class, the p-th samples of
+    all classes are anchors and the q-th their positives, for all p < q: every choice is one N-pair batch, and the loss
+    is the mean over its pairs. As in eq. 3 (m = 2) the order in the batch matters, samplers shuffle it. Classes without
+    a q-th sample stand aside; a pair without a negative does not count. There is a block for every q, no (n, n) matrix.
 
     Args:
         distance: a member of the family; the anchor f_i is its query.
@@ -64,14 +66,15 @@ class NPairsLoss(Loss):
         super().__init__(distance, regularizer)
         self.margin = check_number(margin, "margin")
         default = "negative" if distance.relative else "inner_product"
-        choices = ("negative", "inverse") if distance.relative else ("inner_product", "negative", "inverse")
+        choices = ("negative", "inverse" if distance.relative else "inner_product")
         self.similarity = default if similarity is None else check_choice(similarity, "similarity", choices)
 
-    def _similarity(self, anchors: Tensor, positives: Tensor) -> Tensor:
+    def _similarity(self, anchors: Tensor, positives: Tensor) -> tuple[Tensor, Tensor | None]:
+        """s, and the distances where it is made of them; (n_anchors, n_positives)."""
         if self.similarity == "inner_product":
-            return self.distance.inner_product(anchors, positives)
-        e = self.squared(self.distance(anchors, positives))
-        return -e if self.similarity == "negative" else 1 / e.clamp_min(1e-4)
+            return self.distance.inner_product(anchors, positives), None
+        d = self.distance(anchors, positives)
+        return -self.squared(d) if self.similarity == "negative" else 1 / d.clamp_min(1e-4), d.detach()
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         x = check_embeddings(embeddings)
@@ -81,36 +84,42 @@ class NPairsLoss(Loss):
         _, cls, sizes = ordered.unique_consecutive(return_inverse=True, return_counts=True)
         place = torch.arange(len(x), device=x.device) - (sizes.cumsum(0) - sizes)[cls]
         blocks, losses = [], []
-        for t in range(1, int(sizes.max())):
-            has = sizes > t
+        for q in range(1, int(sizes.max())):
+            # All N-pair batches whose positives are the q-th samples: a column a class, q anchors a class.
+            has = sizes > q
             if has.sum() < 2:
                 break
-            earlier = (place < t) & has[cls]
-            anchors, positives = order[earlier], order[place == t]
+            earlier = (place < q) & has[cls]
+            anchors, positives = order[earlier], order[place == q]
             own = (has.cumsum(0) - 1)[cls[earlier]]  # the column of each anchor's own positive
-            s = self._similarity(x.index_select(0, anchors), x.index_select(0, positives))
+            s, d = self._similarity(x.index_select(0, anchors), x.index_select(0, positives))
             if self.margin:
                 s = s - self.margin * F.one_hot(own, s.shape[1])
             # log(1 + sum exp(margin + s_ij - s_ii)) is the cross-entropy of a softmax whose own logit lost the margin.
             losses.append(F.cross_entropy(s, own, reduction="none"))
-            blocks.append((anchors, positives, own))
-        terms = torch.cat(losses) if losses else x[:0].sum(dim=1)
+            blocks.append((anchors, positives, own, d))
+        terms = torch.cat(losses) if losses else self._similarity(x[:1], x[:1])[0][0, :0]
         loss = terms.sum() / max(len(terms), 1)
-        h, seen = x.detach().clone(), terms.detach()  # a copy: the distances may be asked for later
-        return self._finish(
-            loss, embeddings, labels, lambda: (len(seen), (seen > math.log(2)).sum(), *self._distances(h, blocks))
-        )
+        seen = terms.detach()
+        # Eq. 3 has no distances: with inner products they are computed for the report, of copies, when it is asked.
+        h, distance = x.detach(), self.distance
+        if self.similarity == "inner_product":
+            h = h.clone()
+            distance = copy.deepcopy(self.distance) if any(True for _ in self.distance.parameters()) else self.distance
 
-    @torch.no_grad()
-    def _distances(self, h: Tensor, blocks: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """The distances of the pairs that were compared, for the report alone: eq. 3 itself has none."""
-        positive, negative = [h.new_empty(0)], [h.new_empty(0)]
-        for anchors, positives, own in blocks:
-            d = self.distance(h[anchors], h[positives])
-            mine = F.one_hot(own, d.shape[1]).bool()
-            positive.append(d[mine])
-            negative.append(d[~mine])
-        return torch.cat(positive), torch.cat(negative)
+        @torch.no_grad()
+        def observe() -> Seen:
+            positive, negative = [h.new_empty(0)], [h.new_empty(0)]
+            for anchors, positives, own, d in blocks:
+                d = distance(h[anchors], h[positives]) if d is None else d
+                mine = F.one_hot(own, d.shape[1]).bool()
+                positive.append(d[mine])
+                negative.append(d[~mine])
+            cause = "fewer than two classes have two samples"
+            active = (seen > math.log(2)).sum()
+            return Seen(len(seen), active, torch.cat(positive), torch.cat(negative), cause)
+
+        return self._finish(loss, embeddings, labels, observe)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, similarity={self.similarity}"

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from snrlib.checks import check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss
+from snrlib.losses.base import Loss, Seen
 
 __all__ = ["RankedListLoss"]
 
 
 class RankedListLoss(Loss):
-    """Push the negatives of every query beyond alpha, the nearer the harder, and pull its positives within alpha - m.
+    """Keep the negatives of every query beyond alpha, mostly the nearest, and its positives within alpha - m.
 
         L   = 1/n sum_i  (1 - balance) L_P(i) + balance L_N(i)
         L_P = mean of  d_ij - (alpha - m)                over the positives with d_ij > alpha - m
@@ -21,13 +21,14 @@ class RankedListLoss(Loss):
               w_ik = exp(temperature (alpha - d_ik))
 
     An empty mean is 0. The class may keep a shape of its own, of radius alpha - m, instead of shrinking to a point.
-    The weights are differentiated with the rest.
+    The weights are differentiated with the rest, as in pytorch-metric-learning; hence a negative inside alpha that is
+    farther than the weighted mean of them by more than 1/temperature is pulled nearer, not pushed.
 
     Args:
         distance: a member of the family; the paper's is Euclidean on embeddings of length 1
-            (``normalize_embeddings=True``), other distances want another alpha.
-        margin: m, between 0 and alpha.
-        alpha: the boundary of the negatives.
+            (``normalize_embeddings=True``).
+        margin: m, above 0 and at most alpha; the paper uses about 0.4.
+        alpha: the boundary of the negatives; the paper uses about 1.2. Other distances want other numbers.
         temperature: of the weights, at least 0 (which weighs all alike).
         balance: weight of the negatives' part, in [0, 1].
         regularizer: added to the loss.
@@ -36,26 +37,28 @@ class RankedListLoss(Loss):
 
     Raises:
         TypeError, ValueError: bad arguments, embeddings or labels.
+
+    >>> from snrlib.distances import get_distance
+    >>> points = torch.tensor([[0.0], [1.0], [1.5]])
+    >>> loss = RankedListLoss(get_distance("euclidean"), margin=0.4, alpha=1.2)
+    >>> loss(points, torch.tensor([0, 0, 1]))  # pull 0.2 + 0.2, push 0 + 0.7 + 0.7, halved, over 3
+    tensor(0.3000)
     """
 
     def __init__(
         self,
         distance: Distance,
-        margin: float = 0.4,
-        alpha: float = 1.2,
+        margin: float,
+        alpha: float,
         temperature: float = 10.0,
         balance: float = 0.5,
         regularizer: nn.Module | None = None,
     ):
         super().__init__(distance, regularizer)
-        self.alpha = check_number(alpha, "alpha", low=0)
-        self.margin = check_number(margin, "margin", low=0)
-        self.temperature = check_number(temperature, "temperature")
-        self.balance = check_number(balance, "balance")
-        if margin > alpha:
-            raise ValueError(f"margin must be at most alpha={alpha}, got {margin}")
-        if temperature < 0 or not 0 <= balance <= 1:
-            raise ValueError(f"temperature must be >= 0 and balance in [0, 1], got {temperature} and {balance}")
+        self.alpha = check_number(alpha, "alpha", above=0)
+        self.margin = check_number(margin, "margin", above=0, at_most=self.alpha)
+        self.temperature = check_number(temperature, "temperature", at_least=0)
+        self.balance = check_number(balance, "balance", at_least=0, at_most=1)
 
     @property
     def unit(self) -> float:
@@ -77,7 +80,7 @@ class RankedListLoss(Loss):
             loss,
             embeddings,
             labels,
-            lambda: (
+            lambda: Seen(
                 positive.sum() + negative.sum(),
                 outside.sum() * (self.balance < 1) + inside.sum() * (self.balance > 0),
                 seen[positive],

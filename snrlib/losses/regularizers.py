@@ -30,9 +30,7 @@ class ZeroMeanRegularizer(nn.Module):
 
     def __init__(self, weight: float):
         super().__init__()
-        self.weight = check_number(weight, "weight")
-        if weight < 0:
-            raise ValueError(f"weight must be at least 0, got {weight}")
+        self.weight = check_number(weight, "weight", at_least=0)
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.weight * check_embeddings(embeddings).sum(dim=1).abs().mean()

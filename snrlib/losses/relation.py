@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from snrlib.checks import check_embeddings, check_labels
+from snrlib.checks import check_embeddings
+from snrlib.losses.base import pair_masks
 
 __all__ = ["RelationNetwork"]
 
@@ -14,7 +15,8 @@ class RelationNetwork(nn.Module):
 
     As a loss, ``network(embeddings, labels)`` is the paper's mean squared error of ``r_ij`` against 1 for one class and
     0 for two, over all ordered pairs i != j. The paper compares feature maps by a small convolutional network that ends
-    in these two layers; here embeddings are compared. ``W [x_i, x_j]`` is the sum of two products, so that only
+    in these two layers; here embeddings are compared. It is no `Loss`: there is no distance in it, no report, and
+    `get_loss` does not know it. ``W [x_i, x_j]`` is the sum of two products, so that only
     (n, n, hidden) numbers are kept, and no pair of embeddings is.
 
     Args:
@@ -38,14 +40,15 @@ class RelationNetwork(nn.Module):
 
     def score(self, query: Tensor, ref: Tensor) -> Tensor:
         """How alike every query and every ref are, in (0, 1); not symmetric."""
+        query, ref = check_embeddings(query, "query"), check_embeddings(ref, "ref")
         for name, x in (("query", query), ("ref", ref)):
-            if check_embeddings(x, name).shape[1] != self.query.in_features:
+            if x.shape[1] != self.query.in_features:
                 raise ValueError(f"{name} must have {self.query.in_features} components, got {x.shape[1]}")
         hidden = (self.query(query)[:, None] + self.ref(ref)).relu()
-        return self.out(hidden).squeeze(2).sigmoid()
+        return self.out(hidden).squeeze(2).to(query.dtype).sigmoid()
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         r = self.score(embeddings, embeddings)
-        labels = check_labels(labels, len(embeddings)).to(r.device)
-        error = (r - (labels[:, None] == labels).to(r.dtype)).square().fill_diagonal_(0)
+        positive, _ = pair_masks(labels, len(embeddings), r.device)
+        error = (r - positive.to(r.dtype)).square().fill_diagonal_(0)
         return error.sum() / max(len(r) * (len(r) - 1), 1)

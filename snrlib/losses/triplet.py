@@ -1,4 +1,4 @@
-"""Eq. 2: triplet loss, over all triplets, mined ones, or the caller's."""
+"""Eq. 2: triplet loss (Schroff, Kalenichenko, Philbin, CVPR 2015), over all triplets, mined ones, or the caller's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snrlib.checks import check_choice, check_number
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss
+from snrlib.losses.base import Loss, Seen
 
 __all__ = ["TripletMarginLoss"]
 
@@ -63,7 +63,7 @@ class TripletMarginLoss(Loss):
         self.mining = check_choice(mining, "mining", ("all", "semi_hard", "batch_hard"))
         self.average = check_choice(average, "average", ("all", "active"))
         if mining == "semi_hard":
-            check_number(margin, "the margin of semi-hard triplets", low=0)
+            check_number(margin, "the margin of semi-hard triplets", above=0)
 
     @property
     def unit(self) -> float:
@@ -80,6 +80,8 @@ class TripletMarginLoss(Loss):
         assert labels is not None
         d, positive, negative = self._pairs(embeddings, labels)
         e = self.squared(d)
+        all_valid = (positive.sum(dim=1) * negative.sum(dim=1)).sum()
+        cause = ""
         if self.mining == "batch_hard":
             anchors = positive.any(dim=1) & negative.any(dim=1)
             farthest = e.masked_fill(~positive, -torch.inf).amax(dim=1)[anchors]
@@ -89,15 +91,18 @@ class TripletMarginLoss(Loss):
         else:
             semi_hard = self.mining == "semi_hard"
             w, active = _active(e.detach(), positive, negative, self.margin, inclusive=semi_hard)
-            valid = (positive.sum(dim=1) * negative.sum(dim=1)).sum()
+            valid = all_valid
             if semi_hard:  # without those whose negative is not farther than the positive
                 w_hard, hard = _active(e.detach(), positive, negative, 0.0, inclusive=True)
                 w, active = w - w_hard, active - hard
                 valid = active
-            total = (w * e).sum() + (self.margin * active).to(e.dtype)
+                cause = f"none of {all_valid} is semi-hard, {hard} are harder and the others easier"
+            total = (w * e).sum() + self.margin * active.to(e.dtype)
         loss = total / (active if self.average == "active" else valid).clamp_min(1).to(e.dtype)
         seen = d.detach()
-        return self._finish(loss, embeddings, labels, lambda: (valid, active, seen[positive], seen[negative]))
+        return self._finish(
+            loss, embeddings, labels, lambda: Seen(valid, active, seen[positive], seen[negative], cause)
+        )
 
     def _given(self, embeddings: Tensor, triplets: Tensor) -> Tensor:
         """The loss over the caller's triplets."""
@@ -114,7 +119,7 @@ class TripletMarginLoss(Loss):
         valid, active = len(triplets), (hinge > 0).sum()
         loss = hinge.sum() / (active if self.average == "active" else torch.as_tensor(valid)).clamp_min(1)
         positive, negative = d.detach()[i, j], d.detach()[i, k]
-        return self._finish(loss, embeddings, None, lambda: (valid, active, positive, negative))
+        return self._finish(loss, embeddings, None, lambda: Seen(valid, active, positive, negative))
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, mining={self.mining}, average={self.average}"
@@ -127,7 +132,7 @@ def _active(
 
     Returns:
         W (n, n), at a positive (i, j) the number of its active triplets, at a negative (i, k) minus that number; and
-        the number of all active triplets, in float64, which can count them. Every row of W sums to 0.
+        the number of all active triplets. Every row of W sums to 0.
     """
     n_positive = positive.sum(dim=1, keepdim=True)
     most = max(int(n_positive.max()), 1)
@@ -138,6 +143,6 @@ def _active(
     rank = torch.where(negative, rank, n_positive)
     w = (rank - n_positive).to(e.dtype)
     # The p-th threshold is active with all negatives of rank <= p: a running count of ranks.
-    count = e.new_zeros(len(e), most + 1).scatter_add_(1, rank, torch.ones_like(w)).cumsum(dim=1)[:, :most]
+    count = rank.new_zeros(len(e), most + 1).scatter_add_(1, rank, torch.ones_like(rank)).cumsum(dim=1)[:, :most]
     count = torch.where(torch.arange(most, device=e.device) < n_positive, count, 0)
-    return w.scatter_add_(1, column, count), count.sum(dtype=torch.float64)
+    return w.scatter_add_(1, column, count.to(w.dtype)), count.sum()
