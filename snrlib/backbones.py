@@ -1,46 +1,202 @@
-"""Networks that map an image to an embedding."""
+"""Networks that map an image to an embedding: a trunk, and a linear layer as head."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["BACKBONES", "embed", "embedder"]
+__all__ = ["BACKBONES", "Embedder", "cost", "embed", "embedder"]
 
-BACKBONES: tuple[str, ...] = ("conv4",)
+# name: the smallest side that the trunk can take; smaller images are enlarged to it.
+_LEAST = {"conv4": 16, "alexnet": 64, "resnet18": 32, "resnet50": 32, "squeezenet1_1": 32}
+BACKBONES: tuple[str, ...] = tuple(_LEAST)
+# Of the images that torchvision's weights were trained on (ImageNet), a channel each.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def embedder(name: str, embedding_size: int = 128, weights: str | None = None, *, channels: int = 1) -> nn.Module:
-    """A network with a linear embedding as its last layer.
-
-    ``conv4``: four blocks of 3 x 3 convolution (64 filters), batch norm, ReLU and 2 x 2 max pooling (as Vinyals
-    et al. 2016), pooled to 2 x 2 cells; any image from 16 x 16 up.
+class Embedder(nn.Module):
+    """``head(trunk(images))``, with the images prepared as the trunk wants them.
 
     Args:
         name: one of `BACKBONES`.
-        embedding_size: number of components M.
-        weights: a file written by ``torch.save(model.state_dict(), file)``, loaded strictly; None starts at random.
+        trunk: images (n, C, H, W) -> features (n, F).
+        head: features (n, F) -> embeddings (n, M).
         channels: of the images.
 
-    Shape: (n, channels, height, width) -> (n, embedding_size).
+    torchvision's trunks take three channels with the mean and spread of ImageNet: grey images are repeated, all are
+    standardised, and small ones enlarged to the smallest side that the trunk can take.
 
-    Raises:
-        ValueError: unknown name, or a size below 1.
-        FileNotFoundError, RuntimeError: the weights do not exist, or belong to another network.
+    Shape: images (n, channels, H, W), about [0, 1] -> (n, M).
     """
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}")
-    if embedding_size < 1 or channels < 1:
-        raise ValueError(f"embedding_size and channels must be positive, got {embedding_size} and {channels}")
+
+    def __init__(self, name: str, trunk: nn.Module, head: nn.Linear, channels: int):
+        super().__init__()
+        self.name, self.trunk, self.head, self.channels = name, trunk, head, channels
+        self.frozen_trunk = self.frozen_batch_norm = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.trunk(self._prepare(images)))
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(f"images must have shape (n, {self.channels}, H, W), got {tuple(images.shape)}")
+        least = _LEAST[self.name]
+        if min(images.shape[2:]) < least:
+            height, width = (max(side, least) for side in images.shape[2:])
+            images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
+        if self.name == "conv4":
+            return images
+        images = images.expand(-1, 3, -1, -1)
+        mean, std = (images.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
+        return (images - mean) / std
+
+    def freeze(self, trunk: bool = False, batch_norm: bool = False) -> Embedder:
+        """Keep the trunk's parameters, or its batch norms' statistics and parameters, as they are; returns itself.
+
+        A frozen trunk runs in evaluation mode, without dropout, whatever `train` is told.
+        """
+        self.frozen_trunk, self.frozen_batch_norm = trunk, batch_norm
+        self.trunk.requires_grad_(not trunk)
+        for norm in self._batch_norms():
+            norm.requires_grad_(not (trunk or batch_norm))
+        return self.train(self.training)
+
+    def _batch_norms(self) -> list[nn.Module]:
+        return [module for module in self.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def train(self, mode: bool = True) -> Embedder:
+        super().train(mode)
+        if self.frozen_trunk:
+            self.trunk.eval()
+        elif self.frozen_batch_norm:
+            for norm in self._batch_norms():
+                norm.eval()
+        return self
+
+    def parameter_groups(self, learning_rate: float, trunk_learning_rate: float | None = None) -> list[dict[str, Any]]:
+        """What an optimizer takes: trunk and head with a learning rate each, without what is frozen."""
+        rates = (trunk_learning_rate or learning_rate, learning_rate)
+        groups = [
+            {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate}
+            for module, rate in zip((self.trunk, self.head), rates, strict=True)
+        ]
+        return [group for group in groups if group["params"]]
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, {self.channels} channel(s), M={self.head.out_features}"
+
+
+def _conv4(channels: int) -> nn.Module:
     layers: list[nn.Module] = []
     for inputs in (channels, 64, 64, 64):
         # Pooling before the ReLU gives the same function, as both keep the order, and less to compute.
         layers += [nn.Conv2d(inputs, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.MaxPool2d(2), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * 64, embedding_size))
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the fast layout for convolutions
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+
+def _torchvision(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Module, int]:
+    """torchvision's own model without its last layer, and the number of its features."""
+    from snrlib.vision import torchvision
+
+    model = torchvision.models.get_model(name, weights=None)
     if weights is not None:
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
-    return model
+        model.load_state_dict(weights, strict=True)
+    if name == "squeezenet1_1":  # its last layer is a 1 x 1 convolution before the pooling
+        return nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512
+    if name == "alexnet":
+        features = model.classifier[-1].in_features
+        model.classifier[-1] = nn.Identity()
+    else:
+        features = model.fc.in_features
+        model.fc = nn.Identity()
+    return model, features
+
+
+def _imagenet(name: str) -> dict[str, Tensor]:
+    """torchvision's weights, from its cache or the network, their hash checked."""
+    from snrlib.vision import torchvision
+
+    url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except OSError as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise OSError(
+            f"the ImageNet weights of {name} could not be downloaded ({error}): put {url} into {folder}, "
+            "or pass the path of the file as weights="
+        ) from error
+
+
+def embedder(
+    name: str, embedding_size: int = 128, weights: str | Path | None = None, *, channels: int | None = None
+) -> Embedder:
+    """A network with a linear embedding as its last layer.
+
+    - ``conv4``: four blocks of 3 x 3 convolution (64 filters), batch norm, ReLU and 2 x 2 max pooling (as Vinyals
+      et al. 2016), pooled to 2 x 2 cells;
+    - ``alexnet``, ``resnet18``, ``resnet50``, ``squeezenet1_1``: torchvision's, their last layer replaced.
+
+    Args:
+        name: one of `BACKBONES`.
+        embedding_size: number of components M.
+        weights: None starts at random; "imagenet" takes torchvision's (not for conv4; the head stays random); a path is
+            a file of ``torch.save(model.state_dict(), file)``, of such an embedder or of torchvision's whole model.
+            Loaded strictly, as weights only.
+        channels: of the images, 1 or 3; by default 1 for conv4 and 3 for the others, which repeat a grey one.
+
+    Shape: (n, channels, height, width) -> (n, embedding_size).
+
+    Raises:
+        ValueError: unknown name, a size below 1, or "imagenet" for conv4.
+        FileNotFoundError, RuntimeError: the weights do not exist, or belong to another network.
+        OSError: "imagenet" without a network; the message says which file to put where.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}")
+    channels = (1 if name == "conv4" else 3) if channels is None else channels
+    if embedding_size < 1 or channels not in (1, 3):
+        raise ValueError(f"embedding_size must be positive and channels 1 or 3, got {embedding_size} and {channels}")
+    state = None
+    if weights == "imagenet":
+        if name == "conv4":
+            raise ValueError("conv4 has no ImageNet weights; pass None or a path")
+        state = _imagenet(name)
+    elif weights is not None:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    whole = state is None or "head.weight" in state  # of an embedder, not of torchvision's model
+    if name == "conv4":
+        trunk, features = _conv4(channels), 4 * 64
+    else:
+        trunk, features = _torchvision(name, None if whole else state)
+    model = Embedder(name, trunk, nn.Linear(features, embedding_size), channels)
+    if state is not None and (whole or name == "conv4"):
+        model.load_state_dict(state, strict=True)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fast for convolutions
+
+
+def cost(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    """Parameters, those that train, and floating-point operations for one image of ``shape`` (channels, H, W).
+
+    A multiplication and an addition count as two operations.
+    """
+    was_training = model.training
+    model.eval()
+    parameter = next(model.parameters())
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        model.train(was_training)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "flops": int(counter.get_total_flops()),
+    }
 
 
 @torch.no_grad()

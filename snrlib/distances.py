@@ -181,6 +181,19 @@ class Distance(nn.Module):
                 d = _sqrt(d, 0)
         return d.squeeze(1)
 
+    def embed(self, x: Tensor) -> Tensor:
+        """The mapped space ``A x``, in which the distance is Euclidean, absolute or in units of the anchor.
+
+        Args:
+            x: (n, M).
+
+        Returns:
+            (n, r).
+        """
+        x, _ = self._prepare(x, x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.map(x)
+
     def inner_product(self, query: Tensor, ref: Tensor) -> Tensor:
         """``(A q)'(A r)``, the similarity that goes with an absolute distance (eq. 3); no anchor side.
 

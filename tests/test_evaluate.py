@@ -13,7 +13,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 from torch import Tensor
 
-import snrlib.evaluate
+import snrlib.evaluate.neighbours
 from snrlib.distances import Distance, get_distance
 from snrlib.evaluate import evaluate, knn
 
@@ -34,8 +34,8 @@ def assert_same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], t
 
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch, block: int = 1000, group: int = 4) -> None:
-    monkeypatch.setattr(snrlib.evaluate, "_BLOCK", block)
-    monkeypatch.setattr(snrlib.evaluate, "_GROUP", group)
+    monkeypatch.setattr(snrlib.evaluate.neighbours, "_BLOCK", block)
+    monkeypatch.setattr(snrlib.evaluate.neighbours, "_GROUP", group)
 
 
 # --- knn --------------------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def test_knn_equals_brute_force_in_small_blocks_and_two_rounds(
 @over_family
 def test_knn_equals_brute_force_in_two_rounds_of_the_real_size(name: str, anchor: str) -> None:
     query, reference, d, k = normal(1500, M), normal(3000, M, seed=1), member(name, anchor), 10
-    assert len(query) > 2 * k * snrlib.evaluate._GROUP  # hence two rounds
+    assert len(query) > 2 * k * snrlib.evaluate.neighbours._GROUP  # hence two rounds
     assert_same(knn(query, k, distance=d), brute_force(d, k, query))
     assert_same(knn(query[:300], k, reference, d), brute_force(d, k, query[:300], reference))
 
@@ -112,7 +112,7 @@ x34 = normal(3, 4)
         (lambda: knn(x34, 3), ValueError, "k must be an integer from 1 to 2, .* got 3"),
         (lambda: knn(x34, 4, x34), ValueError, "k must be an integer from 1 to 3, .* got 4"),
         (lambda: knn(x34[:1], 1), ValueError, "k must be an integer from 1 to 0, .* got 1"),
-        (lambda: knn(x34, 1, backend="annoy"), ValueError, "backend must be 'torch' or 'faiss', got 'annoy'"),
+        (lambda: knn(x34, 1, backend="annoy"), ValueError, "backend must be one of torch, faiss, got 'annoy'"),
         (lambda: knn(x34[0], 1), ValueError, r"query must be 2-D .* got shape \(4,\)"),
         (lambda: knn(x34.long(), 1), TypeError, "query must be floating point, got torch.int64"),
         (lambda: knn(x34, 1, x34 * math.nan), ValueError, "reference must be finite, got NaN .* 3 of 3 rows"),

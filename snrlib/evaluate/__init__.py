@@ -1,0 +1,127 @@
+"""Judge an embedding, under any member of the family of distances, in blocks of bounded memory.
+
+`neighbours` finds nearest neighbours, `retrieval` scores them, `clustering` compares k-means with the classes,
+`classification` lets neighbours vote, `verification` puts a threshold on distances.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+from torch import Tensor
+
+from snrlib.distances import Distance, get_distance
+from snrlib.evaluate.classification import classify
+from snrlib.evaluate.clustering import clustering
+from snrlib.evaluate.neighbours import knn, knn_blocks
+from snrlib.evaluate.retrieval import retrieval
+from snrlib.evaluate.verification import Verification, verification
+
+__all__ = [
+    "Verification",
+    "classify",
+    "clustering",
+    "compare",
+    "evaluate",
+    "interval",
+    "knn",
+    "knn_blocks",
+    "retrieval",
+    "verification",
+]
+
+
+def evaluate(
+    embeddings: Tensor,
+    labels: Tensor,
+    distance: Distance | None = None,
+    ks: Sequence[int] = (1, 2, 4, 8),
+    backend: str = "torch",
+    cluster: bool = True,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The scores of an embedding: means of `retrieval` over the queries that have one, and `clustering`.
+
+    Args:
+        embeddings: (n, M).
+        labels: (n,), integers.
+        distance: the distance that ranks, anchor side included; None is Euclidean.
+        ks: values of k; the score for 1 is called ``precision_at_1``.
+        backend: see `knn`.
+        cluster: run k-means as well, which takes longer than the rest.
+        seed: of k-means.
+
+    Returns:
+        ``precision_at_1``, ``recall_at_2`` ..., ``r_precision``, ``mean_average_precision_at_r`` and, with ``cluster``,
+        ``NMI``, ``AMI``, ``F1``; NaN where no query has a score.
+
+    Raises:
+        TypeError, ValueError: labels that are not as many integers, an empty ``ks``, or a k out of range.
+    """
+    scores = {
+        str(key): float(value) for key, value in retrieval(embeddings, labels, distance, ks, backend).mean().items()
+    }
+    return scores | (clustering(embeddings, labels, distance, seed) if cluster else {})
+
+
+def compare(
+    embeddings: Tensor, labels: Tensor, distance: Distance, ks: Sequence[int] = (1, 2, 4, 8), seed: int = 0
+) -> pd.DataFrame:
+    """`evaluate` and `verification` under the training distance, both anchor sides where they differ, and Euclid.
+
+    Args:
+        embeddings: (n, M).
+        labels: (n,), integers.
+        distance: the one that the network was trained with.
+        ks: values of k.
+        seed: of k-means and of the pairs.
+
+    Returns:
+        One row a distance, named after it and its anchor side; one column a score, ``AUC`` and ``EER`` included.
+
+    Raises:
+        TypeError, ValueError: as `evaluate` and `verification`.
+    """
+    judges: dict[str, Distance] = {"training distance": distance}
+    if distance.relative:
+        sides = {"query": copy.copy(distance), "ref": copy.copy(distance)}
+        judges = {}
+        for side, judge in sides.items():
+            judge.anchor = side  # type: ignore[assignment]
+            judges[f"training distance, anchor {side}"] = judge
+    judges["Euclid"] = get_distance("euclidean")
+    rows = {}
+    for name, judge in judges.items():
+        pairs = verification(embeddings, labels, judge, seed=seed)
+        rows[name] = evaluate(embeddings, labels, judge, ks, seed=seed) | {"AUC": pairs.AUC, "EER": pairs.EER}
+    return pd.DataFrame(rows).T
+
+
+def interval(
+    scores: Sequence[float] | pd.Series, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over queries, of one column of `retrieval`.
+
+    It tells how much the score owes to the choice of the queries; not how it would vary over trainings or classes.
+
+    Args:
+        scores: one a query; NaN is left out.
+        level: of confidence, in (0, 1).
+        n_resamples: bootstrap samples.
+        seed: of these.
+
+    Raises:
+        ValueError: fewer than two scores, or a level outside (0, 1).
+    """
+    values = np.asarray(scores, dtype=float)
+    values = values[~np.isnan(values)]
+    if len(values) < 2 or not 0 < level < 1:
+        raise ValueError(f"an interval needs two scores and a level in (0, 1), got {len(values)} and {level}")
+    done = bootstrap(
+        (values,), np.mean, confidence_level=level, n_resamples=n_resamples, batch=100, method="percentile", rng=seed
+    )
+    return float(done.confidence_interval.low), float(done.confidence_interval.high)

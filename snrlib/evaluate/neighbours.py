@@ -1,0 +1,146 @@
+"""Nearest neighbours, exact, under any member of the family, in blocks of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from snrlib.checks import check_choice, check_embeddings
+from snrlib.distances import Distance, get_distance
+
+__all__ = ["knn", "knn_blocks"]
+
+_BLOCK = 2**25  # numbers in one block of scores: 128 MiB in float32
+_GROUP = 32  # scores that compete for one place in the first round of a selection
+
+
+@torch.no_grad()
+def knn(
+    query: Tensor,
+    k: int,
+    reference: Tensor | None = None,
+    distance: Distance | None = None,
+    backend: str = "torch",
+) -> tuple[Tensor, Tensor]:
+    """The k nearest references of every query, exactly, by an inner-product search.
+
+    Every member of the family ranks by the product of two matrices (`Distance.inner_product_form`), so a block of
+    queries costs one matrix product and a selection. Beyond the data it needs one copy of each side and a block.
+    Exact means that no candidate is skipped; candidates whose squared distances differ by less than the rounding of
+    squared lengths (1e-7 of them in float32) may change places. Float64 tells them apart.
+
+    Args:
+        query: (n_query, M).
+        k: how many, at most n_reference (n_query - 1 without a reference).
+        reference: (n_reference, M); None searches ``query`` itself, and a row is never its own neighbour: it is left
+            out by index, so an exact duplicate of it is still found.
+        distance: a member of the family; None is Euclidean.
+        backend: "torch", or "faiss" for the exact flat index of faiss, where it is installed (CPU, float32).
+
+    Returns:
+        distances (n_query, k) in ascending order and indices (n_query, k), int64. Equal distances come in any order.
+
+    Raises:
+        ValueError: k out of range, unknown backend, embeddings of a wrong shape or value.
+        TypeError: embeddings that are not floating-point tensors, or a distance that is none.
+        ImportError: backend "faiss" without faiss.
+    """
+    blocks = list(knn_blocks(query, k, reference, distance, backend))
+    return torch.cat([distances for distances, _ in blocks]), torch.cat([indices for _, indices in blocks])
+
+
+@torch.no_grad()
+def knn_blocks(
+    query: Tensor,
+    k: int,
+    reference: Tensor | None = None,
+    distance: Distance | None = None,
+    backend: str = "torch",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `knn` returns, a block of queries at a time, in order: for a k so large that (n_query, k) would not fit.
+
+    Arguments and errors are those of `knn`.
+    """
+    distance = get_distance("euclidean") if distance is None else distance
+    if not isinstance(distance, Distance):
+        raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
+    query = check_embeddings(query, "query")
+    database = query if reference is None else check_embeddings(reference, "reference")
+    most = len(database) - (reference is None)
+    if not (isinstance(k, Integral) and not isinstance(k, bool) and 1 <= k <= most):
+        raise ValueError(f"k must be an integer from 1 to {most}, the number of candidates of a query, got {k!r}")
+    check_choice(backend, "backend", ("torch", "faiss"))
+    left, right = distance.inner_product_form(query, database)
+    search = (_search_torch if backend == "torch" else _search_faiss)(right, k, skip_self=reference is None)
+    rows = max(1, _BLOCK // max(len(right), 4 * k * query.shape[1]))
+    start = 0
+    for block in left.split(rows):
+        indices = search(block, start)
+        # The products rank; the distances themselves come from differences, which keep their digits near zero.
+        found = database[indices.flatten()]
+        queries = query[start : start + len(block)].repeat_interleave(k, dim=0)
+        distances, order = distance.pairwise_distance(queries, found).view(-1, k).sort(dim=1, stable=True)
+        yield distances, indices.gather(1, order)
+        start += len(block)
+
+
+_Search = Callable[[Tensor, int], Tensor]
+
+
+def _search_torch(right: Tensor, k: int, skip_self: bool) -> _Search:
+    """Indices of the k smallest products of every row.
+
+    Two rounds: columns are dealt into groups of `_GROUP`; the k smallest scores lie in the k groups with the smallest
+    minima, so a selection among n / 32 minima and one among 32 k scores replace one among n.
+    """
+    n = len(right)
+    groups = -(-n // _GROUP)
+    if k > groups // 2:  # too few groups for a first round
+        groups = n
+    padding = -n % groups
+    if padding:  # columns that no selection takes: the last factor of every left row is positive
+        right = torch.cat([right, right.new_zeros(padding, right.shape[1])])
+        right[n:, -1] = torch.inf
+    buffer = right.new_empty(0)
+
+    def search(rows: Tensor, start: int) -> Tensor:
+        nonlocal buffer  # one for all blocks: fresh memory costs as much as the product
+        if len(buffer) < len(rows):
+            buffer = right.new_empty(len(rows), len(right))
+        scores = torch.mm(rows, right.T, out=buffer[: len(rows)])
+        if skip_self:
+            scores[:, start : start + len(rows)].fill_diagonal_(torch.inf)
+        if groups == n:
+            return scores.topk(k, largest=False).indices
+        scores = scores.view(len(rows), -1, groups)  # group g holds the columns g, g + groups, ...
+        best = scores.amin(dim=1).topk(k, largest=False, sorted=False).indices
+        candidates = scores.gather(2, best[:, None].expand(-1, scores.shape[1], -1)).flatten(1)
+        chosen = candidates.topk(k, largest=False, sorted=False).indices
+        return chosen // k * groups + best.gather(1, chosen % k)
+
+    return search
+
+
+def _search_faiss(right: Tensor, k: int, skip_self: bool) -> _Search:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("backend 'faiss' needs the package faiss-cpu: pip install 'snrlib[faiss]'") from error
+    if right.dtype != torch.float32 or right.device.type != "cpu":
+        raise ValueError(f"backend 'faiss' searches float32 on the CPU, got {right.dtype} on {right.device}")
+    index = faiss.IndexFlatIP(right.shape[1])
+    index.add(right.numpy())
+
+    def search(rows: Tensor, start: int) -> Tensor:
+        _, found = index.search((-rows).numpy(), k + skip_self)  # faiss looks for the largest product
+        indices = torch.from_numpy(found)
+        if not skip_self:
+            return indices
+        is_self = indices == torch.arange(start, start + len(rows))[:, None]
+        is_self[~is_self.any(dim=1), -1] = True  # its duplicates filled all places: drop the last one
+        return indices[~is_self].view(-1, k)
+
+    return search

@@ -1,0 +1,96 @@
+"""Verification: is a pair of one class? Decided by a threshold on its distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.metrics import auc, roc_curve
+from torch import Tensor
+
+from snrlib.checks import check_embeddings, check_labels
+from snrlib.distances import Distance, get_distance
+
+__all__ = ["Verification", "verification"]
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """Pairs and how a threshold on their distance sorts them.
+
+    Attributes:
+        positive: distances of pairs of one class.
+        negative: distances of pairs of two classes.
+        false_positive_rate: over the thresholds, ascending.
+        true_positive_rate: over the thresholds.
+        thresholds: a pair at most so far apart is taken for one class.
+        AUC: area under the curve: the chance that a negative pair is farther apart than a positive one.
+        EER: equal error rate, where the curve meets the line ``false positives = false negatives``.
+    """
+
+    positive: np.ndarray
+    negative: np.ndarray
+    false_positive_rate: np.ndarray
+    true_positive_rate: np.ndarray
+    thresholds: np.ndarray
+    AUC: float
+    EER: float
+
+    def __repr__(self) -> str:
+        return (
+            f"Verification(AUC {self.AUC:.4f}, EER {self.EER:.4f}; "
+            f"{len(self.positive)} positive and {len(self.negative)} negative pairs)"
+        )
+
+
+@torch.no_grad()
+def verification(
+    embeddings: Tensor, labels: Tensor, distance: Distance | None = None, n_pairs: int = 100_000, seed: int = 0
+) -> Verification:
+    """ROC curve over ordered pairs, whose first is the query.
+
+    One threshold serves all anchors, so that a relative distance and its absolute twin differ here for both anchor
+    sides, unlike in the ranking of one query.
+
+    Args:
+        embeddings: (n, M).
+        labels: (n,), integers.
+        distance: a member of the family, its anchor side included; None is Euclidean.
+        n_pairs: how many positive and how many negative pairs are drawn, with replacement; all, if there are fewer.
+        seed: of the draw.
+
+    Raises:
+        TypeError, ValueError: bad embeddings or labels, or no positive or no negative pair.
+    """
+    distance = get_distance("euclidean") if distance is None else distance
+    x = check_embeddings(embeddings)
+    check_labels(labels, len(x))
+    if n_pairs < 1:
+        raise ValueError(f"n_pairs must be at least 1, got {n_pairs}")
+    ordered, order = labels.cpu().sort(stable=True)
+    _, cls, sizes = ordered.unique_consecutive(return_inverse=True, return_counts=True)
+    n, size, start = len(x), sizes[cls], (sizes.cumsum(0) - sizes)[cls]
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for kind, others in (("positive", size - 1), ("negative", n - size)):
+        # The pairs of sample i are numbered before[i] ... before[i] + others[i] - 1; a number gives back its pair.
+        before = others.cumsum(0)
+        total = int(before[-1])
+        if total == 0:
+            raise ValueError(f"the labels hold no {kind} pair")
+        number = torch.arange(total) if total <= n_pairs else torch.randint(total, (n_pairs,), generator=generator)
+        i = torch.searchsorted(before, number, right=True)
+        j = number - (before[i] - others[i])
+        skipped = j + size[i] * (j >= start[i])  # past the own class
+        if kind == "positive":  # in the own class, past oneself
+            skipped = start[i] + j + (j >= i - start[i])
+        i, j = order[i].to(x.device), order[skipped].to(x.device)
+        blocks = zip(i.split(2**14), j.split(2**14), strict=True)
+        found.append(torch.cat([distance.pairwise_distance(x[a], x[b]) for a, b in blocks]).double().cpu().numpy())
+    positive, negative = found
+    truth = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
+    false, true, thresholds = roc_curve(truth, -np.concatenate([positive, negative]))
+    # The curve is piecewise linear: where false - (1 - true) changes its sign, in between.
+    eer = float(np.interp(0.0, false + true - 1, false))
+    return Verification(positive, negative, false, true, -thresholds, float(auc(false, true)), eer)
