@@ -5,17 +5,19 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from oracles import Largest, M, member, normal, over_family
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
+from sklearn.cluster import KMeans
 from torch import Tensor
 
 import snrlib.evaluate.neighbours
 from snrlib.distances import Distance, get_distance
-from snrlib.evaluate import evaluate, knn
+from snrlib.evaluate import classify, clustering, compare, evaluate, interval, knn, retrieval, verification
 
 
 def brute_force(d: Distance, k: int, query: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -175,47 +177,170 @@ def test_a_search_among_60000_embeddings_takes_at_most_1_gib_beyond_the_data() -
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
-def naive_scores(D: Tensor, labels: list[int], ks: tuple[int, ...]) -> list[float]:
-    """The share of queries, among those whose class has another member, with one of it among the k nearest."""
-    n = len(labels)
-    hits: list[list[bool]] = []
+def naive_scores(D: Tensor, labels: list[int], ks: tuple[int, ...]) -> list[list[float]]:
+    """One row a query: a hit among the k nearest, for every k; R-precision; average precision at R. NaN without R."""
+    n, rows = len(labels), []
     for i in range(n):
         others = sorted((j for j in range(n) if j != i), key=lambda j: D[i, j].item())
-        if labels[i] in (labels[j] for j in others):
-            hits.append([labels[i] in (labels[j] for j in others[:k]) for k in ks])
-    return [sum(column) / len(hits) for column in zip(*hits, strict=True)]
+        hits = [labels[j] == labels[i] for j in others]
+        R = sum(hits)
+        if R == 0:
+            rows.append([math.nan] * (len(ks) + 2))
+            continue
+        average = sum(sum(hits[: r + 1]) / (r + 1) for r in range(R) if hits[r]) / R
+        rows.append([float(any(hits[:k])) for k in ks] + [sum(hits[:R]) / R, average])
+    return rows
+
+
+SCORES = ["precision_at_1", "recall_at_2", "recall_at_4", "recall_at_8", "r_precision", "mean_average_precision_at_r"]
 
 
 @over_family
-def test_scores_equal_the_naive_loop(name: str, anchor: str) -> None:
+def test_scores_of_every_query_equal_the_naive_loop_in_small_blocks_too(
+    name: str, anchor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, d = normal(30, M), member(name, anchor)
-    labels = [i % 3 for i in range(29)] + [50]  # and a class of one
-    scores = evaluate(x, torch.tensor(labels), d, ks=(1, 2, 4, 8))
-    expected = naive_scores(d(x), labels, (1, 2, 4, 8))
-    assert list(scores) == ["precision_at_1", "recall_at_2", "recall_at_4", "recall_at_8"]
-    assert list(scores.values()) == pytest.approx(expected, rel=1e-12)
-    assert 0 < expected[0] < expected[-1] <= 1
+    labels = [i % 3 for i in range(26)] + [7, 7, 7] + [50]  # and a class of one
+    expected = np.array(naive_scores(d(x), labels, (1, 2, 4, 8)))
+    small_blocks(monkeypatch)
+    scores = retrieval(x, torch.tensor(labels), d)
+    assert list(scores) == SCORES
+    np.testing.assert_allclose(scores.to_numpy(), expected, rtol=1e-12)
+    means = evaluate(x, torch.tensor(labels), d, cluster=False)
+    assert list(means.values()) == pytest.approx(np.nanmean(expected, axis=0), rel=1e-12)
 
 
-def test_precision_at_1_equals_pytorch_metric_learning() -> None:
+def test_scores_equal_pytorch_metric_learning_where_it_defines_them() -> None:
     x, labels = normal(200, M), torch.arange(200) % 9
     x[:, 0] += labels / 2
     oracle = CustomKNN(LpDistance(normalize_embeddings=False))
-    expected = AccuracyCalculator(include=("precision_at_1",), k=1, knn_func=oracle).get_accuracy(x, labels)
-    assert evaluate(x, labels, ks=(1,)) == pytest.approx(expected, rel=1e-12)
+    names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+    expected = AccuracyCalculator(include=names, k="max_bin_count", knn_func=oracle).get_accuracy(x, labels)
+    scores = evaluate(x, labels, cluster=False)
+    assert {name: scores[name] for name in names} == pytest.approx(expected, rel=1e-12)
+    predicted = torch.from_numpy(KMeans(9, n_init=3, random_state=0).fit_predict(x.numpy()))
+    with_clusters = AccuracyCalculator(include=("NMI", "AMI"), kmeans_func=lambda *_: predicted, knn_func=oracle)
+    expected = with_clusters.get_accuracy(x, labels)
+    assert {name: clustering(x, labels)[name] for name in ("NMI", "AMI")} == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_class_of_one_has_no_score_and_the_mean_leaves_it_out() -> None:
     x = torch.tensor([[0.0], [1.0], [1.1], [2.0]])
-    assert evaluate(x, torch.tensor([0, 0, 5, 0]), ks=(1, 2)) == {"precision_at_1": 1 / 3, "recall_at_2": 1.0}
-    assert all(math.isnan(score) for score in evaluate(x, torch.arange(4), ks=(1, 2)).values())
+    scores = evaluate(x, torch.tensor([0, 0, 5, 0]), ks=(1, 2), cluster=False)
+    assert scores["precision_at_1"] == 1 / 3
+    assert scores["recall_at_2"] == 1.0
+    assert all(math.isnan(score) for score in evaluate(x, torch.arange(4), ks=(1, 2), cluster=False).values())
 
 
 def test_a_query_anchor_scores_as_the_centred_euclidean_distance_and_a_ref_anchor_does_not() -> None:
     x = torch.tensor([1.0, 0.5, 3.0, 4.0])[:, None] * torch.tensor([1.0, -1.0])  # for a ref anchor 3 is nearest to 1
     scores = [
-        evaluate(x, torch.tensor([0, 0, 1, 1]), d, ks=(1, 2))
+        evaluate(x, torch.tensor([0, 0, 1, 1]), d, ks=(1, 2), cluster=False)
         for d in (get_distance("snr"), get_distance("centred_euclidean"), get_distance("snr", anchor="ref"))
     ]
     assert [s["precision_at_1"] for s in scores] == [1.0, 1.0, 0.75]
     assert scores[0] == scores[1]
+
+
+# --- clustering, classification, verification -------------------------------------------------------------------------
+
+
+def test_f1_equals_a_count_over_all_pairs() -> None:
+    x, labels = normal(40, M), torch.arange(40) % 4
+    x[:, 0] += labels
+    found = KMeans(4, n_init=3, random_state=0).fit_predict(x.numpy())
+    pairs = [(labels[i] == labels[j], found[i] == found[j]) for i in range(40) for j in range(i)]
+    both, same, together = (sum(map(bool, column)) for column in zip(*((a and b, a, b) for a, b in pairs), strict=True))
+    assert clustering(x, labels)["F1"] == pytest.approx(2 * both / (same + together))
+
+
+def test_clusters_of_separated_classes_are_perfect_and_do_not_see_the_anchor() -> None:
+    labels = torch.arange(30) % 3
+    x = 0.01 * normal(30, M) + 5 * torch.eye(M)[labels]
+    for distance in (None, get_distance("snr"), get_distance("snr", anchor="ref")):
+        assert clustering(x, labels, distance) == pytest.approx({"NMI": 1.0, "AMI": 1.0, "F1": 1.0})
+
+
+def test_the_nearest_neighbours_vote_and_the_nearest_breaks_ties() -> None:
+    reference, labels = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([7, 4, 4, 7])
+    query = torch.tensor([[0.4], [1.6]])
+    assert classify(query, reference, labels).tolist() == [7, 4]
+    assert classify(query, reference, labels, k=3).tolist() == [4, 4]
+    assert classify(query, reference, labels, k=2).tolist() == [7, 4]  # one vote each for the first query
+    assert classify(query, reference, labels, k=4).tolist() == [7, 4]
+
+
+def test_votes_equal_scikit_learn_for_one_neighbour_under_euclid() -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    reference, query, labels = normal(60, M), normal(30, M, seed=1), torch.arange(60) % 5
+    expected = KNeighborsClassifier(1).fit(reference.numpy(), labels.numpy()).predict(query.numpy())
+    assert classify(query, reference, labels).tolist() == expected.tolist()
+
+
+@over_family
+def test_verification_takes_every_ordered_pair_when_there_are_few(name: str, anchor: str) -> None:
+    x, d, labels = normal(14, M), member(name, anchor), torch.tensor([0, 3, 0, 1, 1, 0, 3, 1, 0, 9, 1, 3, 3, 0])
+    D = d(x)
+    pairs = [(bool(labels[i] == labels[j]), D[i, j].item()) for i in range(14) for j in range(14) if i != j]
+    positive, negative = ([value for same, value in pairs if same is kind] for kind in (True, False))
+    found = verification(x, labels, d)
+    np.testing.assert_allclose(np.sort(found.positive), np.sort(positive), rtol=1e-9)
+    np.testing.assert_allclose(np.sort(found.negative), np.sort(negative), rtol=1e-9)
+    wins = np.mean([(n > p) + 0.5 * (n == p) for p in positive for n in negative])
+    assert abs(found.AUC - wins) < 1e-12
+
+
+def test_at_the_equal_error_rate_both_errors_are_equal() -> None:
+    x, labels = normal(300, M), torch.arange(300) % 3
+    x[:, 0] += labels
+    found = verification(x, labels)
+    threshold = found.thresholds[np.argmin(abs(found.false_positive_rate - found.EER))]
+    misses, false_alarms = (found.positive > threshold).mean(), (found.negative <= threshold).mean()
+    assert abs(found.EER - misses) < 2e-3
+    assert abs(found.EER - false_alarms) < 2e-3
+
+
+def test_drawn_pairs_are_seeded_of_the_right_kind_and_close_to_all_pairs() -> None:
+    x, labels = normal(400, M), torch.arange(400) % 7
+    x[:, 0] += labels / 2
+    everything = verification(x, labels, n_pairs=10**6)
+    assert len(everything.positive) + len(everything.negative) == 400 * 399
+    drawn = verification(x, labels, n_pairs=5000, seed=3)
+    assert len(drawn.positive) == len(drawn.negative) == 5000
+    assert np.array_equal(drawn.positive, verification(x, labels, n_pairs=5000, seed=3).positive)
+    assert set(drawn.positive) <= set(everything.positive)
+    assert set(drawn.negative) <= set(everything.negative)
+    assert abs(drawn.AUC - everything.AUC) < 0.03  # four standard errors of 5,000 pairs, and more
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(torch.zeros(4).long(), "hold no negative pair"), (torch.arange(4), "hold no positive pair")],
+)
+def test_verification_without_pairs_of_both_kinds_is_refused(labels: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        verification(normal(4, M), labels)
+
+
+def test_a_comparison_names_the_distance_and_the_anchor_side_of_every_row() -> None:
+    x, labels, d = normal(30, M), torch.arange(30) % 3, get_distance("snr")
+    table = compare(x, labels, d)
+    assert list(table.index) == ["training distance, anchor query", "training distance, anchor ref", "Euclid"]
+    assert list(table.columns) == [*SCORES, "NMI", "AMI", "F1", "AUC", "EER"]
+    assert (
+        table.loc["training distance, anchor ref", "precision_at_1"]
+        == (evaluate(x, labels, get_distance("snr", anchor="ref"), cluster=False)["precision_at_1"])
+    )
+    assert d.anchor == "query"
+    assert list(compare(x, labels, get_distance("centred_euclidean")).index) == ["training distance", "Euclid"]
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_law_for_many_queries() -> None:
+    scores = normal(4000).numpy()
+    low, high = interval([*scores, math.nan])
+    half = 1.96 * scores.std() / 4000**0.5
+    assert low == pytest.approx(scores.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(scores.mean() + half, abs=0.1 * half)
+    with pytest.raises(ValueError, match=r"two scores and a level in \(0, 1\), got 1 and 0.95"):
+        interval([1.0, math.nan])

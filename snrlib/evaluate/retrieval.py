@@ -57,9 +57,9 @@ def retrieval(
     for _, indices in knn_blocks(embeddings, most, distance=distance, backend=backend):
         stop = start + len(indices)
         hit = labels[indices] == labels[start:stop, None]
-        r = others[start:stop, None]
+        r = others[start:stop, None].double()
         hit_in_r = hit & (rank <= r)
-        precision = hit.cumsum(dim=1) / rank
+        precision = hit.cumsum(dim=1) / rank.double()
         row = [hit[:, :k].any(dim=1) for k in ks]
         row += [hit_in_r.sum(dim=1) / r[:, 0], (precision * hit_in_r).sum(dim=1) / r[:, 0]]
         scores.append(torch.stack([score.double() for score in row], dim=1).masked_fill(r == 0, torch.nan))
