@@ -5,20 +5,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from snrlib.backbones import BACKBONES, embed, embedder
+from snrlib.backbones import BACKBONES, cost, embed, embedder
+from snrlib.vision import torchvision
+
+SMALL = [name for name in BACKBONES if name != "alexnet"]  # alexnet has 57 million parameters
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize("size", [16, 32, 47])
-def test_any_image_size_gives_embeddings_of_the_asked_size(name: str, size: int) -> None:
-    assert embedder(name, 24, channels=3)(torch.randn(5, 3, size, size)).shape == (5, 24)
+def test_any_image_size_gives_embeddings_of_the_asked_size(name: str) -> None:
+    model = embedder(name, 24, channels=3).eval()
+    for size in (16, 32, 47, 64):
+        assert model(torch.rand(2, 3, size, size)).shape == (2, 24)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_last_layer_is_linear_and_every_parameter_gets_a_gradient(name: str) -> None:
     model = embedder(name, 8)
-    assert isinstance(model[-1], torch.nn.Linear)  # type: ignore[index]
-    model(torch.randn(4, 1, 32, 32)).square().sum().backward()
+    assert list(model.children())[-1] is model.head
+    assert isinstance(model.head, torch.nn.Linear)
+    model(torch.rand(4, model.channels, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -27,11 +32,122 @@ def test_weights_are_loaded_strictly(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save(model.state_dict(), file)
     images = torch.randn(4, 1, 32, 32)
-    torch.testing.assert_close(embed(embedder("conv4", 8, weights=str(file)), images), embed(model, images))
+    torch.testing.assert_close(embed(embedder("conv4", 8, weights=file), images), embed(model, images))
     with pytest.raises(RuntimeError, match="size mismatch"):
         embedder("conv4", 9, weights=str(file))
     with pytest.raises(FileNotFoundError):
         embedder("conv4", 8, weights=str(tmp_path / "none.pth"))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        embedder("resnet18", 8, weights=file)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_the_weights_of_a_whole_model_of_torchvision_become_the_trunk(name: str, tmp_path: Path) -> None:
+    whole = torchvision.models.get_model(name, weights=None).eval()
+    file = tmp_path / "whole.pth"
+    torch.save(whole.state_dict(), file)
+    model = embedder(name, 8, weights=file).eval()
+    images = torch.rand(2, 3, 64, 64)
+    features: list[torch.Tensor] = []
+    if name == "resnet18":
+        whole.fc.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    else:
+        whole.features.register_forward_hook(lambda _, inputs, output: features.append(output.mean(dim=(2, 3))))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    whole((images - mean[:, None, None]) / std[:, None, None])
+    torch.testing.assert_close(model(images), model.head(features[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_are_more_than_weights_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"head.weight": Path("/")}, file)  # a pickle could run code
+    with pytest.raises(Exception, match="Weights only load failed"):
+        embedder("conv4", 8, weights=file)
+
+
+def test_imagenet_weights_without_a_network_say_which_file_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    with pytest.raises(
+        OSError, match=r"resnet18 could not be downloaded .*put https://.*resnet18.*\.pth into .*checkpoints"
+    ):
+        embedder("resnet18", 8, weights="imagenet")
+    with pytest.raises(ValueError, match="conv4 has no ImageNet weights"):
+        embedder("conv4", 8, weights="imagenet")
+
+
+def test_imagenet_weights_in_the_cache_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    whole = torchvision.models.get_model("squeezenet1_1", weights=None)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(whole.state_dict(), folder / Path(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url).name)
+    model = embedder("squeezenet1_1", 8, weights="imagenet")
+    assert torch.equal(model.trunk[0][0].weight, whole.features[0].weight)  # type: ignore[index]
+
+
+def test_grey_images_are_taken_as_three_equal_channels() -> None:
+    torch.manual_seed(0)
+    grey = embedder("resnet18", 8, channels=1).eval()
+    colour = embedder("resnet18", 8).eval()
+    colour.load_state_dict(grey.state_dict())
+    images = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(grey(images), colour(images.repeat(1, 3, 1, 1)))
+    with pytest.raises(ValueError, match=r"images must have shape \(n, 1, H, W\), got \(2, 3, 32, 32\)"):
+        grey(images.repeat(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_frozen_trunk_does_not_move_in_training(name: str) -> None:
+    model = embedder(name, 8, channels=1).freeze(trunk=True).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameter_groups(0.1))
+    model(torch.rand(4, 1, 32, 32)).square().sum().backward()
+    optimizer.step()
+    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet18"])
+def test_frozen_batch_norms_keep_statistics_and_parameters_while_the_rest_trains(name: str) -> None:
+    model = embedder(name, 8, channels=1).freeze(batch_norm=True).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameter_groups(0.1))
+    model(torch.rand(4, 1, 32, 32)).square().sum().backward()
+    optimizer.step()
+    norms = {
+        f"{key}.{own}"
+        for key, module in model.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+        for own in module.state_dict()
+    }
+    kept = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
+    assert norms
+    assert kept == norms
+    model.freeze()
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_trunk_and_head_have_learning_rates_of_their_own() -> None:
+    model = embedder("conv4", 8)
+    trunk, head = model.parameter_groups(0.1, trunk_learning_rate=0.01)
+    assert (trunk["lr"], head["lr"]) == (0.01, 0.1)
+    assert len(trunk["params"]) + len(head["params"]) == len(list(model.parameters()))
+    assert [group["lr"] for group in model.parameter_groups(0.1)] == [0.1, 0.1]
+
+
+def test_cost_counts_parameters_and_two_operations_a_multiplication() -> None:
+    model = embedder("conv4", 8).train()
+    convolutions = 2 * 9 * 64 * (32**2 * 1 + 16**2 * 64 + 8**2 * 64 + 4**2 * 64)
+    assert cost(model, (1, 32, 32)) == {
+        "parameters": 9 * 64 * (1 + 3 * 64) + 4 * 2 * 64 + 256 * 8 + 8,
+        "trainable": 9 * 64 * (1 + 3 * 64) + 4 * 2 * 64 + 256 * 8 + 8,
+        "flops": convolutions + 2 * 256 * 8,
+    }
+    assert model.training
+    assert cost(model.freeze(trunk=True), (1, 32, 32))["trainable"] == 256 * 8 + 8
 
 
 def test_embed_does_not_depend_on_the_batches_and_leaves_the_mode_alone() -> None:
@@ -45,7 +161,7 @@ def test_embed_does_not_depend_on_the_batches_and_leaves_the_mode_alone() -> Non
 
 
 def test_unknown_names_and_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown backbone 'conv5'; choose from conv4"):
+    with pytest.raises(ValueError, match="unknown backbone 'conv5'; choose from conv4, alexnet, resnet18"):
         embedder("conv5")
-    with pytest.raises(ValueError, match="must be positive, got 0 and 1"):
+    with pytest.raises(ValueError, match="embedding_size must be positive and channels 1 or 3, got 0 and 1"):
         embedder("conv4", 0)
