@@ -5,8 +5,10 @@ import importlib
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from snrlib.notebooks import figures
@@ -126,6 +128,16 @@ def test_the_readme_names_every_notebook_and_only_targets_that_make_knows(reposi
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
     for image in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme):
         assert (repository / image).exists(), image
+
+
+def test_the_code_of_the_readme_runs(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
+    embeddings = torch.randn(200, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    names: dict[str, Any] = {"embeddings": embeddings, "labels": torch.arange(200) // 4}
+    exec(code, names)
+    assert embeddings.grad is not None
+    assert names["scores"]["precision_at_1"] == names["table"].precision_at_1.iloc[0]
+    assert "triplets are active" in capsys.readouterr().out
 
 
 def test_the_picture_of_the_readme_is_the_stored_figure_of_notebook_00(repository: Path) -> None:
