@@ -48,11 +48,18 @@ def knn(
         TypeError: embeddings that are not floating-point tensors, or a distance that is none.
         ImportError: backend "faiss" without faiss.
     """
-    blocks = list(knn_blocks(query, k, reference, distance, backend))
-    return torch.cat([distances for distances, _ in blocks]), torch.cat([indices for _, indices in blocks])
+    blocks = knn_blocks(query, k, reference, distance, backend)
+    # Small results kept between the blocks would break up the memory that every block uses anew.
+    distances = torch.empty(len(query), k, dtype=check_embeddings(query, "query").dtype, device=query.device)
+    indices = torch.empty(len(query), k, dtype=torch.int64, device=query.device)
+    start = 0
+    for block_distances, block_indices in blocks:
+        stop = start + len(block_indices)
+        distances[start:stop], indices[start:stop] = block_distances, block_indices
+        start = stop
+    return distances, indices
 
 
-@torch.no_grad()
 def knn_blocks(
     query: Tensor,
     k: int,
@@ -73,8 +80,15 @@ def knn_blocks(
     if not (isinstance(k, Integral) and not isinstance(k, bool) and 1 <= k <= most):
         raise ValueError(f"k must be an integer from 1 to {most}, the number of candidates of a query, got {k!r}")
     check_choice(backend, "backend", ("torch", "faiss"))
+    return _blocks(query, database, k, reference is None, distance, backend)
+
+
+@torch.no_grad()
+def _blocks(
+    query: Tensor, database: Tensor, k: int, skip_self: bool, distance: Distance, backend: str
+) -> Iterator[tuple[Tensor, Tensor]]:
     left, right = distance.inner_product_form(query, database)
-    search = (_search_torch if backend == "torch" else _search_faiss)(right, k, skip_self=reference is None)
+    search = (_search_torch if backend == "torch" else _search_faiss)(right, k, skip_self)
     rows = max(1, _BLOCK // max(len(right), 4 * k * query.shape[1]))
     start = 0
     for block in left.split(rows):

@@ -53,7 +53,10 @@ def retrieval(
     others = counts[members] - 1
     most = max(max(ks), int(others.max()))
     rank = torch.arange(1, most + 1, device=labels.device)
-    scores, start = [], 0
+    names = ["precision_at_1" if k == 1 else f"recall_at_{k}" for k in ks]
+    names += ["r_precision", "mean_average_precision_at_r"]
+    scores = torch.empty(len(embeddings), len(names), dtype=torch.float64, device=labels.device)
+    start = 0
     for _, indices in knn_blocks(embeddings, most, distance=distance, backend=backend):
         stop = start + len(indices)
         hit = labels[indices] == labels[start:stop, None]
@@ -62,8 +65,6 @@ def retrieval(
         precision = hit.cumsum(dim=1) / rank.double()
         row = [hit[:, :k].any(dim=1) for k in ks]
         row += [hit_in_r.sum(dim=1) / r[:, 0], (precision * hit_in_r).sum(dim=1) / r[:, 0]]
-        scores.append(torch.stack([score.double() for score in row], dim=1).masked_fill(r == 0, torch.nan))
+        scores[start:stop] = torch.stack([score.double() for score in row], dim=1).masked_fill(r == 0, torch.nan)
         start = stop
-    names = ["precision_at_1" if k == 1 else f"recall_at_{k}" for k in ks]
-    columns = [*names, "r_precision", "mean_average_precision_at_r"]
-    return pd.DataFrame(torch.cat(scores).cpu().numpy(), columns=columns)
+    return pd.DataFrame(scores.cpu().numpy(), columns=names)
