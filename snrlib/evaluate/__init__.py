@@ -94,10 +94,13 @@ def compare(
             judge.anchor = side  # type: ignore[assignment]
             judges[f"training distance, anchor {side}"] = judge
     judges["Euclid"] = get_distance("euclidean")
-    rows = {}
+    rows, clusters = {}, clustering(embeddings, labels, distance, seed)  # the anchor side has no part in it
     for name, judge in judges.items():
+        if name == "Euclid":
+            clusters = clustering(embeddings, labels, judge, seed)
         pairs = verification(embeddings, labels, judge, seed=seed)
-        rows[name] = evaluate(embeddings, labels, judge, ks, seed=seed) | {"AUC": pairs.AUC, "EER": pairs.EER}
+        scores = evaluate(embeddings, labels, judge, ks, cluster=False)
+        rows[name] = scores | clusters | {"AUC": pairs.AUC, "EER": pairs.EER}
     return pd.DataFrame(rows).T
 
 

@@ -80,8 +80,6 @@ class TripletMarginLoss(Loss):
         assert labels is not None
         d, positive, negative = self._pairs(embeddings, labels)
         e = self.squared(d)
-        all_valid = (positive.sum(dim=1) * negative.sum(dim=1)).sum()
-        cause = ""
         if self.mining == "batch_hard":
             anchors = positive.any(dim=1) & negative.any(dim=1)
             farthest = e.masked_fill(~positive, -torch.inf).amax(dim=1)[anchors]
@@ -91,18 +89,22 @@ class TripletMarginLoss(Loss):
         else:
             semi_hard = self.mining == "semi_hard"
             w, active = _active(e.detach(), positive, negative, self.margin, inclusive=semi_hard)
-            valid = all_valid
+            valid = n_triplets = (positive.sum(dim=1) * negative.sum(dim=1)).sum()
             if semi_hard:  # without those whose negative is not farther than the positive
                 w_hard, hard = _active(e.detach(), positive, negative, 0.0, inclusive=True)
                 w, active = w - w_hard, active - hard
                 valid = active
-                cause = f"none of {all_valid} is semi-hard, {hard} are harder and the others easier"
             total = (w * e).sum() + self.margin * active.to(e.dtype)
         loss = total / (active if self.average == "active" else valid).clamp_min(1).to(e.dtype)
         seen = d.detach()
-        return self._finish(
-            loss, embeddings, labels, lambda: Seen(valid, active, seen[positive], seen[negative], cause)
-        )
+
+        def observe() -> Seen:  # the words, too, only when asked: they wait for the device
+            cause = ""
+            if self.mining == "semi_hard":
+                cause = f"none of {n_triplets} is semi-hard, {hard} are harder and the others easier"
+            return Seen(valid, active, seen[positive], seen[negative], cause)
+
+        return self._finish(loss, embeddings, labels, observe)
 
     def _given(self, embeddings: Tensor, triplets: Tensor) -> Tensor:
         """The loss over the caller's triplets."""
