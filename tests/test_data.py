@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from snrlib.data import DATASETS, load
+from snrlib.data import load
 from snrlib.data.glyphs import FACES, characters
 
 
@@ -23,7 +23,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ["glyphs", "digits"])
 def test_train_and_test_share_no_class_and_no_image(name: str) -> None:
     train, test = load(name, "train"), load(name, "test")
     assert not set(train.classes) & set(test.classes)
@@ -38,7 +38,7 @@ def test_train_and_test_share_no_class_and_no_image(name: str) -> None:
         assert label == data.labels[3]
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ["glyphs", "digits"])
 def test_the_same_arguments_give_the_same_bits(name: str) -> None:
     assert load(name, "test").fingerprint == load(name, "test").fingerprint
     assert load(name, "test").fingerprint != load(name, "train").fingerprint

@@ -1,6 +1,6 @@
 """Data sets for metric learning: train and test share no class.
 
-``load("glyphs")`` and ``load("digits")`` need no download.
+``load("glyphs")`` and ``load("digits")`` need no download; ``snr data list`` shows all.
 """
 
 from __future__ import annotations
@@ -10,27 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from snrlib.data.base import LabelledImages, Split
+from snrlib.data.cub200 import cub200
 from snrlib.data.digits import digits
+from snrlib.data.files import ImageFiles
 from snrlib.data.glyphs import glyphs
+from snrlib.data.omniglot import omniglot
+from snrlib.data.splits import validation_split
 
-__all__ = ["DATASETS", "LabelledImages", "load"]
+__all__ = ["DATASETS", "ImageFiles", "LabelledImages", "load", "validation_split"]
 
-_LOADERS: dict[str, Callable[..., LabelledImages]] = {"glyphs": glyphs, "digits": digits}
+_LOADERS: dict[str, Callable[..., LabelledImages | ImageFiles]] = {
+    "glyphs": glyphs,
+    "digits": digits,
+    "omniglot": omniglot,
+    "cub200": cub200,
+}
 DATASETS: tuple[str, ...] = tuple(_LOADERS)
 
 
-def load(name: str, split: Split = "train", root: str | Path | None = None, **options: Any) -> LabelledImages:
+def load(name: str, split: Split = "train", root: str | Path | None = None, **options: Any) -> Any:
     """A data set by name.
 
     Args:
         name: one of `DATASETS`.
-        split: "train" or "test"; no class is in both.
-        root: the folder of downloaded data; glyphs and digits need none and do not look at it.
-        **options: the data set's own, see `snrlib.data.glyphs.glyphs` and `snrlib.data.digits.digits`.
+        split: "train" or "test"; no class is in both, unless the data set's note says so.
+        root: the folder of downloaded data, else ``SNR_DATA``, else ``data/raw``; glyphs and digits do not look at it.
+        **options: the data set's own, see the function of its name in the module of its name.
+
+    Returns:
+        `LabelledImages`, or `ImageFiles` for photographs that stay in their files.
 
     Raises:
-        ValueError: unknown name, split or option value.
+        ValueError: unknown name, split or option value; files that are damaged or do not match.
         TypeError: unknown option.
+        FileNotFoundError: the data set is not there; the message says which file to put where.
 
     >>> load("digits", split="test").classes
     ('5', '6', '7', '8', '9')

@@ -1,0 +1,153 @@
+"""Images that stay in their files until they are asked for, and how one is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from snrlib.data.base import LabelledImages, description, rows_of_classes, take_rows
+
+__all__ = ["IMAGE_ENDINGS", "ImageFiles", "read_image"]
+
+IMAGE_ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
+@dataclass(eq=False)
+class ImageFiles(Dataset):
+    """Image files with their classes: each is read, turned upright, made RGB and square when it is taken out.
+
+    Args:
+        name: data set and split, for captions.
+        files: path of each image.
+        labels: (n,), int64, an index into ``classes``.
+        classes: name of each class.
+        factors: one row an image, or none at all.
+        size: side of the square image in pixels.
+        note: what a reader must know of this copy or split; shown in the repr.
+
+    Raises:
+        ValueError: size below 1, or files and labels of different number; on reading, a file that is no image.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    factors: pd.DataFrame = field(default_factory=pd.DataFrame)
+    size: int = 256
+    note: str = ""
+    _fingerprint: str = field(default="", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        if len(self.files) != len(self.labels):
+            raise ValueError(f"{len(self.files)} files have {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The image (3, size, size), float32 in [0, 1], and its label."""
+        return read_image(self.files[index], self.size).float().div_(255), self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        return [self[int(index)] for index in indices]
+
+    def __repr__(self) -> str:
+        return description(self, (3, self.size, self.size))
+
+    def of_classes(self, indices: Sequence[int]) -> ImageFiles:
+        """Only these classes, relabelled 0, 1, ... in the order given.
+
+        Raises:
+            ValueError: no class, a class named twice, or one that does not exist.
+        """
+        rows, labels = rows_of_classes(self.labels, len(self.classes), indices)
+        return replace(
+            self,
+            files=tuple(self.files[row] for row in rows.tolist()),
+            labels=labels,
+            classes=tuple(self.classes[i] for i in indices),
+            factors=take_rows(self.factors, rows),
+        )
+
+    def in_memory(self, progress: bool = False) -> LabelledImages:
+        """All images read once and kept as uint8: n * 3 * size^2 bytes.
+
+        Args:
+            progress: show a bar.
+
+        Raises:
+            ValueError: a file that is no image, by name.
+        """
+        images = torch.empty(len(self), 3, self.size, self.size, dtype=torch.uint8)
+        pool = ThreadPoolExecutor()  # Pillow decodes outside the interpreter's lock
+        try:
+            read = pool.map(partial(read_image, size=self.size), self.files)
+            for row, image in enumerate(tqdm(read, self.name, len(self), disable=not progress)):
+                images[row] = image
+        finally:
+            pool.shutdown(cancel_futures=True)  # a damaged file is reported at once
+        return LabelledImages(self.name, images, self.labels, self.classes, self.factors, self.note)
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of the files' bytes, labels and size; computed once."""
+        if not self._fingerprint:
+            digest = hashlib.sha256(f"{self.size} {self.labels.tolist()}".encode())
+            for path in self.files:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+
+def read_image(path: Path, size: int) -> Tensor:
+    """One image (3, size, size), uint8: upright, RGB, short side resized to ``size`` (antialiased), centre cropped.
+
+    The orientation that a camera noted (EXIF) is applied. Grey, palette and CMYK images become RGB; what is transparent
+    becomes white; 16-bit grey keeps its upper 8 bits.
+
+    Args:
+        path: the file.
+        size: side of the square in pixels.
+
+    Raises:
+        ValueError: the file is no image, or is damaged; the message names it.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        with Image.open(path) as file:
+            image = _rgb(ImageOps.exif_transpose(file))
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    width, height = image.size
+    short = min(width, height)
+    width, height = size * width // short, size * height // short
+    image = image.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's filter widens with the reduction
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    pixels = np.array(image.crop((left, top, left + size, top + size)))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")

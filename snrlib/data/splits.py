@@ -1,0 +1,50 @@
+"""Splits by class: what is learned on some classes is judged on others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from snrlib.checks import check_number
+from snrlib.data.base import LabelledImages
+from snrlib.data.files import ImageFiles
+
+__all__ = ["shuffled_classes", "validation_split"]
+
+Data = TypeVar("Data", LabelledImages, ImageFiles)
+
+
+def validation_split(data: Data, share: float = 0.25, seed: int = 0) -> tuple[Data, Data]:
+    """Set some training classes aside, to choose margins and learning rates without a look at the test classes.
+
+    Args:
+        data: the training split.
+        share: of the classes, that go to validation; rounded.
+        seed: of the one shuffle that decides which.
+
+    Returns:
+        The rest of the training split, and the validation split; they share no class.
+
+    Raises:
+        ValueError: share not between 0 and 1, or fewer than two classes on a side.
+    """
+    check_number(share, "share", at_least=0, at_most=1)
+    n = len(data.classes)
+    held_out = round(share * n)
+    if not 2 <= held_out <= n - 2:
+        raise ValueError(
+            f"a validation split needs two classes on each side, and a share of {share:g} of {n} classes is {held_out}"
+        )
+    order = shuffled_classes(n, seed)
+    train, validation = data.of_classes(sorted(order[held_out:])), data.of_classes(sorted(order[:held_out]))
+    return (
+        replace(train, name=f"{data.name}, without validation classes"),
+        replace(validation, name=f"{data.name}, validation classes"),
+    )
+
+
+def shuffled_classes(n: int, seed: int) -> list[int]:
+    """The numbers 0 to n - 1 in an order that the seed alone decides."""
+    return np.random.default_rng(seed).permutation(n).tolist()
