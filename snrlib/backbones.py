@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["BACKBONES", "Embedder", "cost", "embed", "embedder"]
+__all__ = ["BACKBONES", "Embedder", "cost", "embed", "embedder", "transforms"]
 
 # name: the smallest side that the trunk can take; smaller images are enlarged to it.
 _LEAST = {"conv4": 16, "alexnet": 64, "resnet18": 32, "resnet50": 32, "squeezenet1_1": 32}
 BACKBONES: tuple[str, ...] = tuple(_LEAST)
 # Of the images that torchvision's weights were trained on (ImageNet), a channel each.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Transform = Callable[[Tensor], Tensor]
 
 
 class Embedder(nn.Module):
@@ -25,16 +31,20 @@ class Embedder(nn.Module):
     Args:
         name: one of `BACKBONES`.
         trunk: images (n, C, H, W) -> features (n, F).
-        head: features (n, F) -> embeddings (n, M).
+        head: features (n, F) -> embeddings (n, M); without one, the features are the embedding.
         channels: of the images.
 
     torchvision's trunks take three channels with the mean and spread of ImageNet: grey images are repeated, all are
     standardised, and small ones enlarged to the smallest side that the trunk can take.
 
-    Shape: images (n, channels, H, W), about [0, 1] -> (n, M).
+    Shape: images (n, channels, H, W), floating point, about [0, 1] -> (n, M).
+
+    Raises:
+        TypeError: images that are not floating point.
+        ValueError: images of another shape.
     """
 
-    def __init__(self, name: str, trunk: nn.Module, head: nn.Linear, channels: int):
+    def __init__(self, name: str, trunk: nn.Module, head: nn.Linear | nn.Identity, channels: int):
         super().__init__()
         self.name, self.trunk, self.head, self.channels = name, trunk, head, channels
         self.frozen_trunk = self.frozen_batch_norm = False
@@ -45,6 +55,8 @@ class Embedder(nn.Module):
     def _prepare(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ValueError(f"images must have shape (n, {self.channels}, H, W), got {tuple(images.shape)}")
+        if not images.is_floating_point():  # bytes up to 255 would pass and mean something else
+            raise TypeError(f"images must be floating point, about [0, 1], got {images.dtype}")
         least = _LEAST[self.name]
         if min(images.shape[2:]) < least:
             height, width = (max(side, least) for side in images.shape[2:])
@@ -79,8 +91,13 @@ class Embedder(nn.Module):
         return self
 
     def parameter_groups(self, learning_rate: float, trunk_learning_rate: float | None = None) -> list[dict[str, Any]]:
-        """What an optimizer takes: trunk and head with a learning rate each, without what is frozen."""
-        rates = (trunk_learning_rate or learning_rate, learning_rate)
+        """What an optimizer takes: trunk and head with a learning rate each, without what is frozen.
+
+        Args:
+            learning_rate: of the head.
+            trunk_learning_rate: of the trunk; None is that of the head.
+        """
+        rates = (learning_rate if trunk_learning_rate is None else trunk_learning_rate, learning_rate)
         groups = [
             {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate}
             for module, rate in zip((self.trunk, self.head), rates, strict=True)
@@ -88,7 +105,13 @@ class Embedder(nn.Module):
         return [group for group in groups if group["params"]]
 
     def extra_repr(self) -> str:
-        return f"{self.name}, {self.channels} channel(s), M={self.head.out_features}"
+        size = f"M={self.head.out_features}" if isinstance(self.head, nn.Linear) else "no head"
+        return f"{self.name}, {self.channels} channel(s), {size}"
+
+
+def _check_name(name: str) -> None:
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}")
 
 
 def _conv4(channels: int) -> nn.Module:
@@ -123,7 +146,9 @@ def _imagenet(name: str) -> dict[str, Tensor]:
 
     url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
     try:
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+        )
     except OSError as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise OSError(
@@ -133,17 +158,19 @@ def _imagenet(name: str) -> dict[str, Tensor]:
 
 
 def embedder(
-    name: str, embedding_size: int = 128, weights: str | Path | None = None, *, channels: int | None = None
+    name: str, embedding_size: int | None = 128, weights: str | Path | None = None, *, channels: int | None = None
 ) -> Embedder:
     """A network with a linear embedding as its last layer.
 
     - ``conv4``: four blocks of 3 x 3 convolution (64 filters), batch norm, ReLU and 2 x 2 max pooling (as Vinyals
       et al. 2016), pooled to 2 x 2 cells;
-    - ``alexnet``, ``resnet18``, ``resnet50``, ``squeezenet1_1``: torchvision's, their last layer replaced.
+    - ``alexnet``, ``resnet18``, ``resnet50``, ``squeezenet1_1``: torchvision's, their last layer replaced (that of
+      SqueezeNet is a 1 x 1 convolution between a dropout and the pooling; here the head follows the pooling).
 
     Args:
         name: one of `BACKBONES`.
-        embedding_size: number of components M.
+        embedding_size: number of components M; None leaves the head out, and the trunk's pooled features are the
+            embedding: 256 of conv4, 4096 of alexnet, 512 of resnet18 and squeezenet1_1, 2048 of resnet50.
         weights: None starts at random; "imagenet" takes torchvision's (not for conv4; the head stays random); a path is
             a file of ``torch.save(model.state_dict(), file)``, of such an embedder or of torchvision's whole model.
             Loaded strictly, as weights only.
@@ -156,10 +183,9 @@ def embedder(
         FileNotFoundError, RuntimeError: the weights do not exist, or belong to another network.
         OSError: "imagenet" without a network; the message says which file to put where.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}")
+    _check_name(name)
     channels = (1 if name == "conv4" else 3) if channels is None else channels
-    if embedding_size < 1 or channels not in (1, 3):
+    if (embedding_size is not None and embedding_size < 1) or channels not in (1, 3):
         raise ValueError(f"embedding_size must be positive and channels 1 or 3, got {embedding_size} and {channels}")
     state = None
     if weights == "imagenet":
@@ -168,12 +194,13 @@ def embedder(
         state = _imagenet(name)
     elif weights is not None:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-    whole = state is None or "head.weight" in state  # of an embedder, not of torchvision's model
+    whole = state is None or any(key.startswith("trunk.") for key in state)  # an embedder, not torchvision's model
     if name == "conv4":
         trunk, features = _conv4(channels), 4 * 64
     else:
         trunk, features = _torchvision(name, None if whole else state)
-    model = Embedder(name, trunk, nn.Linear(features, embedding_size), channels)
+    head = nn.Identity() if embedding_size is None else nn.Linear(features, embedding_size)
+    model = Embedder(name, trunk, head, channels)
     if state is not None and (whole or name == "conv4"):
         model.load_state_dict(state, strict=True)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fast for convolutions
@@ -182,7 +209,8 @@ def embedder(
 def cost(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """Parameters, those that train, and floating-point operations for one image of ``shape`` (channels, H, W).
 
-    A multiplication and an addition count as two operations.
+    The operations are those of convolutions and matrix products, nearly all there are; a multiplication and an
+    addition count as two.
     """
     was_training = model.training
     model.eval()
@@ -199,16 +227,84 @@ def cost(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     }
 
 
-@torch.no_grad()
-def embed(model: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
-    """Embeddings of all images in evaluation mode, batch by batch: (n, C, H, W) -> (n, M), float32 on the CPU.
+def transforms(name: str, size: int | None = None, train: bool = False) -> Transform:
+    """What to do to one photograph before the network sees it; the network itself standardises.
 
-    The model is left in the mode it was in.
+    - training: a random part of the image, 16 to 100 % of its area and at most 4/3 times as wide as high or the
+      reverse, scaled to ``size`` x ``size``, and mirrored half of the time; drawn from torch's global generator;
+    - judging: the short side scaled to 8/7 of ``size``, as 256 to 224, and the middle ``size`` x ``size`` cut out.
+
+    conv4 takes small drawn images as they are, since a mirrored character is another; with a ``size``, photographs too.
+
+    Args:
+        name: one of `BACKBONES`.
+        size: side of the result in pixels; None is 224, and for conv4 no transform at all.
+        train: for training, else for judging.
+
+    Returns:
+        A callable, image (C, H, W) -> (C, size, size), floating point; [0, 1] stays in [0, 1].
+
+    Raises:
+        ValueError: unknown name or a size below 1.
     """
-    device = next(model.parameters()).device
+    _check_name(name)
+    if size is None and name == "conv4":
+        return nn.Identity()
+    size = 224 if size is None else size
+    if size < 1:
+        raise ValueError(f"size must be positive, got {size}")
+    from snrlib.vision import torchvision
+
+    v2 = importlib.import_module(f"{torchvision.__name__}.transforms.v2")
+    if train:
+        return v2.Compose([v2.RandomResizedCrop(size, scale=(0.16, 1)), v2.RandomHorizontalFlip()])
+    return v2.Compose([v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size)])
+
+
+@torch.no_grad()
+def embed(
+    model: nn.Module,
+    data: Tensor | Dataset,
+    batch_size: int = 32,
+    *,
+    transform: Transform | None = None,
+    workers: int = 0,
+) -> Tensor:
+    """Embeddings of all images in evaluation mode, batch by batch; memory is for one batch and the embeddings.
+
+    The model is left in the mode it was in; torch's global generator too, unless a transform draws from it.
+
+    Args:
+        model: images (n, C, H, W) -> (n, M).
+        data: images (n, C, H, W), or a data set of pairs (image (C, H, W), label), read in order.
+        batch_size: images at once. Small batches stay in the processor's cache: 32 are faster than 512 there.
+        transform: applied to each image, for example `transforms`.
+        workers: processes that read the data set and transform its images; 0 is none beside this one.
+
+    Returns:
+        (n, M), float32 on the CPU.
+
+    Raises:
+        ValueError: no images, or as the model raises.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    loader: DataLoader = DataLoader(
+        TensorDataset(data) if isinstance(data, Tensor) else data,
+        batch_size,
+        num_workers=workers,
+        collate_fn=partial(_images, transform=transform),
+        generator=torch.Generator(),  # a loader draws a seed for its workers, by default from the global generator
+    )
+    if len(loader) == 0:
+        raise ValueError("there are no images to embed")
     was_training = model.training
     model.eval()
     try:
-        return torch.cat([model(batch.to(device)).float().cpu() for batch in images.split(batch_size)])
+        return torch.cat([model(images.to(device)).float().cpu() for images in loader])
     finally:
         model.train(was_training)
+
+
+def _images(items: Sequence[Any], transform: Transform | None) -> Tensor:
+    """One batch of images, of items whose first part is the image."""
+    return torch.stack([item[0] if transform is None else transform(item[0]) for item in items])

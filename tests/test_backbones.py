@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
 
-from snrlib.backbones import BACKBONES, cost, embed, embedder
+from snrlib.backbones import BACKBONES, cost, embed, embedder, transforms
 from snrlib.vision import torchvision
 
 SMALL = [name for name in BACKBONES if name != "alexnet"]  # alexnet has 57 million parameters
@@ -136,6 +138,7 @@ def test_trunk_and_head_have_learning_rates_of_their_own() -> None:
     assert (trunk["lr"], head["lr"]) == (0.01, 0.1)
     assert len(trunk["params"]) + len(head["params"]) == len(list(model.parameters()))
     assert [group["lr"] for group in model.parameter_groups(0.1)] == [0.1, 0.1]
+    assert [group["lr"] for group in model.parameter_groups(0.1, trunk_learning_rate=0.0)] == [0.0, 0.1]
 
 
 def test_cost_counts_parameters_and_two_operations_a_multiplication() -> None:
@@ -150,6 +153,16 @@ def test_cost_counts_parameters_and_two_operations_a_multiplication() -> None:
     assert cost(model.freeze(trunk=True), (1, 32, 32))["trainable"] == 256 * 8 + 8
 
 
+@pytest.mark.parametrize("name", BACKBONES[1:])
+def test_the_cost_of_the_published_size_is_the_published_cost(name: str) -> None:
+    published = torchvision.models.get_model_weights(name).IMAGENET1K_V1.meta
+    found = cost(embedder(name, 1000), (3, 224, 224))
+    assert found["parameters"] == published["num_params"]
+    # torchvision counts a multiplication and an addition once; its squeezenet classifies before the pooling.
+    before_pooling = (13 * 13 - 1) * 512 * 1000 if name == "squeezenet1_1" else 0
+    assert (found["flops"] / 2 + before_pooling) / 1e9 == pytest.approx(published["_ops"], abs=6e-4)
+
+
 def test_embed_does_not_depend_on_the_batches_and_leaves_the_mode_alone() -> None:
     model = embedder("conv4", 8).train()
     images = torch.randn(10, 1, 16, 16)
@@ -158,6 +171,130 @@ def test_embed_does_not_depend_on_the_batches_and_leaves_the_mode_alone() -> Non
     before = [buffer.clone() for buffer in model.buffers()]
     embed(model, images)
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True)), "batch norm did not move"
+
+
+class Photographs(Dataset):
+    """Pairs of image and label, whole batches at once, as the photographs' data sets give them."""
+
+    def __init__(self, images: Tensor):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], index
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        return [self[index] for index in indices]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_embed_takes_a_data_set_for_its_images_in_order(workers: int) -> None:
+    model, images = embedder("conv4", 8), torch.randn(10, 1, 16, 16)
+    for data in (Photographs(images), TensorDataset(images, torch.arange(10))):
+        torch.testing.assert_close(embed(model, data, batch_size=4, workers=workers), embed(model, images))
+
+
+def test_embed_transforms_each_image_before_it_joins_a_batch() -> None:
+    model, images = embedder("conv4", 8), [torch.rand(1, 20 + i, 30) for i in range(5)]
+    data = [(image, 0) for image in images]
+    expected = embed(model, torch.stack([image[:, :16, :16] for image in images]))
+    found = embed(model, data, 2, transform=lambda image: image[:, :16, :16])  # type: ignore[arg-type]
+    torch.testing.assert_close(found, expected)
+
+
+def test_embed_draws_nothing_from_the_generator_that_training_uses() -> None:
+    model, images = embedder("conv4", 8), torch.rand(6, 1, 16, 16)
+    before = torch.get_rng_state()
+    embed(model, Photographs(images), workers=1)
+    embed(model, images)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_embed_takes_a_model_without_parameters_and_refuses_no_images() -> None:
+    images = torch.rand(6, 1, 4, 4)
+    assert torch.equal(embed(torch.nn.Flatten(), images), images.flatten(1))
+    with pytest.raises(ValueError, match="no images to embed"):
+        embed(torch.nn.Flatten(), images[:0])
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("conv4", 256), ("alexnet", 4096), ("resnet18", 512), ("resnet50", 2048), ("squeezenet1_1", 512)]
+)
+def test_without_a_head_the_embedding_is_what_the_head_would_see(name: str, size: int, tmp_path: Path) -> None:
+    headless, images = embedder(name, None, channels=3).eval(), torch.rand(2, 3, 64, 64)
+    features = headless(images)
+    assert features.shape == (2, size)
+    assert "no head" in repr(headless)
+    assert len(headless.parameter_groups(0.1)) == 1
+    model = embedder(name, 8, channels=3).eval()
+    model.trunk.load_state_dict(headless.trunk.state_dict(), strict=True)
+    torch.testing.assert_close(model(images), model.head(features))
+    torch.save(headless.state_dict(), tmp_path / "headless.pth")
+    again = embedder(name, None, tmp_path / "headless.pth", channels=3).eval()
+    torch.testing.assert_close(again(images), features)
+    with pytest.raises(RuntimeError, match=r"Missing key.*head\.weight"):
+        embedder(name, 8, tmp_path / "headless.pth", channels=3)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_takes_a_random_part_of_a_photograph_that_torchs_seed_fixes(name: str, channels: int) -> None:
+    augment, image = transforms(name, 64, train=True), torch.rand(channels, 256, 200)
+    torch.manual_seed(3)
+    first, second = augment(image), augment(image)
+    torch.manual_seed(3)
+    assert torch.equal(augment(image), first)
+    assert not torch.equal(first, second)
+    assert first.shape == (channels, 64, 64)
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_training_sees_16_to_100_percent_of_the_area_and_half_of_the_images_mirrored() -> None:
+    augment = transforms("resnet18", 32, train=True)
+    rise = torch.linspace(0, 1, 256)
+    image = torch.stack([rise.expand(256, 256), rise.expand(256, 256).T])  # x in the first channel, y in the second
+    torch.manual_seed(0)
+    views = torch.stack([augment(image) for _ in range(400)])
+    width = (views[:, 0].amax(dim=(1, 2)) - views[:, 0].amin(dim=(1, 2))) * 32 / 31
+    height = (views[:, 1].amax(dim=(1, 2)) - views[:, 1].amin(dim=(1, 2))) * 32 / 31
+    area = width * height
+    assert 0.14 < area.min() < 0.2
+    assert 0.9 < area.max() < 1.02
+    assert 0.7 < (width / height).min() < 0.8
+    assert 1.25 < (width / height).max() < 1.42
+    mirrored = views[:, 0, 0, 0] > views[:, 0, 0, -1]
+    assert 160 < mirrored.sum() < 240  # four standard deviations
+    assert (views[:, 1, 0, 0] < views[:, 1, -1, 0]).all(), "never upside down"
+
+
+def test_judging_cuts_the_middle_224_of_256_pixels_and_smaller_images_are_enlarged_first() -> None:
+    image = torch.rand(3, 256, 256)
+    assert torch.equal(transforms("alexnet")(image), image[:, 16:-16, 16:-16])
+    judge = transforms("alexnet", 64)
+    small = torch.ones(3, 32, 40)
+    assert judge(small).shape == (3, 64, 64)
+    assert (judge(small) == 1).all(), "no border is made up"
+
+
+def test_conv4_takes_drawn_images_as_they_are() -> None:
+    image = torch.rand(1, 32, 32)
+    for train in (False, True):
+        assert torch.equal(transforms("conv4", train=train)(image), image)
+
+
+def test_transforms_refuse_unknown_names_and_sizes() -> None:
+    with pytest.raises(ValueError, match="unknown backbone 'conv5'"):
+        transforms("conv5")
+    with pytest.raises(ValueError, match="size must be positive, got 0"):
+        transforms("alexnet", 0)
+
+
+def test_bytes_are_refused_rather_than_taken_for_0_to_1() -> None:
+    with pytest.raises(TypeError, match=r"floating point, about \[0, 1\], got torch.uint8"):
+        embedder("conv4")(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
 
 
 def test_unknown_names_and_sizes_are_refused() -> None:
