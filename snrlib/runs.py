@@ -28,7 +28,7 @@ from snrlib.parameters import check_values, parameters
 if TYPE_CHECKING:  # the command should not wait for torch
     from snrlib.data.base import LabelledImages
 
-__all__ = ["NotebookError", "default_output", "is_current", "record", "result_path", "run"]
+__all__ = ["NotebookError", "default_output", "is_current", "provenance", "record", "result_path", "run"]
 
 _RECORD = "application/vnd.snrlib.record+json"
 _VERSIONS = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
@@ -198,6 +198,13 @@ def _result_row(source: Path, values: dict[str, Any], executed: NotebookNode) ->
         "metrics": metrics,
         "data": data,
         "source": _source_fingerprint(source),
+        **provenance(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """What a result row says of where it comes from: commit, versions, and when."""
+    return {
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,8 +1,9 @@
 """Losses: eqs. 1-5 of the report, each over any member of the family of distances, and what the report names beside.
 
 One file holds one loss beside its equation: `contrastive` (eq. 1), `triplet` (eq. 2), `n_pair` (eq. 3), `lifted`
-(eqs. 4-5), `regularizers` (the zero-mean penalty), `angular`, `ranked_list`, `relation` (a head, not
-one of `LOSSES`); `base` is what they share.
+(eqs. 4-5), `regularizers` (the zero-mean penalty), `angular`, `ranked_list`; `relation` and `softmax` are the
+report's contrasts (a head that learns the distance, a neuron for each class) and not among `LOSSES`; `base` is what
+they share.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from snrlib.losses.n_pair import NPairsLoss
 from snrlib.losses.ranked_list import RankedListLoss
 from snrlib.losses.regularizers import ZeroMeanRegularizer
 from snrlib.losses.relation import RelationNetwork
+from snrlib.losses.softmax import SoftmaxClassifier
 from snrlib.losses.triplet import TripletMarginLoss
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "RankedListLoss",
     "RelationNetwork",
     "Report",
+    "SoftmaxClassifier",
     "TripletMarginLoss",
     "ZeroMeanRegularizer",
     "get_loss",

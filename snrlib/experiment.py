@@ -1,0 +1,275 @@
+"""One experiment: a network is trained with a loss over a distance on some classes, and judged on others.
+
+Notebook 05 runs one, notebook 06 compares several, ``snr train`` runs one without a notebook, ``snr reference`` many.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from snrlib import parallel
+from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
+from snrlib.checks import check_choice
+from snrlib.data import DATASETS, ImageFiles, LabelledImages, load, validation_split
+from snrlib.distances import Distance, get_distance
+from snrlib.evaluate import compare
+from snrlib.files import write_atomically
+from snrlib.losses import LOSSES, SoftmaxClassifier, ZeroMeanRegularizer, get_loss
+from snrlib.train import train
+
+__all__ = ["BUDGETS", "Experiment", "default_settings", "experiment", "untrained"]
+
+BUDGETS: dict[str, int] = {"quick": 60, "full": 400}
+"""Steps of a training. Quick shows how an experiment goes; its scores say little."""
+_PHOTOGRAPHS = ("cub200", "cars196", "sop", "folder")  # files of any size, cropped to a square
+_RATES = {"conv4": 4e-3, "alexnet": 3e-4, "resnet18": 1e-3, "resnet50": 1e-3, "squeezenet1_1": 1e-3}
+_MARGINS = {"contrastive": 1.0, "triplet": 0.5, "n_pair": 0.0, "lifted": 1.0, "ranked_list": 0.5, "angular": 0.0}
+_IN_MEMORY = 2**32  # bytes of pixels up to which photographs are read once and kept
+
+
+@dataclass(eq=False)
+class Experiment:
+    """What came out.
+
+    Attributes:
+        settings: every choice, as `experiment` took it.
+        model: the trained network, with its best weights if there were validation classes.
+        distance: the training distance (of a softmax classifier: the one it is judged by).
+        history: of `snrlib.train.train`.
+        train: the training images.
+        test: the test images, of other classes.
+        embeddings: (n, M), of the test images.
+        scores: of `snrlib.evaluate.compare`: one row a distance and anchor side.
+        cost: parameters and operations, of `snrlib.backbones.cost`; ``seconds_per_step``, the median over the steps.
+        wall_time_s: training and judging, in seconds.
+    """
+
+    settings: dict[str, Any]
+    model: Embedder
+    distance: Distance
+    history: pd.DataFrame
+    train: LabelledImages | ImageFiles
+    test: LabelledImages | ImageFiles
+    embeddings: Tensor
+    scores: pd.DataFrame
+    cost: dict[str, float]
+    wall_time_s: float
+
+    @property
+    def validation_score(self) -> float:
+        """The best MAP@R on the validation classes; NaN without any."""
+        return float(self.history.validation.max())
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``history.csv``, ``scores.csv`` and ``embeddings.npz`` (with labels, classes), each atomically."""
+        folder = Path(folder)
+        write_atomically(folder / "history.csv", self.history.to_csv)
+        write_atomically(folder / "scores.csv", lambda path: self.scores.to_csv(path, index_label="distance"))
+        arrays = {
+            "embeddings": self.embeddings.numpy(),
+            "labels": self.test.labels.numpy(),
+            "classes": np.array(self.test.classes),
+        }
+        write_atomically(folder / "embeddings.npz", lambda path: np.savez_compressed(path, **arrays))
+
+    def __repr__(self) -> str:
+        best = self.scores.precision_at_1
+        shown = ", ".join(f"{name}: {value:.3f}" for name, value in best.items())
+        return f"Experiment({self.settings['backbone']} on {self.test.name}; R@1 by {shown})"
+
+
+def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes: Any) -> dict[str, Any]:
+    """Every setting of `experiment`, with the values that suit the data and the backbone, and the caller's changes.
+
+    - ``data``, ``root``: see `snrlib.data.load`; ``image_size``: side in pixels (224 for photographs);
+    - ``backbone``, ``weights``, ``embedding_size``, ``frozen_trunk``, ``frozen_batch_norm``: see `snrlib.backbones`;
+    - ``distance``, ``anchor``, ``normalize_embeddings``: see `snrlib.distances`; ``loss``, ``margin``: see
+      `snrlib.losses`, or "softmax", the classifier, which has no distance and is judged by the one named;
+    - ``regularizer``: weight of the zero-mean penalty;
+    - ``steps``, ``batch_size``, ``m``, ``optimizer``, ``learning_rate``, ``trunk_learning_rate`` (a tenth of the
+      other for given weights), ``clip``, ``every``, ``patience``: see `snrlib.train.train`;
+    - ``augment``: random crops and flips, for photographs;
+    - ``validation_share``: share of the training classes that choose the best weights; 0 trains on all of them;
+    - ``seed``: of the first weights, the batches and the rest of the training. Data and classes do not depend on it.
+
+    Raises:
+        ValueError: an unknown data set, backbone, distance or loss.
+        TypeError: an unknown setting.
+    """
+    check_choice(data, "data", DATASETS)
+    check_choice(backbone, "backbone", BACKBONES)
+    photographs = data in _PHOTOGRAPHS
+    weights = changes.get("weights")
+    rate = changes.get("learning_rate", _RATES[backbone])
+    loss = check_choice(changes.get("loss", "triplet"), "loss", (*LOSSES, "softmax"))
+    settings = {
+        "data": data,
+        "root": None,
+        "image_size": 224 if photographs else 28 if data == "omniglot" else 32,
+        "backbone": backbone,
+        "weights": None,
+        "embedding_size": 64,
+        "frozen_trunk": False,
+        "frozen_batch_norm": weights is not None,
+        "distance": "snr",
+        "anchor": "query",
+        "normalize_embeddings": False,
+        "loss": loss,
+        "margin": _MARGINS.get(loss, 0.0),
+        "regularizer": 0.0,
+        "steps": BUDGETS["quick"],
+        "batch_size": 64,
+        "m": 4,
+        "optimizer": "adamw",
+        "learning_rate": rate,
+        "trunk_learning_rate": rate if weights is None else rate / 10,
+        "clip": None,
+        "augment": photographs,
+        "validation_share": 0.25,
+        "every": 20,
+        "patience": None,
+        "seed": 0,
+    }
+    if unknown := changes.keys() - settings.keys():
+        raise TypeError(f"unknown setting {', '.join(sorted(unknown))}; choose from {', '.join(settings)}")
+    return settings | changes
+
+
+def experiment(
+    settings: dict[str, Any], folder: str | Path | None = None, workers: int = 0, progress: bool = False
+) -> Experiment:
+    """Train and judge.
+
+    Under ``torchrun`` all processes train together, see `snrlib.parallel`.
+
+    Args:
+        settings: of `default_settings`.
+        folder: of the checkpoints, from which an interrupted training goes on; None keeps none.
+        workers: processes that load images.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError: the data set is not there; the message says which file to put where.
+        ValueError: settings that do not fit each other.
+    """
+    started = time.perf_counter()
+    s = settings
+    training, test = _images(s, "train"), _images(s, "test")
+    validation = None
+    if s["validation_share"]:
+        training, validation = validation_split(training, s["validation_share"])
+    torch.manual_seed(s["seed"])
+    model = _model(s, training)
+    distance = _distance(s)
+    loss = _loss(s, distance, len(training.classes))
+    crop = _crop(s, train=False)
+    with parallel.process_group() as device:
+        model.to(device)
+        loss.to(device)
+        history = train(
+            model,
+            training,
+            loss,
+            **{key: s[key] for key in ("steps", "batch_size", "m", "optimizer", "learning_rate", "seed")},
+            **{key: s[key] for key in ("trunk_learning_rate", "clip", "every", "patience")},
+            augment=_crop(s, train=True) if s["augment"] else crop,
+            validation=validation,
+            crop=crop,
+            folder=folder,
+            workers=workers,
+            progress=progress,
+        )
+        embeddings = embed(model, test, transform=crop)
+    spent = history.seconds.diff().median() if len(history) > 1 else history.seconds.iloc[0]
+    return _judged(s, model, distance, history, training, test, embeddings, float(spent), started)
+
+
+def untrained(settings: dict[str, Any]) -> Experiment:
+    """The same images and judgement without any training: the baseline that training must beat.
+
+    Random weights are judged with their random head, given weights by the pooled features before it.
+    """
+    started = time.perf_counter()
+    s = settings
+    training, test = _images(s, "train"), _images(s, "test")
+    torch.manual_seed(s["seed"])
+    model = _model(s, training) if s["weights"] is None else _model({**s, "embedding_size": None}, training)
+    embeddings = embed(model, test, transform=_crop(s, train=False))
+    history = pd.DataFrame({"validation": []}, dtype=float)
+    return _judged(s, model, _distance(s), history, training, test, embeddings, float("nan"), started)
+
+
+def _judged(
+    s: dict[str, Any],
+    model: Embedder,
+    distance: Distance,
+    history: pd.DataFrame,
+    training: LabelledImages | ImageFiles,
+    test: LabelledImages | ImageFiles,
+    embeddings: Tensor,
+    seconds_per_step: float,
+    started: float,
+) -> Experiment:
+    shape = (model.channels, s["image_size"], s["image_size"])
+    return Experiment(
+        settings=dict(s),
+        model=model,
+        distance=distance,
+        history=history,
+        train=training,
+        test=test,
+        embeddings=embeddings,
+        scores=compare(embeddings, test.labels, distance),
+        cost={**cost(model, shape), "seconds_per_step": seconds_per_step},
+        wall_time_s=time.perf_counter() - started,
+    )
+
+
+def _model(s: dict[str, Any], training: LabelledImages | ImageFiles) -> Embedder:
+    channels = training[0][0].shape[0]
+    model = embedder(s["backbone"], s["embedding_size"], s["weights"], channels=channels)
+    return model.freeze(s["frozen_trunk"], s["frozen_batch_norm"])
+
+
+def _distance(s: dict[str, Any]) -> Distance:
+    return get_distance(s["distance"], anchor=s["anchor"], normalize_embeddings=s["normalize_embeddings"])
+
+
+def _loss(s: dict[str, Any], distance: Distance, n_classes: int) -> nn.Module:
+    if s["loss"] == "softmax":
+        return SoftmaxClassifier(n_classes, s["embedding_size"])
+    options: dict[str, Any] = {} if s["loss"] == "angular" else {"margin": s["margin"]}
+    if s["regularizer"]:
+        options["regularizer"] = ZeroMeanRegularizer(s["regularizer"])
+    return get_loss(s["loss"], distance, **options)
+
+
+def _crop(s: dict[str, Any], train: bool) -> Callable[[Tensor], Tensor] | None:
+    return transforms(s["backbone"], s["image_size"], train=train) if s["data"] in _PHOTOGRAPHS else None
+
+
+def _images(s: dict[str, Any], split: str) -> LabelledImages | ImageFiles:
+    size = s["image_size"]
+    if s["data"] in _PHOTOGRAPHS:
+        # The usual geometry: 256 pixels for 224. Training crops at random, judging cuts the centre out.
+        size = round(size * 256 / 224)
+    return _load(s["data"], split, s["root"] or os.environ.get("SNR_DATA"), size)
+
+
+@lru_cache(maxsize=4)  # experiments that follow each other use the same images
+def _load(name: str, split: str, root: str | None, size: int) -> LabelledImages | ImageFiles:
+    images = load(name, split, root, size=size)  # type: ignore[arg-type]
+    if isinstance(images, ImageFiles) and len(images) * 3 * size * size <= _IN_MEMORY:
+        return images.in_memory()
+    return images

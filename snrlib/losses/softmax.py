@@ -1,0 +1,47 @@
+"""The classifier that the report contrasts with metric learning: one output neuron for each class (section 2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snrlib.checks import check_embeddings, check_labels
+
+__all__ = ["SoftmaxClassifier"]
+
+
+class SoftmaxClassifier(nn.Module):
+    """Cross-entropy of a linear layer with one output neuron for each training class.
+
+    A baseline under the same loop: it needs no distance and no pairs. Its neurons know the training classes only, so
+    unseen classes are judged as for the other losses, by distances between embeddings.
+
+    Args:
+        n_classes: number of training classes, at least 2.
+        embedding_size: number of components M.
+
+    Raises:
+        ValueError: fewer than 2 classes; in a call, labels that are not 0 ... n_classes - 1.
+
+    >>> SoftmaxClassifier(10, 64)
+    SoftmaxClassifier(
+      (neurons): Linear(in_features=64, out_features=10, bias=True)
+    )
+    """
+
+    def __init__(self, n_classes: int, embedding_size: int):
+        super().__init__()
+        if n_classes < 2:
+            raise ValueError(f"a classifier needs at least 2 classes, got {n_classes}")
+        self.neurons = nn.Linear(embedding_size, n_classes)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Embeddings (n, M) and labels (n,) -> scalar."""
+        x = check_embeddings(embeddings)
+        labels = check_labels(labels, len(x)).to(x.device)
+        if labels.min() < 0 or labels.max() >= self.neurons.out_features:
+            raise ValueError(
+                f"labels must be from 0 to {self.neurons.out_features - 1}, one a neuron, "
+                f"got {labels.min().item()} to {labels.max().item()}"
+            )
+        return F.cross_entropy(self.neurons(x), labels.long())

@@ -1,0 +1,292 @@
+"""The reference numbers in ``data/reference``: which experiments they are, how the margins were tuned, how they ran.
+
+A study trains each backbone under each distance with the same images, batches, steps and learning rate. The margin,
+whose meaning differs between distances, is tuned for each of them with the same trials: on a quarter of the training
+classes, with one seed that is not reported. Then every distance trains on all training classes, with its best margin,
+for the same number of steps, with several seeds, and is judged once on the test classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import platform
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student_t
+
+from snrlib.experiment import default_settings, experiment, untrained
+from snrlib.files import data_folder, write_atomically
+from snrlib.runs import provenance
+
+__all__ = ["STUDIES", "Study", "measure", "runs_of", "summary", "tuned_margin"]
+
+_TUNING_SEED = 1000
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of experiments on one data set.
+
+    Attributes:
+        data: its name.
+        backbones: the names, each with its own settings.
+        losses: the names.
+        distances: the names.
+        margins: tried for every distance and loss that has one.
+        seeds: of the reported runs.
+        settings: shared by all.
+    """
+
+    data: str
+    backbones: dict[str, dict[str, Any]]
+    losses: tuple[str, ...] = ("triplet",)
+    distances: tuple[str, ...] = ("euclidean", "relative_euclidean", "snr")
+    margins: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+STUDIES: dict[str, Study] = {
+    "glyphs": Study(
+        data="glyphs",
+        backbones={"alexnet": {}, "resnet18": {}},
+        settings={"steps": 200},
+    ),
+    "omniglot": Study(
+        data="omniglot",
+        backbones={"conv4": {}, "resnet18": {}},
+        seeds=(0, 1, 2, 3, 4),
+        settings={"steps": 300},
+    ),
+    "cub200": Study(
+        data="cub200",
+        backbones={"squeezenet1_1": {"weights": "imagenet"}},
+        seeds=(0, 1, 2, 3, 4),
+        settings={"steps": 150, "image_size": 160},
+    ),
+}
+
+
+def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> Path:
+    """Run a study, each experiment on one thread, and write ``data/reference/NAME.csv`` and ``NAME.json``.
+
+    Finished experiments are kept in ``data/runs/reference``; an interrupted study goes on with the others.
+
+    Args:
+        name: one of `STUDIES`.
+        jobs: experiments at a time.
+        weights: of the backbones that start from ImageNet weights; None downloads torchvision's.
+
+    Returns:
+        The path of the CSV file.
+
+    Raises:
+        ValueError: an unknown study.
+        FileNotFoundError: the data set or the weights are not there.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"unknown study {name!r}; choose from {', '.join(STUDIES)}")
+    study = STUDIES[name]
+    given = None if weights is None else str(Path(weights).expanduser().resolve(strict=True))
+    cells = list(_tuning(study, given))
+    tuned = _run_all(name, "tuning", cells, jobs)
+    margins = _best_margins(tuned)
+    reported = [
+        _settings(study, given, backbone, loss, distance, margins.get((backbone, loss, distance), 0.0), seed)
+        for backbone in study.backbones
+        for loss in study.losses
+        for distance in study.distances
+        for seed in study.seeds
+    ]
+    results = _run_all(name, "reported", reported, jobs)
+    before = [
+        _settings(study, given, backbone, study.losses[0], "snr", 0.0, seed)
+        for backbone, own in study.backbones.items()
+        for seed in (study.seeds[:1] if "weights" in own else study.seeds)
+    ]
+    results = _run_all(name, "untrained", before, jobs) + results
+
+    table = pd.DataFrame([row for result in results for row in _rows(result)])
+    csv = data_folder("reference") / f"{name}.csv"
+    text = json.dumps(_provenance(name, tuned, results, margins, given), indent=1)
+    write_atomically(csv.with_suffix(".json"), lambda path: path.write_text(text + "\n"))
+    write_atomically(csv, lambda path: table.to_csv(path, index=False, float_format="%.6g"))
+    return csv
+
+
+def _settings(
+    study: Study, weights: str | None, backbone: str, loss: str, distance: str, margin: float, seed: int, **more: Any
+) -> dict[str, Any]:
+    own = dict(study.backbones[backbone])
+    if weights is not None and "weights" in own:
+        own["weights"] = weights
+    chosen = {"loss": loss, "distance": distance, "margin": margin, "seed": seed, "validation_share": 0.0}
+    settings = default_settings(study.data, backbone, **(study.settings | own | chosen | more))
+    return settings | {"every": settings["steps"]}  # judged once, at the end
+
+
+def _tuning(study: Study, weights: str | None) -> Iterator[dict[str, Any]]:
+    for backbone in study.backbones:
+        for loss in study.losses:
+            for distance in study.distances:
+                for margin in study.margins if loss != "n_pair" else ():
+                    yield _settings(
+                        study, weights, backbone, loss, distance, margin, _TUNING_SEED, validation_share=0.25
+                    )
+
+
+def _run_all(study: str, stage: str, cells: list[dict[str, Any]], jobs: int) -> list[dict[str, Any]]:
+    """The results of all cells, in their order; those that are there already are read."""
+    paths = [_cell_path(study, stage, settings) for settings in cells]
+    missing = [(stage, settings, path) for settings, path in zip(cells, paths, strict=True) if not path.exists()]
+    print(f"{study}, {stage}: {len(cells)} experiments, {len(cells) - len(missing)} finished before", flush=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(_run_cell, *cell) for cell in missing]
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                print(f"  {number}/{len(missing)} {future.result()}", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def _cell_path(study: str, stage: str, settings: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps([stage, settings], sort_keys=True).encode()).hexdigest()[:16]
+    return data_folder("runs") / "reference" / study / f"{stage}-{digest}.json"
+
+
+def _run_cell(stage: str, settings: dict[str, Any], path: Path) -> str:
+    """Run one experiment and keep its result; returns a line that says how it went."""
+    done = untrained(settings) if stage == "untrained" else experiment(settings)
+    result = {
+        "stage": stage,
+        "settings": settings,
+        "validation": done.validation_score if stage == "tuning" else None,
+        "scores": done.scores.to_dict("index"),
+        "cost": done.cost,
+        "seconds": done.wall_time_s,
+        "data": {images.name: images.fingerprint for images in (done.train, done.test)},
+    }
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(result)))
+    label = " ".join(f"{settings[key]}" for key in ("backbone", "loss", "distance", "margin", "seed"))
+    score = f"validation MAP@R {done.validation_score:.4f}" if stage == "tuning" else repr(done)
+    return f"{label}: {score}, {done.wall_time_s:.0f} s"
+
+
+def _best_margins(tuned: list[dict[str, Any]]) -> dict[tuple[str, str, str], float]:
+    best: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for result in tuned:
+        key = tuple(result["settings"][name] for name in ("backbone", "loss", "distance"))
+        if key not in best or result["validation"] > best[key]["validation"]:  # type: ignore[index]
+            best[key] = result  # type: ignore[index]
+    return {key: result["settings"]["margin"] for key, result in best.items()}
+
+
+def _rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    s, trained = result["settings"], result["stage"] == "reported"
+    for judge, scores in result["scores"].items():
+        yield {
+            "backbone": s["backbone"],
+            "loss": s["loss"] if trained else "untrained",
+            "distance": s["distance"] if trained else "none",
+            "margin": s["margin"] if trained else None,
+            "seed": s["seed"],
+            "judged_by": judge if trained else judge.replace("training distance", "SNR"),
+            **scores,
+            **result["cost"],
+            "seconds": result["seconds"],
+        }
+
+
+def _provenance(
+    name: str, tuned: list[dict[str, Any]], results: list[dict[str, Any]], margins: dict, weights: str | None
+) -> dict[str, Any]:
+    study = STUDIES[name]
+    shared = {**results[-1]["settings"], "weights": None, "root": None}
+    for varied in ("backbone", "loss", "distance", "margin", "seed", "learning_rate", "trunk_learning_rate"):
+        shared.pop(varied)
+    return {
+        "command": f"snr reference {name}",
+        "study": {"data": study.data, "backbones": study.backbones, "seeds": study.seeds},
+        "learning_rate": {result["settings"]["backbone"]: result["settings"]["learning_rate"] for result in results},
+        "settings": shared,
+        "weights_sha256": None if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
+        "tuning": [
+            {key: result["settings"][key] for key in ("backbone", "loss", "distance", "margin")}
+            | {"validation_map_at_r": round(result["validation"], 5)}
+            for result in tuned
+        ],
+        "tuned_margins": [
+            {"backbone": backbone, "loss": loss, "distance": distance, "margin": margin}
+            for (backbone, loss, distance), margin in margins.items()
+        ],
+        "data": {key: value for result in results[-1:] for key, value in result["data"].items()},
+        "cpu": _cpu(),
+        "threads_per_experiment": 1,
+        "experiments": len(tuned) + len(results),
+        "core_minutes": round(sum(result["seconds"] for result in [*tuned, *results]) / 60, 1),
+        **provenance(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def tuned_margin(data: str, backbone: str, loss: str, distance: str) -> float | None:
+    """The margin that the stored study found best on validation classes; None if it did not look for it."""
+    path = data_folder("reference") / f"{data}.json"
+    if not path.exists():
+        return None
+    for row in json.loads(path.read_text())["tuned_margins"]:
+        if (row["backbone"], row["loss"], row["distance"]) == (backbone, loss, distance):
+            return float(row["margin"])
+    return None
+
+
+def runs_of(name: str) -> pd.DataFrame:
+    """The stored runs of a study, one row a run and judging distance.
+
+    Raises:
+        ValueError: an unknown study.
+        FileNotFoundError: it was not measured yet.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"unknown study {name!r}; choose from {', '.join(STUDIES)}")
+    path = data_folder("reference") / f"{name}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; `snr reference {name}` measures it")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def summary(runs: pd.DataFrame, score: str = "precision_at_1", level: float = 0.95) -> pd.DataFrame:
+    """Mean over seeds with its t-interval, for each backbone, loss, distance and judging distance.
+
+    Args:
+        runs: of `runs_of`.
+        score: the column.
+        level: of confidence.
+
+    Returns:
+        Columns ``mean``, ``half_width`` (of the interval; NaN for one seed) and ``seeds``.
+    """
+    groups = runs.groupby(["backbone", "loss", "distance", "judged_by"], sort=False)[score]
+    table = groups.agg(["mean", "std", "count"])
+    quantile = student_t.ppf((1 + level) / 2, np.maximum(table["count"] - 1, 1))
+    half = (quantile * table["std"] / np.sqrt(table["count"])).where(table["count"] > 1)
+    return pd.DataFrame({"mean": table["mean"], "half_width": half, "seeds": table["count"]})
