@@ -15,9 +15,9 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
-from snrlib.evaluate.classification import classify
+from snrlib.evaluate.classification import classify, confusion, most_confused
 from snrlib.evaluate.clustering import clustering
-from snrlib.evaluate.neighbours import knn, knn_blocks
+from snrlib.evaluate.neighbours import knn, knn_blocks, ranking_blocks
 from snrlib.evaluate.retrieval import retrieval
 from snrlib.evaluate.verification import Verification, verification
 
@@ -26,10 +26,13 @@ __all__ = [
     "classify",
     "clustering",
     "compare",
+    "confusion",
     "evaluate",
     "interval",
     "knn",
     "knn_blocks",
+    "most_confused",
+    "ranking_blocks",
     "retrieval",
     "verification",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snrlib.checks import check_labels
 from snrlib.distances import Distance
-from snrlib.evaluate.neighbours import knn_blocks
+from snrlib.evaluate.neighbours import ranking_blocks
 
 __all__ = ["retrieval"]
 
@@ -57,7 +57,7 @@ def retrieval(
     names += ["r_precision", "mean_average_precision_at_r"]
     scores = torch.empty(len(embeddings), len(names), dtype=torch.float64, device=labels.device)
     start = 0
-    for _, indices in knn_blocks(embeddings, most, distance=distance, backend=backend):
+    for indices in ranking_blocks(embeddings, most, distance=distance, backend=backend):
         stop = start + len(indices)
         hit = labels[indices] == labels[start:stop, None]
         r = others[start:stop, None].double()
