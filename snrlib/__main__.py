@@ -17,7 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0 done, 1 a notebook failed, 2 refused or not writable, 130 interrupted.
+        The exit status: 0 done, 1 a notebook failed or a data set is damaged, 2 refused or not writable,
+        130 interrupted.
     """
     parser = argparse.ArgumentParser(prog="snr", description="Run the study's notebooks with parameters.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -38,6 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--force", action="store_true", help="execute those that are, too")
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
     one.add_argument("notebooks", nargs="*", help="all if none is named")
+    one = commands.add_parser("data", help="data sets: list them, fetch one, check one")
+    actions = one.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="all data sets, their sizes, and which are there")
+    for action, text in (
+        ("fetch", "download and unpack one"),
+        ("check", "open every image of one, compare the numbers"),
+    ):
+        one = actions.add_parser(action, help=text)
+        one.add_argument("name", metavar="NAME")
+    for one in actions.choices.values():
+        one.add_argument("--root", metavar="FOLDER", help="of the data (default: SNR_DATA, else data/raw)")
     options = parser.parse_args(arguments)
     for chatty in ("asyncio", "papermill"):  # on a kernel that was stopped; errors arrive as exceptions
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
@@ -141,7 +153,13 @@ def _report(row: dict) -> None:
     print(f"  {row['notebook']}: {row['wall_time_s']:.0f} s. {metrics}")
 
 
-_COMMANDS = {"list": _list, "params": _params, "run": _run, "study": _study, "refresh": _refresh}
+def _data(options: argparse.Namespace) -> int:
+    from snrlib.data import command  # with torch: slow to import
+
+    return command.run(options.action, getattr(options, "name", ""), options.root)
+
+
+_COMMANDS = {"data": _data, "list": _list, "params": _params, "run": _run, "study": _study, "refresh": _refresh}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,22 +10,34 @@ from pathlib import Path
 from typing import Any
 
 from snrlib.data.base import LabelledImages, Split
-from snrlib.data.cub200 import cub200
+from snrlib.data.cars196 import CARS196, cars196
+from snrlib.data.cifar10 import CIFAR10, cifar10
+from snrlib.data.cifar100 import CIFAR100, cifar100
+from snrlib.data.cub200 import CUB200, cub200
 from snrlib.data.digits import digits
 from snrlib.data.files import ImageFiles
+from snrlib.data.folder import folder
 from snrlib.data.glyphs import glyphs
-from snrlib.data.omniglot import omniglot
+from snrlib.data.omniglot import OMNIGLOT, omniglot
+from snrlib.data.sop import SOP, sop
+from snrlib.data.source import Source
 from snrlib.data.splits import validation_split
 
-__all__ = ["DATASETS", "ImageFiles", "LabelledImages", "load", "validation_split"]
+__all__ = ["DATASETS", "SOURCES", "ImageFiles", "LabelledImages", "load", "validation_split"]
 
 _LOADERS: dict[str, Callable[..., LabelledImages | ImageFiles]] = {
     "glyphs": glyphs,
     "digits": digits,
     "omniglot": omniglot,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
     "cub200": cub200,
+    "cars196": cars196,
+    "sop": sop,
+    "folder": folder,
 }
 DATASETS: tuple[str, ...] = tuple(_LOADERS)
+SOURCES: dict[str, Source] = {source.name: source for source in (OMNIGLOT, CIFAR10, CIFAR100, CUB200, CARS196, SOP)}
 
 
 def load(name: str, split: Split = "train", root: str | Path | None = None, **options: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from snrlib.checks import check_choice
 from snrlib.data.base import Split, check_split
 from snrlib.data.files import ImageFiles
-from snrlib.data.lists import check_same, read_list, some
+from snrlib.data.lists import check_same, read_map, some
 from snrlib.data.source import Archive, Source, find, missing
 
 __all__ = ["CUB200", "cub200"]
@@ -25,12 +25,13 @@ _CLASSES = 200
 CUB200 = Source(
     name="cub200",
     page="https://www.vision.caltech.edu/datasets/cub_200_2011/",
+    places=(f"{_FOLDER}/images.txt",),
     archives=lambda: (
         Archive(
             f"{_FOLDER}.tgz",
             (
                 f"https://data.caltech.edu/records/65de6-vp158/files/{_FOLDER}.tgz",
-                f"https://s3.amazonaws.com/fast-ai-imageclas/{_FOLDER}.tgz",
+                f"http://www.vision.caltech.edu/visipedia-data/CUB-200-2011/{_FOLDER}.tgz",
             ),
             "97eceeb196236b17998738112f37df78",
             (_FOLDER,),
@@ -39,7 +40,7 @@ CUB200 = Source(
     train=(5_864, 100),
     test=(5_924, 100),
     split="the first 100 classes to train, the last 100 to test",
-    gigabytes=1.15,
+    gigabytes=1.2,
 )
 
 
@@ -65,13 +66,13 @@ def cub200(
     """
     check_split(split)
     check_choice(classes, "classes", ("disjoint",))
-    listed = find(root, f"{_FOLDER}/images.txt")
+    listed = find(root, *CUB200.places)
     if listed is None:
-        raise missing(CUB200, root, f"{_FOLDER}/images.txt")
+        raise missing(CUB200, root)
     folder = listed.parent
-    names = dict(_pairs(folder / "classes.txt"))
-    files = dict(_pairs(folder / "images.txt"))
-    class_of = dict(_pairs(folder / "image_class_labels.txt"))
+    names = read_map(folder / "classes.txt")
+    files = read_map(folder / "images.txt")
+    class_of = read_map(folder / "image_class_labels.txt")
     check_same(files, "images.txt", class_of, "image_class_labels.txt")
     check_same(names, "classes.txt", set(class_of.values()), "image_class_labels.txt")
     if wrong := [f for i, f in files.items() if f.split("/")[0] != names[class_of[i]]]:
@@ -92,7 +93,7 @@ def cub200(
     rows = [i for i in files if class_of[i] in index]
     factors = pd.DataFrame()
     if (folder / "train_test_split.txt").exists():
-        official = dict(_pairs(folder / "train_test_split.txt"))
+        official = read_map(folder / "train_test_split.txt")
         check_same(class_of, "image_class_labels.txt", official, "train_test_split.txt")
         factors = pd.DataFrame({"is_training_image": [official[i] == "1" for i in rows]})
     note = ""
@@ -107,7 +108,3 @@ def cub200(
         size,
         note,
     )
-
-
-def _pairs(path: Path) -> list[tuple[str, str]]:
-    return [(key, value) for key, value in read_list(path, columns=2)]

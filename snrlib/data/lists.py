@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-__all__ = ["check_same", "read_list", "some"]
+__all__ = ["check_same", "read_list", "read_map", "some"]
 
 
 def read_list(path: Path, columns: int, header: bool = False) -> list[tuple[str, ...]]:
@@ -31,6 +32,19 @@ def read_list(path: Path, columns: int, header: bool = False) -> list[tuple[str,
     if not rows:
         raise ValueError(f"{path} lists nothing")
     return rows
+
+
+def read_map(path: Path) -> dict[str, str]:
+    """A text list of two fields a row, as a mapping from the first to the second.
+
+    Raises:
+        ValueError: a row of another number of fields, or a first field that stands twice.
+        FileNotFoundError: there is no such list.
+    """
+    rows = read_list(path, columns=2)
+    if twice := [key for key, n in Counter(key for key, _ in rows).items() if n > 1]:
+        raise ValueError(f"{path} holds {len(twice)} entries more than once: {some(twice)}")
+    return {row[0]: row[1] for row in rows}
 
 
 def check_same(one: Collection[str], one_name: str, other: Collection[str], other_name: str) -> None:

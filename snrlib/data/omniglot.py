@@ -43,6 +43,7 @@ def _archives() -> tuple[Archive, ...]:
 OMNIGLOT = Source(
     name="omniglot",
     page="https://github.com/brendenlake/omniglot",
+    places=tuple(f"{part}{ending}" for part in (*_FULL, *_SMALL) for ending in (".zip", "")),
     archives=_archives,
     train=(19_280, 964),
     test=(13_180, 659),
@@ -77,7 +78,7 @@ def omniglot(split: Split = "train", root: str | Path | None = None, size: int =
     pairs = [[_find(root, part) for part in pair] for pair in (_FULL, _SMALL)]
     train, test = next((pair for pair in pairs if None not in pair), (None, None))
     if train is None or test is None:
-        raise missing(OMNIGLOT, root, *(f"{part}.zip" for part in (*_FULL, *_SMALL)))
+        raise missing(OMNIGLOT, root)
     small = [train, test] == pairs[1]
     known = {alphabet for alphabet, *_ in _drawings(train)} if small and split == "test" else set()
     place = train if split == "train" else test

@@ -19,8 +19,8 @@ class Archive:
     Args:
         file: its name, as published.
         urls: where it is, the first that answers is used.
-        md5: its published checksum; "" if none could be confirmed, then it is fetched by hand only.
-        unpacks: what it unpacks to beside it; none if it is read as it is.
+        md5: its published checksum.
+        unpacks: what is taken out of it and put beside it; none if it is read as it is.
     """
 
     file: str
@@ -36,15 +36,17 @@ class Source:
     Args:
         name: as in `snrlib.data.DATASETS`.
         page: its home, where it is fetched by hand.
+        places: what its loader looks for, in the root or in one of its folders; the first there is used.
         archives: gives its files; a function, since torchvision knows some and is slow to import.
         train: published numbers of images and classes in the default training split.
         test: the same of the default test split.
         split: how its classes are shared out.
-        gigabytes: to download.
+        gigabytes: to download, about.
     """
 
     name: str
     page: str
+    places: tuple[str, ...]
     archives: Callable[[], tuple[Archive, ...]]
     train: tuple[int, int]
     test: tuple[int, int]
@@ -71,12 +73,12 @@ def find(root: str | Path | None, *places: str) -> Path | None:
     return next((folder / place for place in places for folder in folders if (folder / place).exists()), None)
 
 
-def missing(source: Source, root: str | Path | None, *places: str) -> FileNotFoundError:
+def missing(source: Source, root: str | Path | None) -> FileNotFoundError:
     """The error that says where was looked, which file to put where, and the command that fetches it."""
     base = data_root(root)
-    looked = " or ".join(f"{folder}/{place}" for place in places for folder in (base, base / "*"))
-    files = " and ".join(archive.file + (" (unpacked)" if archive.unpacks else "") for archive in source.archives())
+    files = " and ".join(archive.file for archive in source.archives())
     return FileNotFoundError(
-        f"{source.name} is not there: looked for {looked}. `snr data fetch {source.name}` downloads it; or put {files} "
-        f"from {source.page} into {base / source.name}. SNR_DATA=FOLDER names another place than {base}."
+        f"{source.name} is not there: neither {base} nor a folder in it holds {' or '.join(source.places)}. "
+        f"`snr data fetch {source.name}` downloads it; by hand, put {files} from {source.page} into "
+        f"{base / source.name} and run the same command, which checks and unpacks. SNR_DATA=FOLDER names another place."
     )
