@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from snrlib import notebooks, parameters, runs
-from snrlib.files import data_folder
+from snrlib.files import data_folder, write_atomically
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--force", action="store_true", help="replace the output if it exists")
     one = commands.add_parser("study", help="execute every notebook that is not up to date")
     one.add_argument("--force", action="store_true", help="execute those that are, too")
+    one = commands.add_parser("train", help="train and judge without a notebook, also on several processes (torchrun)")
+    one.add_argument("-p", dest="values", action="append", default=[], metavar="NAME=VALUE", help="as for notebook 05")
+    one.add_argument(
+        "-o", dest="folder", required=True, metavar="FOLDER", help="for result, scores, model, checkpoints"
+    )
+    one.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0, none beside this)")
+    one = commands.add_parser("reference", help="measure a study whose results stand in data/reference")
+    one.add_argument("study", help="glyphs, omniglot or cub200")
+    one.add_argument("--jobs", type=int, default=2, help="experiments at a time, one thread each (default: 2)")
+    one.add_argument("--weights", metavar="FILE", help="ImageNet weights of the backbone (default: download them)")
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
     one.add_argument("notebooks", nargs="*", help="all if none is named")
     one = commands.add_parser("data", help="data sets: list them, fetch one, check one")
@@ -90,16 +103,22 @@ def _params(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> int:
-    known = parameters.parameters(options.notebook)
+def _values(notebook: str, given: list[str]) -> dict[str, Any]:
+    """The values of ``-p NAME=VALUE``, checked against the notebook's parameters."""
+    known = parameters.parameters(notebook)
     values = {}
-    for text in options.values:
+    for text in given:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"-p takes NAME=VALUE, got {text!r}")
         if name in values:
             raise ValueError(f"{name} is given twice")
-        values[name] = known[name].parse(value) if name in known else value  # run() refuses an unknown name
+        values[name] = known[name].parse(value) if name in known else value  # refused with the known names
+    return parameters.check_values(notebook, values)
+
+
+def _run(options: argparse.Namespace) -> int:
+    values = _values(options.notebook, options.values)
     row = runs.run(options.notebook, values, options.output, force=options.force, progress=sys.stderr.isatty())
     _report(row)
     print(f"  {row['output']}")
@@ -153,13 +172,56 @@ def _report(row: dict) -> None:
     print(f"  {row['notebook']}: {row['wall_time_s']:.0f} s. {metrics}")
 
 
+def _train(options: argparse.Namespace) -> int:
+    from snrlib import experiment, parallel  # with torch: slow to import
+
+    chosen = {name: known.default for name, known in parameters.parameters("05").items()}
+    chosen |= _values("05", options.values)
+    folder = Path(options.folder)
+    result = folder / "result.json"
+    if result.exists():
+        raise FileExistsError(f"{result} exists; choose another folder")
+    with parallel.process_group() as device:
+        first = parallel.rank() == 0
+        done = experiment.experiment(
+            experiment.from_parameters(chosen),
+            folder / "checkpoints",
+            device,
+            workers=options.workers,
+            progress=first and sys.stderr.isatty(),
+        )
+        if first:
+            done.save(folder, model=True)
+            row = {"parameters": chosen, "settings": done.settings, "processes": parallel.world_size()}
+            row |= {"metrics": done.metrics, "data": done.fingerprints, **runs.provenance()}
+            write_atomically(result, lambda path: path.write_text(json.dumps(row, indent=2, default=str) + "\n"))
+            print(f"{done}\n  {folder}")
+    return 0
+
+
+def _reference(options: argparse.Namespace) -> int:
+    from snrlib import reference
+
+    print(reference.measure(options.study, options.jobs, options.weights))
+    return 0
+
+
 def _data(options: argparse.Namespace) -> int:
     from snrlib.data import command  # with torch: slow to import
 
     return command.run(options.action, getattr(options, "name", ""), options.root)
 
 
-_COMMANDS = {"data": _data, "list": _list, "params": _params, "run": _run, "study": _study, "refresh": _refresh}
+_COMMANDS = {
+    "data": _data,
+    "list": _list,
+    "params": _params,
+    "reference": _reference,
+    "refresh": _refresh,
+    "run": _run,
+    "study": _study,
+    "train": _train,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

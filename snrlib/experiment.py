@@ -5,6 +5,7 @@ Notebook 05 runs one, notebook 06 compares several, ``snr train`` runs one witho
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -18,19 +19,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from snrlib import parallel
 from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
 from snrlib.checks import check_choice
 from snrlib.data import DATASETS, ImageFiles, LabelledImages, load, validation_split
 from snrlib.distances import Distance, get_distance
 from snrlib.evaluate import compare
-from snrlib.files import write_atomically
+from snrlib.files import data_folder, write_atomically
 from snrlib.losses import LOSSES, SoftmaxClassifier, ZeroMeanRegularizer, get_loss
 from snrlib.train import train
 
-__all__ = ["BUDGETS", "Experiment", "default_settings", "experiment", "untrained"]
+__all__ = ["BUDGETS", "Experiment", "default_settings", "experiment", "from_parameters", "tuned_margin", "untrained"]
 
-BUDGETS: dict[str, int] = {"quick": 60, "full": 400}
+BUDGETS: dict[str, int] = {"quick": 100, "full": 400}
 """Steps of a training. Quick shows how an experiment goes; its scores say little."""
 _PHOTOGRAPHS = ("cub200", "cars196", "sop", "folder")  # files of any size, cropped to a square
 _RATES = {"conv4": 4e-3, "alexnet": 3e-4, "resnet18": 1e-3, "resnet50": 1e-3, "squeezenet1_1": 1e-3}
@@ -71,17 +71,32 @@ class Experiment:
         """The best MAP@R on the validation classes; NaN without any."""
         return float(self.history.validation.max())
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``history.csv``, ``scores.csv`` and ``embeddings.npz`` (with labels, classes), each atomically."""
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the training and the test images."""
+        return {images.name: images.fingerprint for images in (self.train, self.test)}
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Its numbers for a result row: all scores, named by the distance that judged; cost and time."""
+        scores = {f"{judge}: {name}": value for judge, row in self.scores.iterrows() for name, value in row.items()}
+        return {**scores, **self.cost, "best_step": self.history.attrs["best"], "experiment_s": self.wall_time_s}
+
+    def save(self, folder: str | Path, model: bool = False) -> None:
+        """Write ``history.csv``, ``scores.csv`` and ``embeddings.npz`` (with labels and classes), each atomically.
+
+        With ``model`` the weights as well, to ``model.pt``, which `snrlib.backbones.embedder` takes as ``weights``.
+        """
         folder = Path(folder)
+        if model:
+            write_atomically(folder / "model.pt", lambda path: torch.save(self.model.state_dict(), path))
         write_atomically(folder / "history.csv", self.history.to_csv)
         write_atomically(folder / "scores.csv", lambda path: self.scores.to_csv(path, index_label="distance"))
-        arrays = {
-            "embeddings": self.embeddings.numpy(),
-            "labels": self.test.labels.numpy(),
-            "classes": np.array(self.test.classes),
-        }
-        write_atomically(folder / "embeddings.npz", lambda path: np.savez_compressed(path, **arrays))
+        embeddings, labels, classes = self.embeddings.numpy(), self.test.labels.numpy(), np.array(self.test.classes)
+        write_atomically(
+            folder / "embeddings.npz",
+            lambda path: np.savez_compressed(path, embeddings=embeddings, labels=labels, classes=classes),
+        )
 
     def __repr__(self) -> str:
         best = self.scores.precision_at_1
@@ -146,16 +161,53 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
     return settings | changes
 
 
+def from_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The settings that the parameters of notebook 05 name, where 0, "" and a negative margin leave the choice to us.
+
+    The margin is then the tuned one in ``data/reference``, if there is one for this data set, backbone, loss and
+    distance.
+    """
+    p = parameters
+    same = ("data", "backbone", "distance", "anchor", "loss", "frozen_trunk", "normalize_embeddings", "regularizer")
+    sizes = ("embedding_size", "batch_size", "m", "seed")
+    changes = {key: p[key] for key in (*same, *sizes)}
+    changes |= {key: p[key] for key in ("root", "weights", "image_size", "learning_rate") if p[key]}
+    changes["steps"] = p["steps"] or BUDGETS[p["budget"]]
+    tuned = tuned_margin(p["data"], p["backbone"], p["loss"], p["distance"])
+    if p["margin"] >= 0:
+        changes["margin"] = p["margin"]
+    elif tuned is not None:
+        changes["margin"] = tuned
+    return default_settings(**changes)
+
+
+def tuned_margin(data: str, backbone: str, loss: str, distance: str) -> float | None:
+    """The margin that the study in ``data/reference`` found best on validation classes; None if it did not look."""
+    path = data_folder("reference") / f"{data}.json"
+    if not path.exists():
+        return None
+    for row in json.loads(path.read_text())["tuned_margins"]:
+        if (row["backbone"], row["loss"], row["distance"]) == (backbone, loss, distance):
+            return float(row["margin"])
+    return None
+
+
 def experiment(
-    settings: dict[str, Any], folder: str | Path | None = None, workers: int = 0, progress: bool = False
+    settings: dict[str, Any],
+    folder: str | Path | None = None,
+    device: torch.device | str | None = None,
+    *,
+    workers: int = 0,
+    progress: bool = False,
 ) -> Experiment:
     """Train and judge.
 
-    Under ``torchrun`` all processes train together, see `snrlib.parallel`.
+    Within `snrlib.parallel.process_group` all processes train together.
 
     Args:
         settings: of `default_settings`.
         folder: of the checkpoints, from which an interrupted training goes on; None keeps none.
+        device: that trains and embeds; None is CUDA where there is one, else the CPU. Judging is done on the CPU.
         workers: processes that load images.
         progress: show a progress bar.
 
@@ -174,23 +226,21 @@ def experiment(
     distance = _distance(s)
     loss = _loss(s, distance, len(training.classes))
     crop = _crop(s, train=False)
-    with parallel.process_group() as device:
-        model.to(device)
-        loss.to(device)
-        history = train(
-            model,
-            training,
-            loss,
-            **{key: s[key] for key in ("steps", "batch_size", "m", "optimizer", "learning_rate", "seed")},
-            **{key: s[key] for key in ("trunk_learning_rate", "clip", "every", "patience")},
-            augment=_crop(s, train=True) if s["augment"] else crop,
-            validation=validation,
-            crop=crop,
-            folder=folder,
-            workers=workers,
-            progress=progress,
-        )
-        embeddings = embed(model, test, transform=crop)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    history = train(
+        model.to(device),
+        training,
+        loss.to(device),
+        **{key: s[key] for key in ("steps", "batch_size", "m", "optimizer", "learning_rate", "seed")},
+        **{key: s[key] for key in ("trunk_learning_rate", "clip", "every", "patience")},
+        augment=_crop(s, train=True) if s["augment"] else crop,
+        validation=validation,
+        crop=crop,
+        folder=folder,
+        workers=workers,
+        progress=progress,
+    )
+    embeddings = embed(model, test, transform=crop)
     spent = history.seconds.diff().median() if len(history) > 1 else history.seconds.iloc[0]
     return _judged(s, model, distance, history, training, test, embeddings, float(spent), started)
 
@@ -259,7 +309,7 @@ def _crop(s: dict[str, Any], train: bool) -> Callable[[Tensor], Tensor] | None:
     return transforms(s["backbone"], s["image_size"], train=train) if s["data"] in _PHOTOGRAPHS else None
 
 
-def _images(s: dict[str, Any], split: str) -> LabelledImages | ImageFiles:
+def _images(s: dict[str, Any], split: str) -> Any:
     size = s["image_size"]
     if s["data"] in _PHOTOGRAPHS:
         # The usual geometry: 256 pixels for 224. Training crops at random, judging cuts the centre out.

@@ -27,7 +27,7 @@ from snrlib.experiment import default_settings, experiment, untrained
 from snrlib.files import data_folder, write_atomically
 from snrlib.runs import provenance
 
-__all__ = ["STUDIES", "Study", "measure", "runs_of", "summary", "tuned_margin"]
+__all__ = ["STUDIES", "Study", "measure", "runs_of", "summary"]
 
 _TUNING_SEED = 1000
 
@@ -176,7 +176,7 @@ def _run_cell(stage: str, settings: dict[str, Any], path: Path) -> str:
         "scores": done.scores.to_dict("index"),
         "cost": done.cost,
         "seconds": done.wall_time_s,
-        "data": {images.name: images.fingerprint for images in (done.train, done.test)},
+        "data": done.fingerprints,
     }
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(result)))
     label = " ".join(f"{settings[key]}" for key in ("backbone", "loss", "distance", "margin", "seed"))
@@ -188,8 +188,8 @@ def _best_margins(tuned: list[dict[str, Any]]) -> dict[tuple[str, str, str], flo
     best: dict[tuple[str, str, str], dict[str, Any]] = {}
     for result in tuned:
         key = tuple(result["settings"][name] for name in ("backbone", "loss", "distance"))
-        if key not in best or result["validation"] > best[key]["validation"]:  # type: ignore[index]
-            best[key] = result  # type: ignore[index]
+        if key not in best or result["validation"] > best[key]["validation"]:
+            best[key] = result
     return {key: result["settings"]["margin"] for key, result in best.items()}
 
 
@@ -246,17 +246,6 @@ def _cpu() -> str:
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def tuned_margin(data: str, backbone: str, loss: str, distance: str) -> float | None:
-    """The margin that the stored study found best on validation classes; None if it did not look for it."""
-    path = data_folder("reference") / f"{data}.json"
-    if not path.exists():
-        return None
-    for row in json.loads(path.read_text())["tuned_margins"]:
-        if (row["backbone"], row["loss"], row["distance"]) == (backbone, loss, distance):
-            return float(row["margin"])
-    return None
 
 
 def runs_of(name: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 import time
@@ -28,7 +29,17 @@ from snrlib.parameters import check_values, parameters
 if TYPE_CHECKING:  # the command should not wait for torch
     from snrlib.data.base import LabelledImages
 
-__all__ = ["NotebookError", "default_output", "is_current", "provenance", "record", "result_path", "run"]
+__all__ = [
+    "NotebookError",
+    "checkpoint_folder",
+    "default_output",
+    "files_folder",
+    "is_current",
+    "provenance",
+    "record",
+    "result_path",
+    "run",
+]
 
 _RECORD = "application/vnd.snrlib.record+json"
 _VERSIONS = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
@@ -136,32 +147,67 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     row: dict[str, Any] = {}
     for left_behind in target.parent.glob(f"{escape(partial_prefix(target))}*"):  # by a killed run
-        left_behind.unlink()
+        shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
+    checkpoints = target.with_name(f".{target.stem}.checkpoints-{_source_fingerprint(source)}")
+    for outdated in target.parent.glob(f"{escape(f'.{target.stem}.checkpoints-')}*"):
+        if outdated != checkpoints:
+            shutil.rmtree(outdated)
 
     def execute(temporary: Path) -> None:
-        if cause := _papermill(source, values, temporary, progress):
-            os.replace(temporary, failed)
-            raise NotebookError(source.stem, failed, cause)
+        files = temporary.with_suffix("")  # what the notebook writes appears with the output, not before
+        files.mkdir()
+        places = {"SNR_RUN_FILES": str(files), "SNR_RUN_CHECKPOINTS": str(checkpoints)}
+        try:
+            if cause := _papermill(source, values, temporary, progress, places):
+                os.replace(temporary, failed)
+                raise NotebookError(source.stem, failed, cause)
+            finish(temporary, files)
+        finally:
+            shutil.rmtree(files)
+
+    def finish(temporary: Path, files: Path) -> None:
         executed = nbformat.read(temporary, as_version=4)
         executed.metadata.papermill.output_path = str(target)
         nbformat.write(executed, temporary)
         row.update(_result_row(source, values, executed))
         result.unlink(missing_ok=True)  # from here until the new row is there, the run is not finished
+        for file in files.iterdir():
+            os.replace(file, target.with_name(file.name))
 
     write_atomically(target, execute)
     row["wall_time_s"] = round(time.monotonic() - started, 2)
     write_atomically(result, lambda path: path.write_text(json.dumps(row, indent=2) + "\n"))
     failed.unlink(missing_ok=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return {**row, "output": str(target)}
 
 
-def _papermill(source: Path, values: dict[str, Any], output: Path, progress: bool) -> str:
-    """Execute a notebook into ``output``; returns why it failed, or nothing."""
+def files_folder() -> Path:
+    """Where a notebook writes files of its own: `run` puts them beside the output when it is whole.
+
+    By hand, in JupyterLab, ``data/runs/by_hand``.
+    """
+    given = os.environ.get("SNR_RUN_FILES")
+    return Path(given) if given else data_folder("runs") / "by_hand"
+
+
+def checkpoint_folder() -> Path | None:
+    """Where a notebook that `run` executes keeps checkpoints, so that a killed run goes on; None by hand.
+
+    It is removed when the run is finished, or when notebook or library have changed.
+    """
+    given = os.environ.get("SNR_RUN_CHECKPOINTS")
+    return Path(given) if given else None
+
+
+def _papermill(source: Path, values: dict[str, Any], output: Path, progress: bool, places: dict[str, str]) -> str:
+    """Execute a notebook into ``output``; returns why it failed, or nothing. ``places`` are variables of its kernel."""
     import papermill  # here, since listing notebooks should not wait for it
 
-    for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS"):  # a kernel works in the folder of the notebooks
+    for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS", "SNR_DATA"):  # a kernel works in the folder of the notebooks
         if place := os.environ.get(name):
             os.environ[name] = str(Path(place).expanduser().resolve())
+    os.environ.update(places)
     try:
         papermill.execute_notebook(
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, output)),  # it formats them
@@ -176,6 +222,9 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
         return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
     except RuntimeError as error:  # nbclient's: the kernel died
         return f"{type(error).__name__}: {error}"
+    finally:
+        for name in places:
+            del os.environ[name]
     cells = nbformat.read(output, as_version=4).cells
     if any(cell.cell_type == "code" and cell.source and cell.execution_count is None for cell in cells):
         return "a cell ended the kernel before the last one"

@@ -166,7 +166,7 @@ def train(
             run.schedule.step()
 
             run.step = step
-            run.history.append([value.item(), rate, norm.item(), time.perf_counter() - started, float("nan")])
+            run.history.append([value.item(), float(rate), norm.item(), time.perf_counter() - started, float("nan")])
             bar.update()
             if step % every and step < steps:
                 continue
@@ -293,6 +293,6 @@ def _step_seed(seed: int, step: int) -> int:
 def _score(model: nn.Module, data: Dataset, loss: nn.Module, crop: Callable[[Tensor], Tensor] | None) -> float:
     """MAP@R under the distance of the loss, the query its anchor where it leaves the choice."""
     distance = getattr(loss, "distance", None)
-    embeddings = embed(model, data, transform=crop)  # type: ignore[call-arg, arg-type]
+    embeddings = embed(model, data, transform=crop)
     scores = retrieval(embeddings, data.labels, distance if isinstance(distance, Distance) else None)  # type: ignore[attr-defined]
     return float(scores["mean_average_precision_at_r"].mean())
