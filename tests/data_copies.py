@@ -1,0 +1,161 @@
+"""Tiny copies of the data sets, made in their original layouts."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from hashlib import md5
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from scipy.io import savemat
+
+FULL = ({"Latin": 2, "Greek": 2}, {"Tengwar": 3})
+SMALL = ({"Latin": 2, "Greek": 1}, {"Greek": 1, "Sanskrit": 2, "Tagalog": 1, "Latin": 2})
+
+
+def png(seed: int, side: int = 24) -> bytes:
+    """A coloured image of its own."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), (seed * 7 % 256, seed * 31 % 256, seed // 37 % 256)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def omniglot_drawing(name: str) -> bytes:
+    """Black strokes on white, 105 x 105, one bit a pixel, as published; another name, other strokes."""
+    image = Image.new("1", (105, 105), 1)
+    points = np.random.default_rng(list(name.encode())).integers(10, 95, size=8)
+    ImageDraw.Draw(image).line(points.tolist(), fill=0, width=3)
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def omniglot_zip(path: Path, alphabets: Mapping[str, int], drawings: int = 20) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for alphabet, characters in alphabets.items():
+            for character in range(1, characters + 1):
+                for drawer in range(1, drawings + 1):
+                    name = f"{alphabet}/character{character:02}/0001_{drawer:02}.png"
+                    archive.writestr(f"{path.stem}/{name}", omniglot_drawing(name))
+    return path
+
+
+def omniglot_copy(root: Path, small: bool = False) -> Path:
+    names = ("background_small1", "background_small2") if small else ("background", "evaluation")
+    for name, alphabets in zip(names, SMALL if small else FULL, strict=True):
+        omniglot_zip(root / "omniglot" / f"images_{name}.zip", alphabets)
+    return root
+
+
+def cub_copy(root: Path, classes: int = 4, per_class: int = 3) -> Path:
+    """The folder CUB_200_2011."""
+    folder = root / "CUB_200_2011"
+    names = [f"{number:03}.Bird_{number}" for number in range(1, classes + 1)]
+    rows = [(number, name, i) for number, name in enumerate(names, 1) for i in range(per_class)]
+    for number, name, i in rows:
+        path = folder / "images" / name / f"Bird_{number}_{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number * per_class + i))  # Pillow looks at the content, not at the name
+    lists: dict[str, list[tuple[Any, ...]]] = {
+        "classes.txt": list(enumerate(names, 1)),
+        "images.txt": [(k, f"{name}/Bird_{number}_{i}.jpg") for k, (number, name, i) in enumerate(rows, 1)],
+        "image_class_labels.txt": [(k, number) for k, (number, *_) in enumerate(rows, 1)],
+        "train_test_split.txt": [(k, i % 2) for k, (*_, i) in enumerate(rows, 1)],
+    }
+    for name, entries in lists.items():
+        (folder / name).write_text("".join(f"{key} {value}\n" for key, value in entries))
+    return folder
+
+
+def cars_copy(root: Path, classes: int = 4, per_class: int = 3, devkit: bool = False) -> Path:
+    rows = [(label, i) for label in range(classes) for i in range(per_class)]
+    names = np.array([f"Car {label}" for label in range(classes)], dtype=object)
+    root.mkdir(parents=True, exist_ok=True)
+
+    def annotations(entries: list[dict[str, Any]]) -> np.ndarray:
+        kinds = [(key, object) for key in entries[0]]
+        return np.array([tuple(entry.values()) for entry in entries], dtype=kinds)
+
+    def put(name: str, seed: int) -> str:
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(seed))
+        return name
+
+    if not devkit:
+        entries = [
+            {"relative_im_path": put(f"car_ims/{k:06}.jpg", k), "bbox_x1": 1, "class": label + 1, "test": i % 2}
+            for k, (label, i) in enumerate(rows)
+        ]
+        savemat(root / "cars_annos.mat", {"annotations": annotations(entries), "class_names": names})
+        return root
+    (root / "devkit").mkdir()
+    savemat(root / "devkit" / "cars_meta.mat", {"class_names": names})
+    for part, file in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+        chosen = [(k, label) for k, (label, i) in enumerate(rows) if (i % 2 == 0) == (part == "train")]
+        entries = [
+            {"bbox_x1": 1, "class": label + 1, "fname": Path(put(f"cars_{part}/{k:05}.jpg", k)).name}
+            for k, label in chosen
+        ]
+        savemat(root / file, {"annotations": annotations(entries)})
+    return root
+
+
+def sop_copy(root: Path, per_class: int = 2) -> Path:
+    """The folder Stanford_Online_Products: two kinds, three articles of each to train and two to test."""
+    folder = root / "Stanford_Online_Products"
+    article = image = 0
+    for part, articles in (("train", 3), ("test", 2)):
+        rows = ["image_id class_id super_class_id path"]
+        for number, kind in enumerate(("bicycle", "mug"), 1):
+            for _ in range(articles):
+                article += 1
+                for i in range(per_class):
+                    image += 1
+                    path = folder / f"{kind}_final" / f"1110{article}_{i}.JPG"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(png(image))
+                    rows.append(f"{image} {article} {number} {kind}_final/{path.name}")
+        (folder / f"Ebay_{part}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def cifar_copy(root: Path, monkeypatch: pytest.MonkeyPatch, kind: str = "CIFAR10", classes: int = 4) -> Path:
+    """CIFAR's folder with a few images, whose MD5 torchvision is told to expect."""
+    from snrlib.vision import torchvision
+
+    known = getattr(torchvision.datasets, kind)
+    folder = root / known.base_folder
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    key = "labels" if kind == "CIFAR10" else "fine_labels"
+
+    def write(name: str, content: dict[str, Any]) -> str:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return md5((folder / name).read_bytes()).hexdigest()
+
+    for part in ("train_list", "test_list"):
+        files = [name for name, _ in getattr(known, part)]
+        n = 2 * classes if part == "train_list" else classes
+        labels = [i % classes for i in range(n)]
+        batch = lambda labels=labels, n=n: {"data": random.integers(256, size=(n, 3072), dtype=np.uint8), key: labels}  # noqa: E731
+        monkeypatch.setattr(known, part, [[name, write(name, batch())] for name in files])
+    names = [f"class {label}" for label in range(classes)]
+    meta = {**known.meta, "md5": write(known.meta["filename"], {known.meta["key"]: names})}
+    monkeypatch.setattr(known, "meta", meta)
+    return folder
+
+
+def tar(path: Path, folder: Path) -> Path:
+    """The folder as a gzipped tar file, under its own name."""
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, folder.name)
+    return path
