@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as dist_functional
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["barrier", "distribute", "from_first", "gather", "process_group", "rank", "world_size"]
+__all__ = ["barrier", "distribute", "from_first", "gather", "process_group", "rank", "share_state", "world_size"]
 
 T = TypeVar("T")
 
@@ -61,9 +61,18 @@ def distribute(model: nn.Module) -> nn.Module:
     """The model, whose gradients are averaged over the processes; itself if there is only one."""
     if world_size() == 1:
         return model
-    if next(model.parameters()).is_cuda:
+    # A frozen batch norm computes in evaluation mode and stays as it is.
+    moving = any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules())
+    if moving and next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return DistributedDataParallel(model)
+
+
+def share_state(module: nn.Module) -> None:
+    """Give all processes the parameters and buffers that the first has, as `distribute` does for a model."""
+    if world_size() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
 
 
 def gather(embeddings: Tensor) -> Tensor:

@@ -7,8 +7,12 @@ the seed, so that step t is the same whether the steps before it ran in this pro
 from __future__ import annotations
 
 import copy
+import pickle
+import re
 import time
+import zipfile
 from collections.abc import Callable
+from operator import index
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +28,7 @@ from snrlib.backbones import Embedder, embed
 from snrlib.checks import check_choice
 from snrlib.distances import Distance
 from snrlib.evaluate import retrieval
-from snrlib.files import write_atomically
+from snrlib.files import partial_prefix, write_atomically
 from snrlib.sampling import MPerClassSampler
 
 __all__ = ["train"]
@@ -71,7 +75,8 @@ def train(
         steps: batches.
         batch_size: images a batch, a multiple of m; under ``torchrun``, of all processes together.
         m: images a class and batch.
-        optimizer: AdamW, or SGD with momentum 0.9.
+        optimizer: AdamW, or SGD with momentum. One-cycle moves the momentum (AdamW's first beta) against the learning
+            rate, from 0.95 to 0.85 and back.
         learning_rate: at the peak, of the head and of the loss.
         trunk_learning_rate: of the trunk of an `Embedder`; None is the same.
         weight_decay: of the optimizer.
@@ -97,11 +102,20 @@ def train(
         ValueError: sizes that do not fit (see `MPerClassSampler`), values out of range, or a checkpoint in ``folder``
             of another training; the message names what differs.
         FloatingPointError: the embeddings or the loss are not finite any more; the message names the step.
+        OSError: a checkpoint cannot be written; the one before it is still there.
     """
+    # NumPy's numbers too; a checkpoint holds plain ones.
+    steps, batch_size, m, every, seed = (index(number) for number in (steps, batch_size, m, every, seed))
+    learning_rate, weight_decay, warm_up = float(learning_rate), float(weight_decay), float(warm_up)
+    trunk_learning_rate = None if trunk_learning_rate is None else float(trunk_learning_rate)
+    clip = None if clip is None else float(clip)
+    patience = None if patience is None else index(patience)
     if steps < 1 or learning_rate <= 0:
         raise ValueError(f"steps and learning_rate must be positive, got {steps} and {learning_rate}")
     if not 0 < warm_up < 1 or every < 1:
         raise ValueError(f"warm_up must be in (0, 1) and every at least 1, got {warm_up} and {every}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be positive, or None, got {clip}")
     if patience is not None and (validation is None or patience < 1):
         raise ValueError(f"patience needs validation images and must be at least 1, got {patience}")
     if batch_size % parallel.world_size():
@@ -118,11 +132,11 @@ def train(
     settings = {
         "data": data.fingerprint,  # type: ignore[attr-defined]
         "validation": None if validation is None else validation.fingerprint,  # type: ignore[attr-defined]
-        "model": repr(model),
+        "model": _description(model),
         "trainable parameters": sum(p.numel() for p in run.parameters),
-        "loss": repr(loss),
-        "augment": repr(augment),
-        "crop": repr(crop),
+        "loss": _description(loss),
+        "augment": _description(augment),
+        "crop": _description(crop),
         **{"steps": steps, "batch_size": batch_size, "m": m, "seed": seed, "every": every, "patience": patience},
         **{"optimizer": optimizer, "weight_decay": weight_decay, "warm_up": warm_up, "clip": clip},
         **{"learning_rate": learning_rate, "trunk_learning_rate": trunk_learning_rate, "mixed_precision": half},
@@ -132,13 +146,14 @@ def train(
 
     model.train()
     network = parallel.distribute(model)
+    parallel.share_state(loss)
     mine = [batch.chunk(parallel.world_size())[parallel.rank()].tolist() for batch in batches[run.step :]]
     loader = DataLoader(
         data, batch_sampler=mine, num_workers=workers, pin_memory=device.type == "cuda", generator=torch.Generator()
     )
     bar = tqdm(initial=run.step, total=steps, disable=not progress or parallel.rank() > 0, desc="train", unit="step")
     started = time.perf_counter() - run.seconds
-    with torch.random.fork_rng(), bar:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), bar:
         for images, _ in [] if run.stopped(patience) else loader:
             step = run.step + 1
             torch.manual_seed(_step_seed(seed, step))
@@ -176,11 +191,12 @@ def train(
                 bar.set_postfix(loss=f"{value.item():.3f}", validation=f"{score:.3f}")
                 if score > run.best_score:
                     run.best_score, run.best_step = score, step
-                    checkpoints.keep_best(run)
             checkpoints.keep_last(run)
+            if run.best_step == step:
+                checkpoints.keep_best(run)
             if run.stopped(patience):
                 break
-    if validation is not None:
+    if run.best_step:
         parallel.barrier()  # the first process has written
         checkpoints.restore_best(run)
     return run.table()
@@ -244,6 +260,11 @@ class _Checkpoints:
         self.folder = None if folder is None else Path(folder)
         self.settings = settings
         self.best: dict[str, Any] | None = None
+        if self.folder is not None and parallel.rank() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)  # what cannot be written should fail now
+            for name in ("last.pt", "best.pt"):
+                for left_behind in self.folder.glob(f"{partial_prefix(Path(name))}*.pt"):  # by a killed training
+                    left_behind.unlink()
 
     def keep_last(self, run: _Run) -> None:
         parts = ("model", "loss", "optimizer", "schedule", "scaler")
@@ -258,12 +279,15 @@ class _Checkpoints:
 
     def _write(self, name: str, state: dict[str, Any]) -> None:
         if self.folder is not None and parallel.rank() == 0:
-            write_atomically(self.folder / name, lambda path: torch.save(state, path))
+            try:
+                write_atomically(self.folder / name, lambda path: torch.save(state, path))
+            except RuntimeError as error:  # torch's, for example of a full disk
+                raise OSError(f"{self.folder / name} could not be written: {error}") from error
 
     def resume(self, run: _Run) -> None:
         if self.folder is None or not (self.folder / "last.pt").exists():
             return
-        state = torch.load(self.folder / "last.pt", map_location="cpu", weights_only=True)
+        state = _load(self.folder / "last.pt")
         stored = state["settings"]
         differing = sorted(key for key, value in self.settings.items() if stored.get(key) != value)
         if differing:
@@ -276,14 +300,36 @@ class _Checkpoints:
             getattr(run, part).load_state_dict(state[part])
         run.step, run.history = state["step"], state["history"]
         run.best_score, run.best_step = state["best_score"], state["best_step"]
+        if run.best_step == run.step:  # it may have been killed before it could write them
+            self.keep_best(run)
 
     def restore_best(self, run: _Run) -> None:
         best = self.best
         if self.folder is not None:
-            best = torch.load(self.folder / "best.pt", map_location="cpu", weights_only=True)
+            best = _load(self.folder / "best.pt")
         if best is not None:
             run.model.load_state_dict(best["model"])
             run.loss.load_state_dict(best["loss"])
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """A checkpoint; every byte of it is checked, which torch does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            whole = archive.testzip() is None
+        state = torch.load(path, map_location="cpu", weights_only=True) if whole else None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, RuntimeError):
+        state = None
+    if not isinstance(state, dict) or not {"model", "loss", "step"} <= state.keys():
+        raise ValueError(
+            f"{path} is damaged, or no checkpoint of a training. Remove last.pt and best.pt to start from step 1"
+        )
+    return state
+
+
+def _description(part: object) -> str:
+    """Its repr, without the addresses that differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(part))
 
 
 def _step_seed(seed: int, step: int) -> int:
@@ -294,5 +340,6 @@ def _score(model: nn.Module, data: Dataset, loss: nn.Module, crop: Callable[[Ten
     """MAP@R under the distance of the loss, the query its anchor where it leaves the choice."""
     distance = getattr(loss, "distance", None)
     embeddings = embed(model, data, transform=crop)
-    scores = retrieval(embeddings, data.labels, distance if isinstance(distance, Distance) else None)  # type: ignore[attr-defined]
+    judge = distance if isinstance(distance, Distance) else None
+    scores = retrieval(embeddings, data.labels, judge, ks=(1,))  # type: ignore[attr-defined]
     return float(scores["mean_average_precision_at_r"].mean())
