@@ -92,7 +92,7 @@ def download(archive: Archive, folder: Path, progress: bool = False) -> Path:
                 break
             except requests.RequestException as error:
                 if not part.exists() or part.stat().st_size <= had:
-                    failures.append(f"{url} cannot be reached ({type(error).__name__})")
+                    failures.append(f"{url} cannot be reached or breaks off ({type(error).__name__})")
                     break
             except ValueError:  # pooch's, on a wrong checksum
                 if not had:
@@ -100,6 +100,8 @@ def download(archive: Archive, folder: Path, progress: bool = False) -> Path:
                     break  # else the part may have been another file's: once more, from the start
         else:
             failures.append(f"{url} was cut off {_ATTEMPTS} times")
+    if part.exists():
+        failures.append(f"the next run goes on from the {part.stat().st_size:,} bytes that have come")
     raise ConnectionError(f"{archive.file} could not be downloaded:\n" + "\n".join(f"  {line}" for line in failures))
 
 
