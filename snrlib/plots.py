@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-__all__ = ["COLOURS", "MARKERS", "framework", "image_strip", "retrieval_grid", "show", "use_style"]
+from snrlib.evaluate import Verification, most_confused
+
+__all__ = [
+    "COLOURS",
+    "LINES",
+    "MARKERS",
+    "confusion_matrix_plot",
+    "distance_histograms",
+    "framework",
+    "image_strip",
+    "learning_curves",
+    "retrieval_grid",
+    "roc_curves",
+    "show",
+    "use_style",
+]
 
 COLOURS: tuple[str, ...] = tuple(plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"])
 """Ten colours told apart by readers with any colour vision (M. Petroff, 2021)."""
 MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 
 
 def use_style() -> None:
@@ -62,9 +82,13 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def image_strip(axes: Sequence[Axes], images: Tensor) -> None:
-    """One image an axis, grey, without ticks; images (n, 1, H, W) in about [0, 1]."""
+    """One image an axis, without ticks; images (n, 1, H, W), grey, or (n, 3, H, W), colour, in about [0, 1]."""
     for axis, image in zip(axes, images, strict=True):
-        axis.imshow(np.asarray(image.detach().squeeze(0)), cmap="gray", vmin=-0.2, vmax=1.2, interpolation="nearest")
+        pixels = image.detach().float().cpu().permute(1, 2, 0).numpy()
+        if pixels.shape[2] == 3:
+            axis.imshow(pixels.clip(0, 1))
+        else:
+            axis.imshow(pixels[:, :, 0], cmap="gray", vmin=-0.2, vmax=1.2, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
         for spine in axis.spines.values():
@@ -79,7 +103,7 @@ def retrieval_grid(
     A right one has a solid frame and a tick, a wrong one a dashed frame and a cross.
 
     Args:
-        images: (n, 1, H, W).
+        images: (n, 1, H, W) or (n, 3, H, W).
         labels: (n,).
         queries: indices of the q images that are shown as queries.
         neighbours: (q, k), indices of their nearest neighbours, nearest first.
@@ -98,6 +122,202 @@ def retrieval_grid(
     axes[0, 0].set_title("query", ha="center", loc="center")
     for rank, axis in enumerate(axes[0, 1:], start=1):
         axis.set_title(str(rank), ha="center", loc="center")
+    return figure
+
+
+def learning_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss and validation score of one training run, or of several, over the steps.
+
+    The thin line is the loss of every batch, the thick one its running mean over a twentieth of the run; the largest
+    symbol marks the best validation score, which the legend or the title states.
+
+    Args:
+        history: of one run, or of each by name: index step, columns ``loss`` and, where recorded, ``validation`` (MAP@R
+            on the validation classes, NaN between evaluations) and ``learning_rate``.
+
+    Raises:
+        ValueError: no run, or one without a loss.
+    """
+    histories = {"": history} if isinstance(history, pd.DataFrame) else dict(history)
+    if not histories or any("loss" not in run or run.empty for run in histories.values()):
+        raise ValueError("learning curves need one or more histories with a column loss and a row a step")
+    titles = {"loss": "training loss", "validation": "validation, MAP@R", "learning_rate": "learning rate"}
+    names = [name for name in titles if any(name in run and run[name].notna().any() for run in histories.values())]
+    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 2.9), squeeze=False)
+    best = {}
+    for label, run in histories.items():
+        scores = run["validation"].dropna() if "validation" in run else pd.Series(dtype=float)
+        best[label] = f"best {scores.max():.3f}, step {scores.idxmax()}" if len(scores) else ""
+    for name, axis in zip(names, axes[0], strict=True):
+        axis.set(title=titles[name], xlabel="step")
+        for number, (label, run) in enumerate(histories.items()):
+            if name not in run:
+                continue
+            values, colour, line = run[name].dropna(), COLOURS[number % 10], LINES[number % len(LINES)]
+            if name == "loss":
+                axis.plot(values, color=colour, linewidth=0.6, alpha=0.35)
+                values = values.rolling(max(1, len(values) // 20), min_periods=1).mean()
+            marker = MARKERS[number % 10] if name == "validation" else ""
+            axis.plot(values, color=colour, linestyle=line, marker=marker, markersize=4, linewidth=1.8)
+            if name == "validation" and len(values):
+                axis.plot(values.idxmax(), values.max(), marker=marker, markersize=9, color=colour, linestyle="none")
+                if len(histories) == 1:
+                    axis.set_title(f"{titles[name]}\n{best[label]}")
+        if name == "learning_rate":
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if len(histories) > 1:
+        handles = [
+            Line2D([], [], color=COLOURS[i % 10], linestyle=LINES[i % len(LINES)], marker=MARKERS[i % 10], markersize=5)
+            for i in range(len(histories))
+        ]
+        texts = [f"{label}\n{score}".rstrip() for label, score in best.items()]
+        figure.legend(handles, texts, loc="outside lower center", ncols=len(names), handlelength=3.5)
+    return figure
+
+
+def distance_histograms(verifications: Mapping[str, Verification], bins: int = 50) -> Figure:
+    """Distances of positive and negative pairs, one panel a distance: the less the two overlap, the better.
+
+    Positive pairs are filled, negative ones hatched; the dotted line is the threshold of equal error rates. The axis is
+    logarithmic where the farthest pairs are more than ten times as far apart as the median pair.
+
+    Args:
+        verifications: what `snrlib.evaluate.verification` returns, by the name of the distance.
+        bins: of each histogram.
+
+    Raises:
+        ValueError: none given.
+    """
+    if not verifications:
+        raise ValueError("distance histograms need one or more verifications")
+    columns = 2 if len(verifications) == 4 else min(3, len(verifications))
+    rows = -(-len(verifications) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 2.7 * rows + 0.4), squeeze=False)
+    for axis in axes.flat[len(verifications) :]:
+        axis.set_visible(False)
+    for axis, (name, pairs) in zip(axes.flat, verifications.items(), strict=False):
+        both = np.concatenate([pairs.positive, pairs.negative])
+        low, middle, high = np.quantile(both[both > 0], (0.001, 0.5, 0.999)) if (both > 0).any() else (0, 0, 1)
+        if logarithmic := high > 10 * middle:
+            edges = np.geomspace(low, high, bins + 1)
+            axis.set_xscale("log")
+        else:
+            edges = np.linspace(0, high, bins + 1)
+        looks = (
+            ("positive pairs", pairs.positive, {"histtype": "stepfilled", "color": COLOURS[0], "alpha": 0.55}),
+            ("negative pairs", pairs.negative, {"histtype": "step", "color": COLOURS[1], "hatch": "////"}),
+        )
+        for label, values, look in looks:
+            # The thousandth beyond the edges falls into the outermost bins, so that shares sum to 1.
+            axis.hist(
+                values.clip(edges[0], edges[-1]),
+                edges,
+                weights=np.full(len(values), 1 / len(values)),
+                label=label,
+                **look,
+            )
+        threshold = pairs.thresholds[np.argmin(abs(pairs.false_positive_rate - pairs.EER))]
+        axis.axvline(threshold, color="black", linestyle=":", linewidth=1.2, label="equal error rates")
+        axis.set_title(f"{name}\nAUC {pairs.AUC:.3f}, EER {pairs.EER:.3f}")
+        axis.set_xlabel("distance (logarithmic)" if logarithmic else "distance")
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if axis.get_ylim()[1] > 0.05 else 1))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share of pairs")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if columns > 1 else 1)
+    return figure
+
+
+def roc_curves(verifications: Mapping[str, Verification]) -> Figure:
+    """True over false positive rate, one line a distance; its symbol marks the equal error rate.
+
+    Args:
+        verifications: what `snrlib.evaluate.verification` returns, by the name of the distance.
+
+    Raises:
+        ValueError: none given.
+    """
+    if not verifications:
+        raise ValueError("ROC curves need one or more verifications")
+    figure, axis = plt.subplots(figsize=(6.6, 3.8))
+    axis.plot([0, 1], [1, 0], color="black", linewidth=0.8, alpha=0.5)
+    axis.annotate(
+        "equal errors", (0.98, 0.02), (-2, 14), textcoords="offset points", ha="right", rotation=-45, alpha=0.7
+    )
+    axis.plot([0, 1], [0, 1], color="black", linewidth=0.8, alpha=0.3)
+    for number, (name, pairs) in enumerate(verifications.items()):
+        axis.plot(
+            pairs.false_positive_rate,
+            pairs.true_positive_rate,
+            color=COLOURS[number % 10],
+            linestyle=LINES[number % len(LINES)],
+            linewidth=1.8,
+        )
+        axis.plot(
+            pairs.EER,
+            1 - pairs.EER,
+            marker=MARKERS[number % 10],
+            markersize=7,
+            color=COLOURS[number % 10],
+            linestyle=LINES[number % len(LINES)],
+            label=f"{name}\nAUC {pairs.AUC:.3f}, EER {pairs.EER:.3f}",
+        )
+    axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(-0.02, 1), ylim=(0, 1.02))
+    figure.legend(loc="outside right center", handlelength=3.5)
+    return figure
+
+
+def confusion_matrix_plot(
+    matrix: pd.DataFrame | np.ndarray, classes: Sequence[str] | None = None, most: int = 15
+) -> Figure:
+    """Row by row the share of a class that was taken for each class, as colour and as a number (in percent).
+
+    Of more than ``most`` classes those of the most frequent confusions are drawn, and the rest share a last column.
+
+    Args:
+        matrix: counts, one row a class, one column a class that it was taken for, in the same order, as
+            `snrlib.evaluate.confusion` returns.
+        classes: their names; None takes those of the matrix.
+        most: how many classes to draw at most.
+
+    Raises:
+        ValueError: a matrix that is not square, another number of names than classes, or ``most`` below 2.
+    """
+    counts = np.asarray(matrix)
+    names = classes if classes is not None else getattr(matrix, "index", range(len(counts)))
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or len(names) != len(counts) or most < 2:
+        raise ValueError(
+            f"need a square matrix, a name a class and two or more classes to draw, "
+            f"got shape {counts.shape}, {len(names)} names and most={most}"
+        )
+    chosen = list(range(len(counts)))
+    if len(counts) > most:
+        worst = most_confused(pd.DataFrame(counts), n=counts.size)
+        pairs = worst[["class", "taken for"]].to_numpy().flatten().tolist()
+        chosen = sorted(list(dict.fromkeys([*pairs, *chosen]))[:most])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    drawn, columns = shares[np.ix_(chosen, chosen)], [str(names[i]) for i in chosen]
+    title = "share of each class, in percent"
+    if len(counts) > most:
+        drawn = np.column_stack([drawn, shares[chosen].sum(axis=1) - drawn.sum(axis=1)])
+        title += f"\n{most} of {len(counts)} classes, those most confused"
+        columns = [*columns, "all others"]
+    longest = 0.075 * max(map(len, columns))  # inches
+    figure, axis = plt.subplots(
+        figsize=(max(0.42 * len(columns) + longest + 1.7, 4.5), 0.42 * len(chosen) + 0.7 * longest + 0.9)
+    )
+    image = axis.imshow(drawn, vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(drawn):
+        if share > 0:
+            text = f"{100 * share:.0f}" if share >= 0.005 else "<1"
+            axis.text(
+                column, row, text, ha="center", va="center", color="black" if share > 0.5 else "white", fontsize=8
+            )
+    axis.set(xticks=range(len(columns)), yticks=range(len(chosen)), xlabel="taken for", ylabel="class")
+    axis.set_xticklabels(columns, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticklabels([str(names[i]) for i in chosen])
+    axis.grid(False)
+    figure.suptitle(title, ha="left", x=0.01, fontsize="medium")
+    figure.colorbar(image, ax=axis, shrink=0.6, format=PercentFormatter(1))
     return figure
 
 

@@ -1,5 +1,6 @@
 """Networks with an embedding as their last layer."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,20 @@ def test_transforms_refuse_unknown_names_and_sizes() -> None:
 def test_bytes_are_refused_rather_than_taken_for_0_to_1() -> None:
     with pytest.raises(TypeError, match=r"floating point, about \[0, 1\], got torch.uint8"):
         embedder("conv4")(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.realdata
+def test_the_trained_squeezenet_loads_strictly_and_becomes_the_trunk() -> None:
+    folder = os.environ.get("SNR_DATA")
+    path = Path(folder or "") / "weights" / "squeezenet1_1.pth"
+    if not folder or not path.exists():
+        pytest.skip("SNR_DATA names no folder with weights/squeezenet1_1.pth")
+    whole = torchvision.models.squeezenet1_1(weights=None)
+    whole.load_state_dict(torch.load(path, weights_only=True), strict=True)
+    model = embedder("squeezenet1_1", weights=path)
+    features = model.trunk.get_submodule("0").state_dict()
+    assert all(torch.equal(features[key], value) for key, value in whole.features.state_dict().items())
+    assert embed(embedder("squeezenet1_1", None, path), torch.rand(2, 3, 224, 224)).shape == (2, 512)
 
 
 def test_unknown_names_and_sizes_are_refused() -> None:

@@ -1,11 +1,20 @@
 """Figures carry their finding in words."""
 
+import io
+from collections.abc import Iterator
+from typing import Any
+
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from snrlib import plots
+from snrlib.distances import get_distance
+from snrlib.evaluate import Verification, verification
 
 matplotlib.use("Agg")
 
@@ -35,6 +44,143 @@ def test_right_and_wrong_neighbours_differ_beyond_colour() -> None:
     assert (right.get_xlabel(), wrong.get_xlabel()) == ("✓", "✗")
     assert right.spines["left"].get_linestyle() != wrong.spines["left"].get_linestyle()
     plt.close(figure)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_grey_or_coloured_and_stay_as_they_are(channels: int) -> None:
+    figure, axes = plt.subplots(1, 2)
+    images = torch.rand(2, channels, 8, 6) * 1.2 - 0.1  # beyond [0, 1] by an augmentation
+    plots.image_strip(axes, images)
+    shown = np.asarray(axes[1].images[0].get_array())
+    expected = images[1, 0] if channels == 1 else images[1].permute(1, 2, 0).clamp(0, 1)
+    np.testing.assert_allclose(shown, expected.numpy(), rtol=1e-6)
+    plt.close(figure)
+
+
+def history(best: float, steps: int = 40) -> pd.DataFrame:
+    validation = np.full(steps, np.nan)
+    validation[9::10] = [0.5 * best, best, 0.9 * best, 0.8 * best]
+    columns = {"loss": np.linspace(1, 0, steps), "learning_rate": 1e-3, "seconds": 0.0, "validation": validation}
+    return pd.DataFrame(columns, index=pd.RangeIndex(1, steps + 1, name="step"))
+
+
+def is_drawn_whole(figure: Figure) -> bool:
+    """No text of the figure or its axes leaves the picture."""
+    figure.savefig(io.BytesIO(), dpi=110)
+    canvas: Any = figure.canvas
+    renderer = canvas.get_renderer()
+    boxes: list[Any] = [axis.get_tightbbox(renderer) for axis in figure.axes if axis.get_visible()]
+    boxes += [item.get_window_extent(renderer) for item in (*figure.legends, *figure.texts)]
+    width, height = canvas.get_width_height()
+    return all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= width + 1 and b.y1 <= height + 1 for b in boxes)
+
+
+@pytest.fixture(autouse=True)
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+def test_learning_curves_state_the_best_validation_score_and_its_step() -> None:
+    figure = plots.learning_curves(history(0.4))
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [
+        "training loss",
+        "validation, MAP@R\nbest 0.400, step 20",
+        "learning rate",
+    ]
+    line = figure.axes[1].lines[0]
+    assert np.asarray(line.get_xdata()).tolist() == [10, 20, 30, 40], "only the steps that were judged"
+    assert is_drawn_whole(figure)
+
+
+def test_runs_differ_in_line_and_symbol_not_in_colour_alone() -> None:
+    figure = plots.learning_curves({"AlexNet": history(0.4), "ResNet-18": history(0.5), "conv4": history(0.3)})
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][1] == "ResNet-18\nbest 0.500, step 20"
+    assert len({(line.get_linestyle(), line.get_marker()) for line in legend.get_lines()}) == 3
+    styles = [line.get_linestyle() for line in figure.axes[0].lines if line.get_linewidth() > 1]
+    assert len(set(styles)) == 3
+    assert is_drawn_whole(figure)
+
+
+def test_learning_curves_draw_what_was_recorded() -> None:
+    assert len(plots.learning_curves(history(0.4)[["loss", "seconds"]]).axes) == 1
+    with pytest.raises(ValueError, match="one or more histories with a column loss"):
+        plots.learning_curves({})
+    with pytest.raises(ValueError, match="one or more histories with a column loss"):
+        plots.learning_curves(history(0.4)[["seconds"]])
+
+
+@pytest.fixture
+def verifications() -> dict[str, Verification]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 3
+    x = torch.randn(90, 8, generator=generator) + 2 * torch.eye(8)[labels]
+    wide = x * torch.exp(2 * torch.randn(90, 1, generator=generator))
+    return {"Euclid": verification(x, labels), "SNR": verification(wide, labels, get_distance("snr"))}
+
+
+def test_histograms_of_pairs_sum_to_one_carry_their_scores_and_differ_beyond_colour(
+    verifications: dict[str, Verification],
+) -> None:
+    figure = plots.distance_histograms(verifications)
+    for axis, (name, pairs) in zip(figure.axes, verifications.items(), strict=True):
+        assert axis.get_title(loc="left") == f"{name}\nAUC {pairs.AUC:.3f}, EER {pairs.EER:.3f}"
+        positive, negative = axis.patches
+        assert positive.get_hatch() is None
+        assert negative.get_hatch()
+        for patch in (positive, negative):
+            outline = np.asarray(patch.get_path().vertices)  # around the bars: two corners atop each of the 50
+            assert outline[1:101:2, 1].sum() == pytest.approx(1)
+    assert [axis.get_xscale() for axis in figure.axes] == ["linear", "log"]
+    assert is_drawn_whole(figure)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5])
+def test_any_number_of_histograms_is_drawn_whole(n: int, verifications: dict[str, Verification]) -> None:
+    figure = plots.distance_histograms({f"a distance, anchor {i}": verifications["SNR"] for i in range(n)})
+    assert sum(axis.get_visible() for axis in figure.axes) == n
+    assert is_drawn_whole(figure)
+
+
+def test_the_symbol_of_a_roc_curve_lies_at_its_equal_error_rate(verifications: dict[str, Verification]) -> None:
+    figure = plots.roc_curves(verifications)
+    (axis,) = figure.axes
+    symbols = [line for line in axis.lines if line.get_marker() != "None"]
+    for symbol, pairs in zip(symbols, verifications.values(), strict=True):
+        assert (symbol.get_xdata(), symbol.get_ydata()) == ([pairs.EER], [1 - pairs.EER])
+    assert len({symbol.get_marker() for symbol in symbols}) == len({symbol.get_linestyle() for symbol in symbols}) == 2
+    assert is_drawn_whole(figure)
+
+
+def test_no_verification_is_refused() -> None:
+    for draw in (plots.distance_histograms, plots.roc_curves):
+        with pytest.raises(ValueError, match="need one or more verifications"):
+            draw({})
+
+
+def test_a_confusion_matrix_shows_percentages_as_numbers() -> None:
+    figure = plots.confusion_matrix_plot(np.array([[3, 1], [0, 4]]), ["cat", "a dog with a rather long name"])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["75", "25", "100"]
+    assert is_drawn_whole(figure)
+
+
+def test_of_hundreds_of_classes_the_most_confused_are_drawn_and_the_rest_keeps_its_share() -> None:
+    counts = np.diag(np.full(200, 10))
+    counts[7, 150] = 5
+    counts[30, 7] = 2
+    counts[30, 90] = 1
+    figure = plots.confusion_matrix_plot(pd.DataFrame(counts), most=3)
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["7", "30", "150"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["7", "30", "150", "all others"]
+    np.testing.assert_allclose(np.asarray(axis.images[0].get_array()).sum(axis=1), 1)
+    assert "3 of 200 classes" in figure.get_suptitle()
+    assert is_drawn_whole(figure)
+    with pytest.raises(ValueError, match=r"square matrix.* got shape \(2, 3\)"):
+        plots.confusion_matrix_plot(np.ones((2, 3)))
 
 
 def test_figure_1_shows_both_images_and_the_distance() -> None:
