@@ -80,7 +80,14 @@ class Experiment:
     def metrics(self) -> dict[str, Any]:
         """Its numbers for a result row: all scores, named by the distance that judged; cost and time."""
         scores = {f"{judge}: {name}": value for judge, row in self.scores.iterrows() for name, value in row.items()}
-        return {**scores, **self.cost, "best_step": self.history.attrs["best"], "experiment_s": self.wall_time_s}
+        chosen = {f"setting {name}": value for name, value in self.settings.items() if value is not None}
+        return {
+            **scores,
+            **self.cost,
+            **chosen,
+            "best_step": self.history.attrs["best"],
+            "experiment_s": self.wall_time_s,
+        }
 
     def save(self, folder: str | Path, model: bool = False) -> None:
         """Write ``history.csv``, ``scores.csv`` and ``embeddings.npz`` (with labels and classes), each atomically.

@@ -18,16 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student_t
 
-from snrlib.experiment import default_settings, experiment, untrained
+from snrlib.experiment import Experiment, default_settings, experiment, untrained
 from snrlib.files import data_folder, write_atomically
+from snrlib.results import add_confusions, confusions_of, table_of
 from snrlib.runs import provenance
 
-__all__ = ["STUDIES", "Study", "measure", "runs_of", "summary"]
+__all__ = ["STUDIES", "Study", "measure"]
 
 _TUNING_SEED = 1000
 
@@ -115,7 +114,7 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> Path
     ]
     results = _run_all(name, "untrained", before, jobs) + results
 
-    table = pd.DataFrame([row for result in results for row in _rows(result)])
+    table = pd.DataFrame([row for result in results for row in result["runs"]])
     csv = data_folder("reference") / f"{name}.csv"
     text = json.dumps(_provenance(name, tuned, results, margins, given), indent=1)
     write_atomically(csv.with_suffix(".json"), lambda path: path.write_text(text + "\n"))
@@ -169,19 +168,23 @@ def _cell_path(study: str, stage: str, settings: dict[str, Any]) -> Path:
 def _run_cell(stage: str, settings: dict[str, Any], path: Path) -> str:
     """Run one experiment and keep its result; returns a line that says how it went."""
     done = untrained(settings) if stage == "untrained" else experiment(settings)
-    result = {
-        "stage": stage,
-        "settings": settings,
-        "validation": done.validation_score if stage == "tuning" else None,
-        "scores": done.scores.to_dict("index"),
-        "cost": done.cost,
-        "seconds": done.wall_time_s,
-        "data": done.fingerprints,
-    }
+    result = _result(stage, done)
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(result)))
     label = " ".join(f"{settings[key]}" for key in ("backbone", "loss", "distance", "margin", "seed"))
     score = f"validation MAP@R {done.validation_score:.4f}" if stage == "tuning" else repr(done)
     return f"{label}: {score}, {done.wall_time_s:.0f} s"
+
+
+def _result(stage: str, done: Experiment) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "settings": done.settings,
+        "validation": done.validation_score if stage == "tuning" else None,
+        "runs": table_of(done, trained=stage != "untrained").to_dict("records"),
+        "confused": confusions_of(done).to_dict("records") if stage == "reported" else [],
+        "seconds": done.wall_time_s,
+        "data": done.fingerprints,
+    }
 
 
 def _best_margins(tuned: list[dict[str, Any]]) -> dict[tuple[str, str, str], float]:
@@ -193,22 +196,6 @@ def _best_margins(tuned: list[dict[str, Any]]) -> dict[tuple[str, str, str], flo
     return {key: result["settings"]["margin"] for key, result in best.items()}
 
 
-def _rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    s, trained = result["settings"], result["stage"] == "reported"
-    for judge, scores in result["scores"].items():
-        yield {
-            "backbone": s["backbone"],
-            "loss": s["loss"] if trained else "untrained",
-            "distance": s["distance"] if trained else "none",
-            "margin": s["margin"] if trained else None,
-            "seed": s["seed"],
-            "judged_by": judge if trained else judge.replace("training distance", "SNR"),
-            **scores,
-            **result["cost"],
-            "seconds": result["seconds"],
-        }
-
-
 def _provenance(
     name: str, tuned: list[dict[str, Any]], results: list[dict[str, Any]], margins: dict, weights: str | None
 ) -> dict[str, Any]:
@@ -216,6 +203,7 @@ def _provenance(
     shared = {**results[-1]["settings"], "weights": None, "root": None}
     for varied in ("backbone", "loss", "distance", "margin", "seed", "learning_rate", "trunk_learning_rate"):
         shared.pop(varied)
+    confused = [pd.DataFrame(result["confused"]) for result in results if result["confused"]]
     return {
         "command": f"snr reference {name}",
         "study": {"data": study.data, "backbones": study.backbones, "seeds": study.seeds},
@@ -231,7 +219,9 @@ def _provenance(
             {"backbone": backbone, "loss": loss, "distance": distance, "margin": margin}
             for (backbone, loss, distance), margin in margins.items()
         ],
-        "data": {key: value for result in results[-1:] for key, value in result["data"].items()},
+        "rows": sum(len(result["runs"]) for result in results),
+        "most_confused": add_confusions(confused, 12).to_dict("records"),
+        "data": results[-1]["data"],
         "cpu": _cpu(),
         "threads_per_experiment": 1,
         "experiments": len(tuned) + len(results),
@@ -246,36 +236,3 @@ def _cpu() -> str:
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def runs_of(name: str) -> pd.DataFrame:
-    """The stored runs of a study, one row a run and judging distance.
-
-    Raises:
-        ValueError: an unknown study.
-        FileNotFoundError: it was not measured yet.
-    """
-    if name not in STUDIES:
-        raise ValueError(f"unknown study {name!r}; choose from {', '.join(STUDIES)}")
-    path = data_folder("reference") / f"{name}.csv"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; `snr reference {name}` measures it")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
-
-
-def summary(runs: pd.DataFrame, score: str = "precision_at_1", level: float = 0.95) -> pd.DataFrame:
-    """Mean over seeds with its t-interval, for each backbone, loss, distance and judging distance.
-
-    Args:
-        runs: of `runs_of`.
-        score: the column.
-        level: of confidence.
-
-    Returns:
-        Columns ``mean``, ``half_width`` (of the interval; NaN for one seed) and ``seeds``.
-    """
-    groups = runs.groupby(["backbone", "loss", "distance", "judged_by"], sort=False)[score]
-    table = groups.agg(["mean", "std", "count"])
-    quantile = student_t.ppf((1 + level) / 2, np.maximum(table["count"] - 1, 1))
-    half = (quantile * table["std"] / np.sqrt(table["count"])).where(table["count"] > 1)
-    return pd.DataFrame({"mean": table["mean"], "half_width": half, "seeds": table["count"]})

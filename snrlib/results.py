@@ -1,0 +1,229 @@
+"""Tables of many experiments: from the stored studies, from your own runs of notebook 05, or run on the spot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student_t
+
+from snrlib.distances import get_distance
+from snrlib.evaluate import confusion, most_confused
+from snrlib.experiment import Experiment, default_settings, experiment
+from snrlib.files import data_folder
+from snrlib.runs import is_current
+
+__all__ = [
+    "Results",
+    "add_confusions",
+    "confusions_of",
+    "differences",
+    "gather_runs",
+    "run_now",
+    "stored",
+    "summary",
+    "table_of",
+]
+
+_KEY = ["backbone", "loss", "distance"]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Experiments that can be compared.
+
+    Attributes:
+        runs: one row a run and judging distance: backbone, loss, distance, margin, seed, judged_by, the scores of
+            `snrlib.evaluate.compare`, cost. ``judged_by`` names the anchor side; loss "untrained" is the baseline.
+        confused: backbone, loss, distance, class, taken_for, count over all seeds, most frequent first.
+        about: where they come from.
+    """
+
+    runs: pd.DataFrame
+    confused: pd.DataFrame
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        trained = self.runs[self.runs.loss != "untrained"]
+        n = len(trained[[*_KEY, "margin", "seed"]].drop_duplicates())
+        return f"Results({n} trained networks, {trained.seed.nunique()} seeds; {', '.join(trained.backbone.unique())})"
+
+
+def table_of(done: Experiment, trained: bool = True) -> pd.DataFrame:
+    """One experiment as rows of `Results.runs`."""
+    s = done.settings
+    return pd.DataFrame(
+        [
+            {
+                "backbone": s["backbone"],
+                "loss": s["loss"] if trained else "untrained",
+                "distance": s["distance"] if trained else "none",
+                "margin": s["margin"] if trained else float("nan"),
+                "seed": s["seed"],
+                "judged_by": judge if trained else str(judge).replace("training distance", s["distance"]),
+                **scores,
+                **done.cost,
+                "seconds": done.wall_time_s,
+            }
+            for judge, scores in done.scores.to_dict("index").items()
+        ]
+    )
+
+
+def confusions_of(done: Experiment) -> pd.DataFrame:
+    """All confusions of one experiment, classified by the nearest other image under its training distance."""
+    matrix = confusion(done.embeddings, done.test.labels, distance=done.distance, classes=done.test.classes)
+    table = most_confused(matrix, matrix.size).rename(columns={"taken for": "taken_for"})[
+        ["class", "taken_for", "count"]
+    ]
+    return table.assign(**{key: done.settings[key] for key in _KEY})[[*_KEY, "class", "taken_for", "count"]]
+
+
+def add_confusions(tables: Iterable[pd.DataFrame], n: int | None = None) -> pd.DataFrame:
+    """Counts summed over the tables; of each network the n most frequent pairs, or all."""
+    together = pd.concat(list(tables), ignore_index=True)
+    summed = together.groupby([*_KEY, "class", "taken_for"], sort=False)["count"].sum().reset_index()
+    summed = summed.sort_values("count", ascending=False, kind="stable")
+    chosen = summed if n is None else summed.groupby(_KEY, sort=False).head(n)
+    return chosen.sort_values([*_KEY, "count"], ascending=[True, True, True, False], kind="stable", ignore_index=True)
+
+
+def stored(name: str) -> Results:
+    """A study of `snrlib.reference`, as stored in ``data/reference``.
+
+    Raises:
+        FileNotFoundError: it was not measured.
+        ValueError: its files are damaged or do not belong together.
+    """
+    path = data_folder("reference") / f"{name}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; `snr reference {name}` measures it")
+    about = json.loads(path.with_suffix(".json").read_text())
+    runs = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    if len(runs) != about["rows"]:
+        raise ValueError(f"{path} has {len(runs)} rows, {path.with_suffix('.json').name} speaks of {about['rows']}")
+    return Results(runs, pd.DataFrame(about["most_confused"]), about)
+
+
+def gather_runs(data: str, folder: str | Path | None = None) -> Results:
+    """Your own runs of notebook 05 on a data set, those of the notebook and library as they are now.
+
+    Args:
+        data: name of the data set.
+        folder: that holds their folders; None is ``data/runs/05_train``.
+
+    Raises:
+        FileNotFoundError: there is none; the message says how to make one.
+    """
+    folder = data_folder("runs") / "05_train" if folder is None else Path(folder)
+    tables, confused, places = [], [], []
+    for result in sorted(folder.glob("*/result.json")):
+        row = json.loads(result.read_text())
+        if row["parameters"].get("data") != data or not is_current(result.with_name("05_train.ipynb")):
+            continue
+        p = {key: row["metrics"][f"setting {key}"] for key in (*_KEY, "margin", "seed", "anchor")}
+        scores = pd.read_csv(result.with_name("scores.csv"), index_col="distance").to_dict("index")
+        cost = {key: row["metrics"][key] for key in ("parameters", "trainable", "flops", "seconds_per_step")}
+        own = {key: p[key] for key in (*_KEY, "margin", "seed")}
+        seconds = row["metrics"]["experiment_s"]
+        rows = [{**own, "judged_by": judge, **found, **cost, "seconds": seconds} for judge, found in scores.items()]
+        tables.append(pd.DataFrame(rows))
+        with np.load(result.with_name("embeddings.npz")) as arrays:
+            x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
+            matrix = confusion(x, labels, distance=get_distance(p["distance"]), classes=arrays["classes"].tolist())
+        pairs = most_confused(matrix, matrix.size).rename(columns={"taken for": "taken_for"})
+        confused.append(pairs.assign(**{key: p[key] for key in _KEY}))
+        places.append(result.parent.name)
+    if not tables:
+        raise FileNotFoundError(f"{folder} holds no current run on {data}; `snr run 05 -p data={data}` makes one")
+    return Results(pd.concat(tables, ignore_index=True), add_confusions(confused), {"runs": places})
+
+
+def run_now(
+    data: str,
+    backbones: Sequence[str],
+    losses: Sequence[str],
+    distances: Sequence[str],
+    seeds: Sequence[int] = (0,),
+    **changes: Any,
+) -> Results:
+    """Small experiments on the spot, with usual margins (not tuned).
+
+    Args:
+        data: name of the data set.
+        backbones: names.
+        losses: names.
+        distances: names.
+        seeds: of each.
+        **changes: settings of `snrlib.experiment.default_settings`, as ``steps``.
+    """
+    done = [
+        experiment(default_settings(data, backbone, loss=loss, distance=distance, seed=seed, **changes))
+        for backbone in backbones
+        for loss in losses
+        for distance in distances
+        for seed in seeds
+    ]
+    runs = pd.concat([table_of(one) for one in done], ignore_index=True)
+    return Results(runs, add_confusions(confusions_of(one) for one in done), {"settings": done[0].settings})
+
+
+def summary(runs: pd.DataFrame, score: str = "precision_at_1", level: float = 0.95) -> pd.DataFrame:
+    """Mean over seeds with its t-interval, for each backbone, loss, distance and judging distance.
+
+    Args:
+        runs: of `Results`.
+        score: the column.
+        level: of confidence.
+
+    Returns:
+        Columns ``mean``, ``half_width`` (of the interval; NaN for one seed) and ``seeds``.
+    """
+    groups = runs.groupby([*_KEY, "judged_by"], sort=False)[score]
+    return pd.DataFrame({name: _interval(values, level) for name, values in groups}).T.rename_axis([*_KEY, "judged_by"])
+
+
+def differences(
+    runs: pd.DataFrame, column: str, baseline: str, score: str = "precision_at_1", level: float = 0.95
+) -> pd.DataFrame:
+    """Differences to a baseline, paired by seed: for each other value of ``column``, all else equal.
+
+    Args:
+        runs: of `Results`, one row a run (choose the judging distance first).
+        column: "distance", "backbone" or "loss".
+        baseline: its value that is subtracted.
+        score: the column that is compared.
+        level: of confidence.
+
+    Returns:
+        As `summary`, with ``verdict``: "higher", "lower", or "no difference shown" if the interval contains 0.
+
+    Raises:
+        ValueError: the column does not hold the baseline.
+    """
+    if baseline not in set(runs[column]):
+        raise ValueError(f"{column} {baseline!r} is not among {', '.join(sorted(set(runs[column])))}")
+    others = [key for key in _KEY if key != column]
+    wide = runs.pivot_table(score, index=[*others, "seed"], columns=column, sort=False)
+    less = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
+    rows = {
+        (*(key if isinstance(key, tuple) else (key,)), name): _interval(values.dropna(), level)
+        for key, group in less.groupby(others, sort=False)
+        for name, values in group.items()
+    }
+    table = pd.DataFrame(rows).T.rename_axis([*others, column])
+    shown = table["mean"].abs() > table["half_width"]  # False for NaN
+    verdict = np.where(table["mean"] > 0, "higher", "lower")
+    return table.assign(verdict=np.where(shown, verdict, "no difference shown"))
+
+
+def _interval(values: pd.Series, level: float) -> dict[str, float]:
+    n = len(values)
+    half = student_t.ppf((1 + level) / 2, n - 1) * values.std() / np.sqrt(n) if n > 1 else float("nan")
+    return {"mean": values.mean(), "half_width": half, "seeds": n}
