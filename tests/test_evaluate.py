@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from oracles import Largest, M, member, normal, over_family
@@ -17,7 +18,19 @@ from torch import Tensor
 
 import snrlib.evaluate.neighbours
 from snrlib.distances import Distance, get_distance
-from snrlib.evaluate import classify, clustering, compare, evaluate, interval, knn, retrieval, verification
+from snrlib.evaluate import (
+    classify,
+    clustering,
+    compare,
+    confusion,
+    evaluate,
+    interval,
+    knn,
+    most_confused,
+    ranking_blocks,
+    retrieval,
+    verification,
+)
 
 
 def brute_force(d: Distance, k: int, query: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -149,29 +162,86 @@ def test_faiss_refuses_float64_rather_than_round_it() -> None:
         knn(x34, 1, backend="faiss")
 
 
-SEARCH = """
+@over_family
+@pytest.mark.parametrize("exact", [1, 3, 50])
+def test_a_ranking_is_the_order_of_knn_however_few_places_are_measured(
+    name: str, anchor: str, exact: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_blocks(monkeypatch)
+    monkeypatch.setattr(snrlib.evaluate.neighbours, "_EXACT", exact)
+    query, reference, d = normal(30, M), normal(54, M, seed=1), member(name, anchor)
+    for k, other in ((20, reference), (54, reference), (29, None)):
+        assert torch.equal(torch.cat([*ranking_blocks(query, k, other, d)]), brute_force(d, k, query, other)[1])
+
+
+def test_a_ranking_of_thousands_measures_no_more_than_its_first_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = 0
+    pairwise = Distance.pairwise_distance
+
+    def count(self: Distance, x: Tensor, y: Tensor) -> Tensor:
+        nonlocal measured
+        measured += len(x)
+        return pairwise(self, x, y)
+
+    monkeypatch.setattr(Distance, "pairwise_distance", count)
+    assert torch.cat([*ranking_blocks(normal(300, 2), 299)]).shape == (300, 299)
+    assert measured == 300 * 128
+
+
+MEASURE = """
+import sys
 import torch
 from snrlib.distances import get_distance
-from snrlib.evaluate import knn
+from snrlib.evaluate import classify, clustering, compare, confusion, evaluate, knn, retrieval, verification
 
 def peak():  # bytes; ru_maxrss counts the same, but starts from the peak of the process that started this one
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
-x = torch.randn(60_000, 512, generator=torch.Generator().manual_seed(0))
+classes = int(sys.argv[2])
+generator = torch.Generator().manual_seed(0)
+x = torch.randn(60_000, 512, generator=generator)
+y = torch.arange(60_000) % classes
+centres = torch.randn(classes, 512, generator=generator)
+for block in torch.arange(60_000).split(1000):  # in place: a copy would raise the peak before the measurement
+    x[block] += centres[y[block]]
 d = get_distance("snr", anchor="ref")
-knn(x[:64], 10, distance=d)
+call = {
+    "knn": lambda x, y: knn(x, 10, distance=d),
+    "retrieval": lambda x, y: retrieval(x, y, d),
+    "evaluate": lambda x, y: evaluate(x, y, d, cluster=False),
+    "classify": lambda x, y: classify(x[::2], x[1::2], y[1::2], 29, d),
+    "confusion": lambda x, y: confusion(x, y, 29, d),
+    "verification": lambda x, y: verification(x, y, d),
+    "clustering": lambda x, y: clustering(x, y, d),
+    "compare": lambda x, y: compare(x, y, d),
+}[sys.argv[1]]
+call(x[:60], torch.arange(60) % 3)
 before = peak()
-distances, indices = knn(x, 10, distance=d)
-assert indices.shape == (60_000, 10)
+call(x, y)
 print(peak() - before)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
-def test_a_search_among_60000_embeddings_takes_at_most_1_gib_beyond_the_data() -> None:
-    done = subprocess.run([sys.executable, "-c", SEARCH], capture_output=True, text=True, check=True, timeout=1800)
-    assert 100 * 2**20 < int(done.stdout) <= 2**30  # less than the copy of one side would be a measuring error
+@pytest.mark.parametrize(
+    ("function", "classes", "least"),  # MiB that it cannot do without; less would be a measuring error
+    [
+        ("knn", 600, 100),
+        ("retrieval", 600, 100),
+        ("retrieval", 10, 100),  # as CIFAR10: MAP@R looks at 5,999 neighbours of each
+        ("evaluate", 600, 100),
+        ("classify", 600, 50),
+        ("confusion", 600, 100),
+        ("verification", 600, 10),
+        ("clustering", 100, 100),
+        ("compare", 100, 100),
+    ],
+)
+def test_judging_60000_embeddings_takes_at_most_1_gib_beyond_the_data(function: str, classes: int, least: int) -> None:
+    command = [sys.executable, "-c", MEASURE, function, str(classes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
+    assert least * 2**20 < int(done.stdout) <= 2**30
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
@@ -203,6 +273,7 @@ def test_scores_of_every_query_equal_the_naive_loop_in_small_blocks_too(
     labels = [i % 3 for i in range(26)] + [7, 7, 7] + [50]  # and a class of one
     expected = np.array(naive_scores(d(x), labels, (1, 2, 4, 8)))
     small_blocks(monkeypatch)
+    monkeypatch.setattr(snrlib.evaluate.neighbours, "_EXACT", 2)
     scores = retrieval(x, torch.tensor(labels), d)
     assert list(scores) == SCORES
     np.testing.assert_allclose(scores.to_numpy(), expected, rtol=1e-12)
@@ -276,6 +347,68 @@ def test_votes_equal_scikit_learn_for_one_neighbour_under_euclid() -> None:
     reference, query, labels = normal(60, M), normal(30, M, seed=1), torch.arange(60) % 5
     expected = KNeighborsClassifier(1).fit(reference.numpy(), labels.numpy()).predict(query.numpy())
     assert classify(query, reference, labels).tolist() == expected.tolist()
+
+
+def naive_votes(D: Tensor, labels: list[int], k: int) -> list[int]:
+    """The most frequent of the k nearest labels, the nearest of them in a tie; infinite distances do not vote."""
+    found = []
+    for row in D.tolist():
+        nearest = [labels[j] for j in sorted(range(len(row)), key=lambda j: row[j])[:k]]
+        found.append(max(nearest, key=lambda label: (nearest.count(label), -nearest.index(label))))
+    return found
+
+
+@over_family
+@pytest.mark.parametrize("k", [1, 4, 25])
+def test_votes_equal_the_naive_loop_with_references_and_leaving_one_out(
+    name: str, anchor: str, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_blocks(monkeypatch)
+    query, reference, d = normal(30, M), normal(40, M, seed=1), member(name, anchor)
+    labels = [7 * (i % 4) - 5 for i in range(40)]
+    assert classify(query, reference, torch.tensor(labels), k, d).tolist() == naive_votes(
+        d(query, reference), labels, k
+    )
+    left_out = d(query).fill_diagonal_(math.inf)
+    assert classify(query, None, torch.tensor(labels[:30]), k, d).tolist() == naive_votes(left_out, labels[:30], k)
+
+
+def test_many_votes_need_no_more_memory_than_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_blocks(monkeypatch, block=4000)
+    with Largest() as largest:
+        classify(normal(200, M), None, torch.arange(200) % 50, k=60)
+    assert largest.numel <= 4000  # k x k votes of each query would be 3,600 times the 20 queries of a block
+
+
+def test_a_confusion_matrix_counts_each_class_once_and_agrees_with_scikit_learn() -> None:
+    from sklearn.metrics import confusion_matrix
+
+    x, labels = normal(60, M), 3 * (torch.arange(60) % 4) + 1  # 1, 4, 7, 10
+    matrix = confusion(x, labels, 5, get_distance("snr"))
+    predicted = classify(x, None, labels, 5, get_distance("snr"))
+    assert (matrix.to_numpy() == confusion_matrix(labels, predicted)).all()
+    assert list(matrix.index) == list(matrix.columns) == [1, 4, 7, 10]
+    assert (matrix.sum(axis=1) == 15).all()
+    named = confusion(x, labels, 5, get_distance("snr"), classes=[f"class {i}" for i in range(11)])
+    assert list(named.columns) == ["class 1", "class 4", "class 7", "class 10"]
+    accuracy = np.trace(confusion(x, labels).to_numpy()) / 60
+    assert accuracy == pytest.approx(evaluate(x, labels, cluster=False)["precision_at_1"], rel=1e-12)
+    with pytest.raises(ValueError, match="labels must index the 10 classes, got 1 to 10"):
+        confusion(x, labels, classes=[""] * 10)
+
+
+def test_the_most_confused_classes_are_named_with_their_share() -> None:
+    names = ["cat", "dog", "ship"]
+    matrix = pd.DataFrame([[5, 4, 1], [2, 8, 0], [0, 0, 20]], index=names, columns=names)
+    table = most_confused(matrix)
+    assert table.to_numpy().tolist() == [["cat", "dog", 4, 0.4], ["dog", "cat", 2, 0.2], ["cat", "ship", 1, 0.1]]
+    assert list(table) == ["class", "taken for", "count", "share"]
+    assert len(most_confused(matrix, n=2)) == 2
+    assert most_confused(pd.DataFrame(np.diag([3, 4]))).empty
+    with pytest.raises(ValueError, match="same classes in rows and columns"):
+        most_confused(matrix[["dog", "cat", "ship"]])
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        most_confused(matrix, n=0)
 
 
 @over_family
