@@ -216,8 +216,7 @@ def distance_histograms(verifications: Mapping[str, Verification], bins: int = 5
                 label=label,
                 **look,
             )
-        threshold = pairs.thresholds[np.argmin(abs(pairs.false_positive_rate - pairs.EER))]
-        axis.axvline(threshold, color="black", linestyle=":", linewidth=1.2, label="equal error rates")
+        axis.axvline(pairs.threshold, color="black", linestyle=":", linewidth=1.2, label="equal error rates")
         axis.set_title(f"{name}\nAUC {pairs.AUC:.3f}, EER {pairs.EER:.3f}")
         axis.set_xlabel("distance (logarithmic)" if logarithmic else "distance")
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if axis.get_ylim()[1] > 0.05 else 1))

@@ -133,6 +133,9 @@ x34 = normal(3, 4)
         (lambda: knn(x34, 1, x34 * math.nan), ValueError, "reference must be finite, got NaN .* 3 of 3 rows"),
         (lambda: knn(x34, 1, normal(3, 5)), ValueError, "same number of components M, got 4 and 5"),
         (lambda: knn(x34, 1, x34.float()), TypeError, "share dtype and device, got torch.float64 .* torch.float32"),
+        (lambda: evaluate(x34[:0], torch.arange(0)), ValueError, r"must not be empty, got shape \(0, 4\)"),
+        (lambda: classify(x34, None, torch.arange(3), 3), ValueError, "k must be an integer from 1 to 2, .* got 3"),
+        (lambda: classify(x34, x34[:2], torch.arange(3)), ValueError, r"labels must be 2 integers.* of shape \(3,\)"),
         (lambda: evaluate(x34, torch.arange(2)), ValueError, r"labels must be 3 integers.* of shape \(2,\)"),
         (lambda: evaluate(x34, torch.zeros(3, 1).long()), ValueError, r"labels must be 3 integers.* of shape \(3, 1\)"),
         (lambda: evaluate(x34, torch.zeros(3)), ValueError, "labels must be 3 integers.* got torch.float32"),
@@ -428,10 +431,19 @@ def test_at_the_equal_error_rate_both_errors_are_equal() -> None:
     x, labels = normal(300, M), torch.arange(300) % 3
     x[:, 0] += labels
     found = verification(x, labels)
-    threshold = found.thresholds[np.argmin(abs(found.false_positive_rate - found.EER))]
-    misses, false_alarms = (found.positive > threshold).mean(), (found.negative <= threshold).mean()
+    misses, false_alarms = (found.positive > found.threshold).mean(), (found.negative <= found.threshold).mean()
     assert abs(found.EER - misses) < 2e-3
     assert abs(found.EER - false_alarms) < 2e-3
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.0, (0.5, 0.5)), (0.1, (1, 0))])
+def test_the_threshold_is_finite_when_no_error_is_left_or_nothing_is_told_apart(
+    spread: float, expected: tuple[float, float]
+) -> None:
+    x = spread * torch.tensor([[1.0], [1.1], [7.0], [7.3]])
+    found = verification(x, torch.tensor([0, 0, 1, 1]))
+    assert (found.AUC, found.EER) == expected
+    assert found.threshold == found.positive.max()
 
 
 def test_drawn_pairs_are_seeded_of_the_right_kind_and_close_to_all_pairs() -> None:

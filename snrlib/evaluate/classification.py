@@ -36,9 +36,10 @@ def classify(
         TypeError, ValueError: as `snrlib.evaluate.knn`, or labels that are not as many integers as references.
     """
     check_labels(labels, len(query if reference is None else reference))
+    blocks = ranking_blocks(query, k, reference, distance)
     classes, members = labels.to(query.device).unique(return_inverse=True)
     found = []
-    for indices in ranking_blocks(query, k, reference, distance):
+    for indices in blocks:
         votes = members[indices]
         ballot = torch.zeros(len(votes), len(classes), dtype=torch.int32, device=votes.device)
         ballot.scatter_add_(1, votes, torch.ones_like(votes, dtype=torch.int32))

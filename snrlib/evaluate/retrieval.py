@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from snrlib.checks import check_labels
+from snrlib.checks import check_embeddings, check_labels
 from snrlib.distances import Distance
 from snrlib.evaluate.neighbours import ranking_blocks
 
@@ -45,7 +45,7 @@ def retrieval(
     Raises:
         TypeError, ValueError: labels that are not as many integers, an empty ``ks``, or a k out of range.
     """
-    check_labels(labels, len(embeddings))
+    check_labels(labels, len(check_embeddings(embeddings)))
     if len(ks) == 0 or min(ks) < 1:
         raise ValueError(f"ks must be one or more positive integers, got {ks!r}")
     labels = labels.to(embeddings.device)

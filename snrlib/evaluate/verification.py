@@ -24,7 +24,7 @@ class Verification:
         negative: distances of pairs of two classes.
         false_positive_rate: over the thresholds, ascending.
         true_positive_rate: over the thresholds.
-        thresholds: a pair at most so far apart is taken for one class.
+        thresholds: a pair at most so far apart is taken for one class; the first, -inf, takes none.
         AUC: area under the curve: the chance that a negative pair is farther apart than a positive one.
         EER: equal error rate, where the curve meets the line ``false positives = false negatives``.
     """
@@ -36,6 +36,12 @@ class Verification:
     thresholds: np.ndarray
     AUC: float
     EER: float
+
+    @property
+    def threshold(self) -> float:
+        """The threshold at which the two errors are most nearly equal."""
+        balance = abs(self.false_positive_rate + self.true_positive_rate - 1)
+        return float(self.thresholds[1:][np.argmin(balance[1:])])
 
     def __repr__(self) -> str:
         return (
