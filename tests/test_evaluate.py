@@ -442,7 +442,8 @@ def test_the_threshold_is_finite_when_no_error_is_left_or_nothing_is_told_apart(
 ) -> None:
     x = spread * torch.tensor([[1.0], [1.1], [7.0], [7.3]])
     found = verification(x, torch.tensor([0, 0, 1, 1]))
-    assert (found.AUC, found.EER) == expected
+    scores = found.AUC, found.EER
+    assert scores == expected
     assert found.threshold == found.positive.max()
 
 
