@@ -36,6 +36,7 @@ class Server(ThreadingHTTPServer):
         self.cut_after: list[int] = []  # bytes sent before each of the next connections breaks
         self.ranges = True
         self.asked: list[tuple[str, str | None]] = []
+        self.encodings: set[str | None] = set()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
@@ -47,6 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.asked.append((self.path, wanted))
+        self.server.encodings.add(self.headers.get("Accept-Encoding"))
         content = self.server.files.get(self.path)
         if content is None:
             self.send_error(404)
@@ -102,6 +104,7 @@ def test_a_file_is_downloaded_once_and_nothing_else_is_left(server: Server, tmp_
     assert _left(tmp_path) == ["birds.bin"]
     download(archive, tmp_path)
     assert server.asked == [("/a", None)]
+    assert server.encodings == {"identity"}, "else a server may pack the archive once more, and its MD5 is another"
 
 
 def test_a_file_put_there_by_hand_is_taken_without_any_connection(tmp_path: Path) -> None:
