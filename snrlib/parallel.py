@@ -2,9 +2,9 @@
 
 Metric losses compare images with each other: a loss over each process's own share would never see most pairs, and its
 value would depend on the number of processes. So the embeddings are gathered, with their gradients, and every process
-computes the loss of the whole batch. `torch.distributed.nn.functional.all_gather` sums the gradients of all W
-processes, each of which computed the same; `DistributedDataParallel` then takes their mean over the processes. What
-remains is the gradient of the whole batch, as from one process.
+computes the loss of the whole batch. On the way back the gradients of all W processes are summed, each of which
+computed the same; `DistributedDataParallel` then takes their mean over the processes. What remains is the gradient of
+the whole batch, as from one process.
 
 Batch norm sees a process's own share, unless CUDA lets it see all (`torch.nn.SyncBatchNorm`, used there).
 """
@@ -14,12 +14,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn import functional as dist_functional
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["barrier", "distribute", "from_first", "gather", "process_group", "rank", "share_state", "world_size"]
@@ -79,7 +78,23 @@ def gather(embeddings: Tensor) -> Tensor:
     """The embeddings of all processes, in their order: (n, M) -> (world_size n, M), with gradients."""
     if world_size() == 1:
         return embeddings
-    return torch.cat(dist_functional.all_gather(embeddings.contiguous()))
+    return _Gather.apply(embeddings)
+
+
+class _Gather(torch.autograd.Function):
+    """torch's own differentiable gathering is deprecated, and its successor not public."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(world_size())[rank()]
 
 
 def from_first(compute: Callable[[], T]) -> T:
