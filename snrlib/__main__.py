@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0 done, 1 a notebook failed or a data set is damaged, 2 refused or not writable,
+        The exit status: 0 done, 1 a notebook or a training failed or a data set is damaged, 2 refused or not writable,
         130 interrupted.
     """
     parser = argparse.ArgumentParser(prog="snr", description="Run the study's notebooks with parameters.")
@@ -76,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `snr list | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except FloatingPointError as error:  # a training that diverged
+        print(f"snr: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"snr: {error}", file=sys.stderr)
         return 2

@@ -41,6 +41,7 @@ class Study:
         losses: the names.
         distances: the names.
         margins: tried for every distance and loss that has one.
+        validation_share: of the training classes, on which the margins are tried.
         seeds: of the reported runs.
         settings: shared by all.
     """
@@ -50,6 +51,7 @@ class Study:
     losses: tuple[str, ...] = ("triplet",)
     distances: tuple[str, ...] = ("euclidean", "relative_euclidean", "snr")
     margins: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    validation_share: float = 0.25
     seeds: tuple[int, ...] = (0, 1, 2)
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -138,9 +140,8 @@ def _tuning(study: Study, weights: str | None) -> Iterator[dict[str, Any]]:
         for loss in study.losses:
             for distance in study.distances:
                 for margin in study.margins if loss != "n_pair" else ():
-                    yield _settings(
-                        study, weights, backbone, loss, distance, margin, _TUNING_SEED, validation_share=0.25
-                    )
+                    share = {"validation_share": study.validation_share}
+                    yield _settings(study, weights, backbone, loss, distance, margin, _TUNING_SEED, **share)
 
 
 def _run_all(study: str, stage: str, cells: list[dict[str, Any]], jobs: int) -> list[dict[str, Any]]:

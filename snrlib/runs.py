@@ -148,7 +148,8 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
     row: dict[str, Any] = {}
     for left_behind in target.parent.glob(f"{escape(partial_prefix(target))}*"):  # by a killed run
         shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
-    checkpoints = target.with_name(f".{target.stem}.checkpoints-{_source_fingerprint(source)}")
+    chosen = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    checkpoints = target.with_name(f".{target.stem}.checkpoints-{_source_fingerprint(source)}-{chosen}")
     for outdated in target.parent.glob(f"{escape(f'.{target.stem}.checkpoints-')}*"):
         if outdated != checkpoints:
             shutil.rmtree(outdated)
@@ -171,8 +172,10 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
         nbformat.write(executed, temporary)
         row.update(_result_row(source, values, executed))
         result.unlink(missing_ok=True)  # from here until the new row is there, the run is not finished
-        for file in files.iterdir():
-            os.replace(file, target.with_name(file.name))
+        for file in [path for path in files.rglob("*") if path.is_file()]:
+            place = target.parent / file.relative_to(files)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
 
     write_atomically(target, execute)
     row["wall_time_s"] = round(time.monotonic() - started, 2)
@@ -194,7 +197,7 @@ def files_folder() -> Path:
 def checkpoint_folder() -> Path | None:
     """Where a notebook that `run` executes keeps checkpoints, so that a killed run goes on; None by hand.
 
-    It is removed when the run is finished, or when notebook or library have changed.
+    It is removed when the run is finished, or when notebook, parameters or library have changed.
     """
     given = os.environ.get("SNR_RUN_CHECKPOINTS")
     return Path(given) if given else None
@@ -207,6 +210,7 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
     for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS", "SNR_DATA"):  # a kernel works in the folder of the notebooks
         if place := os.environ.get(name):
             os.environ[name] = str(Path(place).expanduser().resolve())
+    before = {name: os.environ.get(name) for name in places}  # of a run that this one is part of
     os.environ.update(places)
     try:
         papermill.execute_notebook(
@@ -223,8 +227,10 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
     except RuntimeError as error:  # nbclient's: the kernel died
         return f"{type(error).__name__}: {error}"
     finally:
-        for name in places:
-            del os.environ[name]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
     cells = nbformat.read(output, as_version=4).cells
     if any(cell.cell_type == "code" and cell.source and cell.execution_count is None for cell in cells):
         return "a cell ended the kernel before the last one"
