@@ -310,6 +310,8 @@ def _loss(s: dict[str, Any], distance: Distance, n_classes: int) -> nn.Module:
     if s["loss"] == "softmax":
         return SoftmaxClassifier(n_classes, s["embedding_size"])
     options: dict[str, Any] = {} if s["loss"] == "angular" else {"margin": s["margin"]}
+    if s["loss"] == "ranked_list":
+        options["alpha"] = 3 * s["margin"]  # as the paper's 1.2 to 0.4
     if s["regularizer"]:
         options["regularizer"] = ZeroMeanRegularizer(s["regularizer"])
     return get_loss(s["loss"], distance, **options)
