@@ -27,6 +27,7 @@ from torch import Tensor
 from training_cases import network, together, training
 
 from snrlib import parallel
+from snrlib.__main__ import main
 
 
 def test_every_loss_has_the_value_and_gradients_of_one_process(tmp_path: Path) -> None:
@@ -171,20 +172,18 @@ def study(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _snr_train(study: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    return subprocess.run(
-        [sys.executable, *launcher, "-m", "snrlib", "train", *arguments],
+def test_snr_train_under_torchrun_trains_together_and_writes_one_result(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = study / "out"
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "snrlib", "train"]
+    done = subprocess.run(
+        [sys.executable, *command, "-o", str(folder), "-p", "seed=4"],
         env={**os.environ, "SNR_ROOT": str(study), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
     )
-
-
-def test_snr_train_under_torchrun_trains_together_and_writes_one_result(study: Path) -> None:
-    folder = study / "out"
-    done = _snr_train(study, 2, "-o", str(folder), "-p", "seed=4")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.count("Experiment(conv4 on digits, test") == 1, "one of them speaks"
@@ -198,6 +197,28 @@ def test_snr_train_under_torchrun_trains_together_and_writes_one_result(study: P
     assert written == ["checkpoints", "embeddings.npz", "history.csv", "model.pt", "result.json", "scores.csv"]
     history = pd.read_csv(folder / "history.csv")
     assert history.step.tolist() == [1, 2, 3]
-    again = _snr_train(study, 1, "-o", str(folder))
-    assert again.returncode == 2
-    assert f"{folder / 'result.json'} exists; choose another folder" in again.stderr
+    monkeypatch.setenv("SNR_ROOT", str(study))
+    assert main(["train", "-o", str(folder)]) == 2
+    assert f"{folder / 'result.json'} exists; choose another folder" in capsys.readouterr().err
+
+
+def test_snr_train_that_diverges_says_so_and_goes_on_from_its_checkpoint(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from snrlib import experiment
+
+    monkeypatch.setenv("SNR_ROOT", str(study))
+    trained = experiment.train
+
+    def diverging(*arguments: Any, **options: Any) -> Any:
+        trained(*arguments, **options)
+        raise FloatingPointError("the loss became nan at step 3 of 3")
+
+    monkeypatch.setattr(experiment, "train", diverging)
+    assert main(["train", "-o", str(study / "out")]) == 1
+    assert "snr: the loss became nan at step 3 of 3" in capsys.readouterr().err
+    assert not (study / "out" / "result.json").exists()
+    before = (study / "out" / "checkpoints" / "last.pt").stat().st_mtime_ns
+    monkeypatch.setattr(experiment, "train", trained)
+    assert main(["train", "-o", str(study / "out")]) == 0
+    assert (study / "out" / "checkpoints" / "last.pt").stat().st_mtime_ns == before, "no step was run again"

@@ -1,0 +1,322 @@
+"""Experiments: every choice stated, the same bits for the same seed, classes apart, results that can be read back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from snrlib import experiment as module
+from snrlib.backbones import BACKBONES, embed, embedder
+from snrlib.data import DATASETS, LabelledImages, load
+from snrlib.distances import get_distance
+from snrlib.evaluate import retrieval
+from snrlib.experiment import (
+    BUDGETS,
+    Experiment,
+    default_settings,
+    experiment,
+    from_parameters,
+    tuned_margin,
+    untrained,
+)
+from snrlib.losses import LOSSES
+from snrlib.parameters import parameters
+
+
+def _settings(**changes: Any) -> dict[str, Any]:
+    """Digits, small: two of their five classes validate."""
+    small = {"steps": 4, "every": 2, "image_size": 16, "embedding_size": 8, "batch_size": 24, "m": 8}
+    return default_settings("digits", "conv4", **{**small, **changes})
+
+
+@pytest.fixture(scope="module")
+def done() -> Experiment:
+    return experiment(_settings(), device="cpu")
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_setting_is_refused_with_the_valid_ones() -> None:
+    with pytest.raises(TypeError, match="unknown setting epochs, stpes; choose from data, root, image_size, backbone,"):
+        default_settings(stpes=3, epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "mnist"}, "data must be one of glyphs, digits, omniglot"),
+        ({"backbone": "vgg"}, "backbone must be one of conv4, alexnet"),
+        ({"loss": "proxy"}, "loss must be one of contrastive, .*softmax, got 'proxy'"),
+        ({"distance": "cosine"}, "distance must be one of euclidean, .*snr, got 'cosine'"),
+        ({"distance": "mahalanobis"}, "distance must be one of"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_valid_ones(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        default_settings(**changes)
+
+
+@pytest.mark.parametrize("data", DATASETS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_data_set_and_backbone_has_settings(data: str, backbone: str) -> None:
+    settings = default_settings(data, backbone)
+    assert (settings["data"], settings["backbone"]) == (data, backbone)
+    assert settings["batch_size"] % settings["m"] == 0
+    assert settings["learning_rate"] > 0
+    assert settings["augment"] == (settings["image_size"] == 224)
+    assert settings.keys() == default_settings().keys()
+
+
+def test_given_weights_get_a_tenth_of_the_rate_and_keep_their_batch_norm() -> None:
+    random, given = default_settings(backbone="resnet18"), default_settings(backbone="resnet18", weights="imagenet")
+    assert random["trunk_learning_rate"] == random["learning_rate"]
+    assert given["trunk_learning_rate"] == given["learning_rate"] / 10
+    assert (random["frozen_batch_norm"], given["frozen_batch_norm"]) == (False, True)
+    assert default_settings(learning_rate=1.0)["trunk_learning_rate"] == 1.0
+
+
+@pytest.fixture
+def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ``data/reference``."""
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path))
+    (tmp_path / "data" / "reference").mkdir(parents=True)
+    return tmp_path / "data" / "reference"
+
+
+PARAMETERS: dict[str, Any] = {
+    **{"data": "glyphs", "root": "", "backbone": "conv4", "weights": "", "frozen_trunk": False, "embedding_size": 32},
+    **{"distance": "snr", "anchor": "query", "normalize_embeddings": False, "loss": "triplet", "margin": -1.0},
+    **{"regularizer": 0.0, "budget": "quick", "steps": 0, "batch_size": 32, "m": 4, "learning_rate": 0.0},
+    **{"image_size": 0, "seed": 3},
+}
+
+
+def test_zero_empty_and_negative_leave_the_choice_to_the_study(reference: Path) -> None:
+    assert from_parameters(PARAMETERS) == default_settings(
+        "glyphs", "conv4", embedding_size=32, batch_size=32, m=4, seed=3, steps=BUDGETS["quick"]
+    )
+    full = from_parameters({**PARAMETERS, "budget": "full"})
+    assert full["steps"] == BUDGETS["full"] > BUDGETS["quick"]
+
+
+def test_what_is_given_is_taken(reference: Path) -> None:
+    given = {"steps": 7, "margin": 0.0, "learning_rate": 0.5, "image_size": 48, "root": "/images", "weights": "w.pt"}
+    chosen = from_parameters({**PARAMETERS, **given, "budget": "full"})
+    assert {name: chosen[name] for name in given} == given
+
+
+def test_a_negative_margin_takes_the_tuned_one_of_just_this_combination(reference: Path) -> None:
+    row = {"backbone": "conv4", "loss": "triplet", "distance": "snr", "margin": 0.3}
+    (reference / "glyphs.json").write_text(json.dumps({"tuned_margins": [{**row, "distance": "euclidean"}, row]}))
+    assert tuned_margin("glyphs", "conv4", "triplet", "snr") == 0.3
+    assert from_parameters(PARAMETERS)["margin"] == 0.3
+    assert from_parameters({**PARAMETERS, "margin": 1.0})["margin"] == 1.0
+    assert from_parameters({**PARAMETERS, "loss": "lifted"})["margin"] == default_settings(loss="lifted")["margin"]
+    assert tuned_margin("glyphs", "resnet18", "triplet", "snr") is None
+    assert tuned_margin("digits", "conv4", "triplet", "snr") is None
+
+
+def test_notebook_05_has_the_parameters_that_are_read(repository: Path) -> None:
+    if not list((repository / "notebooks").glob("05*.ipynb")):
+        pytest.skip("there is no notebook 05")
+    known = parameters("05")
+    assert known.keys() >= PARAMETERS.keys()
+    settings = from_parameters({name: parameter.default for name, parameter in known.items()})
+    assert settings.keys() == default_settings().keys()
+    assert set(known["data"].choices) == set(DATASETS)
+    assert set(known["backbone"].choices) == set(BACKBONES)
+    assert set(known["loss"].choices) == {*LOSSES, "softmax"}
+
+
+# --- one experiment ---------------------------------------------------------------------------------------------------
+
+
+def test_the_same_settings_give_the_same_bits_and_another_seed_others(done: Experiment) -> None:
+    torch.rand(5)  # the state of the caller does not matter
+    again = experiment(_settings(), device="cpu")
+    assert torch.equal(again.embeddings, done.embeddings)
+    pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
+    history, expected = (result.history.drop(columns="seconds") for result in (again, done))
+    pd.testing.assert_frame_equal(history, expected, check_exact=True)
+    other = experiment(_settings(seed=1), device="cpu")
+    assert not torch.equal(other.embeddings, done.embeddings)
+    assert other.fingerprints == done.fingerprints, "data and classes do not depend on the seed"
+
+
+def test_training_validation_and_test_classes_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, LabelledImages] = {}
+
+    def watched(model: Any, data: Any, loss: Any, **options: Any) -> Any:
+        seen.update(train=data, validation=options["validation"])
+        return train(model, data, loss, **options)
+
+    train = module.train
+    monkeypatch.setattr(module, "train", watched)
+    result = experiment(_settings(), device="cpu")
+    groups = [set(data.classes) for data in (seen["train"], seen["validation"], result.test)]
+    assert set.union(*groups) == set("0123456789")
+    assert sum(map(len, groups)) == 10
+    assert [len(group) for group in groups] == [3, 2, 5]
+    assert result.train is seen["train"]
+    pictures = [{data[i][0].numpy().tobytes() for i in range(len(data))} for data in (*seen.values(), result.test)]
+    assert not pictures[0] & pictures[1]
+    assert not (pictures[0] | pictures[1]) & pictures[2]
+
+
+def test_it_is_judged_on_the_test_classes_under_its_distance(done: Experiment) -> None:
+    test = load("digits", "test", size=16)
+    assert torch.equal(done.embeddings, embed(done.model, test))
+    scores = retrieval(done.embeddings, test.labels, get_distance("snr"))
+    assert done.scores.precision_at_1["training distance, anchor query"] == pytest.approx(scores.precision_at_1.mean())
+    assert done.scores.index.tolist() == ["training distance, anchor query", "training distance, anchor ref", "Euclid"]
+    assert done.validation_score == done.history.validation.max() > 0
+    assert done.history.attrs["best"] == done.history.validation.idxmax()
+    assert done.metrics["training distance, anchor query: precision_at_1"] == done.scores.precision_at_1.iloc[0]
+    assert done.metrics["best_step"] == done.history.attrs["best"]
+    assert done.metrics["parameters"] == sum(p.numel() for p in done.model.parameters())
+    assert done.metrics["seconds_per_step"] > 0
+    assert done.metrics["experiment_s"] == done.wall_time_s
+    assert repr(done).startswith("Experiment(conv4 on digits, test; R@1 by training distance, anchor query: 0.")
+
+
+def test_without_validation_all_training_classes_train(done: Experiment) -> None:
+    result = experiment(_settings(validation_share=0.0, steps=1), device="cpu")
+    assert len(result.train.classes) == 5
+    assert np.isnan(result.validation_score)
+
+
+def test_the_untrained_baseline_is_the_network_before_its_first_step(done: Experiment) -> None:
+    before = untrained(_settings())
+    torch.manual_seed(0)
+    assert torch.equal(before.embeddings, embed(embedder("conv4", 8), done.test))
+    assert before.scores.index.tolist() == done.scores.index.tolist()
+    assert before.test.fingerprint == done.test.fingerprint
+    assert np.isnan(before.validation_score)
+    assert before.metrics["best_step"] == 0
+
+
+def test_the_baseline_of_given_weights_is_their_pooled_features(done: Experiment, tmp_path: Path) -> None:
+    done.save(tmp_path, model=True)
+    trunk = {key: value for key, value in done.model.state_dict().items() if key.startswith("trunk.")}
+    torch.save(trunk, tmp_path / "trunk.pt")
+    before = untrained(_settings(weights=str(tmp_path / "trunk.pt")))
+    assert before.embeddings.shape == (len(done.test), 256)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, "softmax"])
+def test_every_loss_trains_and_is_judged(loss: str) -> None:
+    distance = "euclidean" if loss == "angular" else "snr"
+    result = experiment(_settings(loss=loss, distance=distance, steps=2), device="cpu")
+    assert result.history.loss.notna().all()
+    assert result.scores.precision_at_1.between(0, 1).all()
+
+
+def test_the_zero_mean_penalty_takes_part() -> None:
+    plain, penalised = (experiment(_settings(regularizer=weight, steps=1), device="cpu") for weight in (0.0, 10.0))
+    assert penalised.history.loss[1] > plain.history.loss[1] + 0.1
+
+
+def test_a_frozen_trunk_keeps_its_weights_and_costs_the_same() -> None:
+    before, after = untrained(_settings()), experiment(_settings(frozen_trunk=True), device="cpu")
+    for name, value in after.model.state_dict().items():
+        assert torch.equal(value, before.model.state_dict()[name]) == name.startswith("trunk."), name
+    assert after.cost["trainable"] == 256 * 8 + 8
+    assert after.cost["flops"] == before.cost["flops"]
+
+
+def test_an_interrupted_experiment_goes_on(done: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment(_settings(), tmp_path, "cpu")
+    before = (tmp_path / "last.pt").stat().st_mtime_ns
+    again = experiment(_settings(), tmp_path, "cpu")
+    assert (tmp_path / "last.pt").stat().st_mtime_ns == before, "no step was run again"
+    assert torch.equal(again.embeddings, done.embeddings)
+    with pytest.raises(ValueError, match=r"is of another training: .*seed was 0, is 1"):
+        experiment(_settings(seed=1), tmp_path, "cpu")
+
+
+def test_photographs_are_cropped_at_random_to_train_and_in_the_middle_to_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for name in "abcdefgh":
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            Image.fromarray(random.integers(0, 255, (40, 52, 3), dtype=np.uint8)).save(
+                tmp_path / name / f"{number}.png"
+            )
+    sizes: dict[str, Any] = {}
+
+    def watched(model: Any, data: Any, loss: Any, **options: Any) -> Any:
+        image = data[0][0]
+        torch.manual_seed(0)
+        sizes.update(
+            stored=image.shape, train=[options["augment"](image) for _ in range(2)], judge=options["crop"](image)
+        )
+        return train(model, data, loss, **options)
+
+    train = module.train
+    monkeypatch.setattr(module, "train", watched)
+    settings = default_settings(
+        "folder", "conv4", root=str(tmp_path), image_size=28, steps=1, batch_size=4, m=2, validation_share=0.5
+    )
+    result = experiment(settings, device="cpu")
+    assert sizes["stored"] == (3, 32, 32)
+    assert all(image.shape == (3, 28, 28) for image in [*sizes["train"], sizes["judge"]])
+    assert not torch.equal(*sizes["train"])
+    assert result.model.channels == 3
+    assert len(result.embeddings) == 20
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_what_came_out(done: Experiment, tmp_path: Path) -> None:
+    done.save(tmp_path / "new")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["embeddings.npz", "history.csv", "scores.csv"]
+    history = pd.read_csv(tmp_path / "new" / "history.csv", index_col="step")
+    assert history.loss.tolist() == pytest.approx(done.history.loss.tolist())
+    scores = pd.read_csv(tmp_path / "new" / "scores.csv", index_col="distance")
+    pd.testing.assert_frame_equal(scores, done.scores, check_names=False)
+    with np.load(tmp_path / "new" / "embeddings.npz", allow_pickle=False) as stored:
+        assert np.array_equal(stored["embeddings"], done.embeddings.numpy())
+        assert np.array_equal(stored["labels"], done.test.labels.numpy())
+        assert tuple(stored["classes"]) == done.test.classes
+
+
+def test_the_saved_model_gives_the_same_embeddings(done: Experiment, tmp_path: Path) -> None:
+    done.save(tmp_path, model=True)
+    torch.manual_seed(9)
+    model = embedder("conv4", 8, weights=tmp_path / "model.pt")
+    assert torch.equal(embed(model, done.test), done.embeddings)
+
+
+def test_a_save_that_fails_leaves_the_files_before(done: Experiment, tmp_path: Path, monkeypatch: Any) -> None:
+    done.save(tmp_path, model=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def half(path: Path, **_: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("numpy.savez_compressed", half)
+    monkeypatch.setattr("pandas.DataFrame.to_csv", lambda self, path, **_: half(path))
+    monkeypatch.setattr("torch.save", lambda state, path: half(path))
+    for model in (True, False):
+        with pytest.raises(OSError, match="disk full"):
+            done.save(tmp_path, model)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_training_beats_the_untrained_network_on_unseen_characters() -> None:
+    settings = default_settings("glyphs", "conv4", steps=100)
+    before, after = untrained(settings), experiment(settings, device="cpu")
+    assert after.scores.precision_at_1.iloc[0] > before.scores.precision_at_1.iloc[0] + 0.1
