@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from snrlib.distances import get_distance
 from snrlib.experiment import Experiment, default_settings, experiment, untrained
 from snrlib.files import data_folder, write_atomically
 from snrlib.results import add_confusions, confusions_of, table_of
@@ -40,7 +41,8 @@ class Study:
         backbones: the names, each with its own settings.
         losses: the names.
         distances: the names.
-        margins: tried for every distance and loss that has one.
+        margins: tried for each distance and loss that has one: as many for absolute distances, whose unit is the
+            network's own, as for relative ones.
         validation_share: of the training classes, on which the margins are tried.
         seeds: of the reported runs.
         settings: shared by all.
@@ -50,7 +52,9 @@ class Study:
     backbones: dict[str, dict[str, Any]]
     losses: tuple[str, ...] = ("triplet",)
     distances: tuple[str, ...] = ("euclidean", "relative_euclidean", "snr")
-    margins: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    margins: dict[str, tuple[float, ...]] = field(
+        default_factory=lambda: {"absolute": (0.1, 0.3, 1.0, 3.0, 10.0), "relative": (0.1, 0.3, 0.6, 1.0, 1.5)}
+    )
     validation_share: float = 0.25
     seeds: tuple[int, ...] = (0, 1, 2)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +64,8 @@ STUDIES: dict[str, Study] = {
     "glyphs": Study(
         data="glyphs",
         backbones={"alexnet": {}, "resnet18": {}},
-        settings={"steps": 200},
+        margins={"absolute": (0.3, 1.0, 3.0), "relative": (0.1, 0.3, 1.0)},
+        settings={"steps": 300},
     ),
     "omniglot": Study(
         data="omniglot",
@@ -71,8 +76,8 @@ STUDIES: dict[str, Study] = {
     "cub200": Study(
         data="cub200",
         backbones={"squeezenet1_1": {"weights": "imagenet"}},
-        seeds=(0, 1, 2, 3, 4),
-        settings={"steps": 150, "image_size": 160},
+        margins={"absolute": (0.3, 1.0, 3.0), "relative": (0.1, 0.3, 1.0)},
+        settings={"steps": 200, "image_size": 160, "embedding_size": 512, "learning_rate": 3e-4},
     ),
 }
 
@@ -139,7 +144,8 @@ def _tuning(study: Study, weights: str | None) -> Iterator[dict[str, Any]]:
     for backbone in study.backbones:
         for loss in study.losses:
             for distance in study.distances:
-                for margin in study.margins if loss != "n_pair" else ():
+                kind = "relative" if get_distance(distance).relative else "absolute"
+                for margin in study.margins[kind] if loss != "n_pair" else ():
                     share = {"validation_share": study.validation_share}
                     yield _settings(study, weights, backbone, loss, distance, margin, _TUNING_SEED, **share)
 
