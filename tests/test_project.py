@@ -62,7 +62,7 @@ def test_what_is_installed_is_what_is_pinned(pins: dict[str, str], direct: set[s
 
 
 def test_every_direct_dependency_is_used(repository: Path, direct: set[str]) -> None:
-    modules = {"scikit-learn": "sklearn", "pyyaml": "yaml", "faiss-cpu": "faiss", "ipython": "IPython"}
+    modules = {"scikit-learn": "sklearn", "pyyaml": "yaml", "faiss-cpu": "faiss", "ipython": "IPython", "pillow": "PIL"}
     tools = {"jupyterlab", "ipykernel", "ruff", "mypy", "pandas-stubs"}  # called by make or by a kernel
     sources = [
         path for folder in ("snrlib", "tests", "benchmarks", "notebooks") for path in (repository / folder).rglob("*")
