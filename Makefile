@@ -27,6 +27,7 @@ bench: $(TEST_READY)
 	$(BIN)/python benchmarks/distances.py
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/neighbours.py
+	$(BIN)/python benchmarks/training.py
 
 lint: $(TEST_READY)
 	$(BIN)/ruff format --check .

@@ -33,3 +33,7 @@ def test_the_lifted_loss_of_a_batch_of_1024_needs_some_matrices_of_pairs_and_no_
 def test_the_triplet_loss_of_a_batch_of_1024_needs_some_matrices_of_pairs(repository: Path) -> None:
     matrix = 1024**2 * 4 / 2**20
     assert 0 < _peak(repository, "losses.py", "triplet, SNR", "1024", "snrlib") < 20 * matrix
+
+
+def test_the_training_loop_is_compared_with_the_bare_steps(repository: Path) -> None:
+    _peak(repository, "training.py", "conv4", "8", "1")  # a number; how large it may be depends on who else computes

@@ -403,3 +403,212 @@ def test_a_changed_notebook_or_a_damaged_result_is_not_up_to_date(study: Path) -
     for damage in ("{", "[]", "{}", ""):
         (output.parent / "result.json").write_text(damage)
         assert not runs.is_current(output)
+
+
+# --- files of a notebook's own, and checkpoints -----------------------------------------------------------------------
+
+WRITES = """
+import os, pathlib
+from snrlib.runs import checkpoint_folder, files_folder
+folder = files_folder()
+(folder / "scores.csv").write_text(f"seed {seed}")
+(folder / "figures").mkdir()
+(folder / "figures" / "one.txt").write_text(f"figure {seed}")
+beside = [path.name for path in folder.parent.iterdir() if not path.name.startswith(".")]
+pathlib.Path(os.environ["SNR_ROOT"], f"beside-{seed}").write_text(" ".join(sorted(beside)))
+if seed == 13:
+    raise RuntimeError("unlucky")
+"""
+OUTPUTS = ["05_files.ipynb", "figures/one.txt", "result.json", "scores.csv"]
+
+
+@pytest.fixture
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run cells in this process: a kernel takes a second to start, and most of these tests are about folders."""
+
+    def papermill_here(source: Path, values: dict, output: Path, progress: bool, places: dict[str, str]) -> str:
+        notebook = nbformat.read(source, as_version=4)
+        notebook.metadata["papermill"] = nbformat.from_dict({})
+        names: dict = {}
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in places.items():
+                environment.setenv(name, value)
+            try:
+                for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+                    exec(cell.source, names)
+                    names |= values
+                    cell.execution_count = 1
+            except RuntimeError as error:
+                return str(error)
+            finally:
+                nbformat.write(notebook, output)
+        return ""
+
+    monkeypatch.setattr(runs, "_papermill", papermill_here)
+
+
+@pytest.fixture
+def files_study(study: Path) -> Path:
+    """A study whose notebook 05 writes files of its own."""
+    _write(study / "notebooks" / "05_files.ipynb", "seed: int = 0  # of the draws", WRITES)
+    return study
+
+
+def test_files_of_a_notebook_appear_beside_its_output_when_it_is_whole(files_study: Path) -> None:
+    target = files_study / "o" / "05_files.ipynb"
+    runs.run("05", output=target)
+    assert (files_study / "beside-0").read_text() == "", "nothing was there while it ran"
+    assert _left(target.parent) == OUTPUTS
+    assert (target.parent / "scores.csv").read_text() == "seed 0"
+    runs.run("05", {"seed": 1}, output=target, force=True)
+    assert (files_study / "beside-1").read_text() == "05_files.ipynb figures result.json scores.csv"
+    assert _left(target.parent) == OUTPUTS
+    assert (target.parent / "scores.csv").read_text() == "seed 1"
+    assert (target.parent / "figures" / "one.txt").read_text() == "figure 1"
+
+
+def test_a_failed_run_leaves_the_files_before_it_and_none_of_its_own(files_study: Path, no_kernel: None) -> None:
+    target = files_study / "o" / "05_files.ipynb"
+    with pytest.raises(runs.NotebookError, match="unlucky"):
+        runs.run("05", {"seed": 13}, output=target)
+    assert _left(target.parent) == ["05_files.failed.ipynb"]
+    runs.run("05", output=target)
+    before = {name: (target.parent / name).read_bytes() for name in OUTPUTS}
+    with pytest.raises(runs.NotebookError, match="unlucky"):
+        runs.run("05", {"seed": 13}, output=target, force=True)
+    assert _left(target.parent) == sorted([*OUTPUTS, "05_files.failed.ipynb"])
+    assert {name: (target.parent / name).read_bytes() for name in OUTPUTS} == before
+
+
+def test_files_of_the_user_in_the_folder_of_an_output_are_never_deleted(files_study: Path, no_kernel: None) -> None:
+    target = files_study / "o" / "05_files.ipynb"
+    mine = ["notes.txt", "figures/mine.txt", ".hidden", "model.pt", "result.txt", "checkpoints/last.pt"]
+    for name in mine:
+        (target.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (target.parent / name).write_text("precious")
+    for values in ({"seed": 0}, {"seed": 13}, {"seed": 1}):
+        try:
+            runs.run("05", values, output=target, force=True)
+        except runs.NotebookError:
+            assert values == {"seed": 13}
+    assert all((target.parent / name).read_text() == "precious" for name in mine)
+    assert _left(target.parent) == sorted([*OUTPUTS, *mine])
+
+
+def test_a_killed_run_leaves_the_files_before_it(files_study: Path) -> None:
+    target = files_study / "o" / "05_files.ipynb"
+    runs.run("05", output=target)
+    before = {name: (target.parent / name).read_bytes() for name in OUTPUTS}
+    begun = files_study / "begun"
+    slow = f"{WRITES}\nimport time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(60)"
+    _write(files_study / "notebooks" / "05_files.ipynb", "seed: int = 0  # of the draws", slow)
+    process = _background(files_study, "run", "05", "-o", str(target), "--force")
+    _wait_for(begun, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert {name: (target.parent / name).read_bytes() for name in OUTPUTS} == before
+    shown = [path.name for path in target.parent.iterdir() if not path.name.startswith(".")]
+    assert sorted(shown) == ["05_files.ipynb", "figures", "result.json", "scores.csv"]
+    _write(files_study / "notebooks" / "05_files.ipynb", "seed: int = 0  # of the draws", WRITES)
+    runs.run("05", output=target, force=True)
+    assert _left(target.parent) == OUTPUTS, "what the killed run left is gone"
+
+
+COUNTS = """
+import os, time, pathlib
+from snrlib.runs import checkpoint_folder
+folder = checkpoint_folder()
+folder.mkdir(parents=True, exist_ok=True)
+log = folder / "log"
+started = log.read_text() if log.exists() else ""
+log.write_text(started + "x")
+pathlib.Path(os.environ["SNR_ROOT"], "seen").write_text(str(len(started)))
+if seed == 13 and len(started) < 2:
+    raise RuntimeError("unlucky")
+"""
+
+
+@pytest.fixture
+def counting_study(study: Path) -> Path:
+    """A study whose notebook 05 counts its starts in the folder of its checkpoints; with seed 13 the third succeeds."""
+    _write(study / "notebooks" / "05_counts.ipynb", "seed: int = 0  # of the draws", COUNTS)
+    return study
+
+
+def test_checkpoints_outlive_a_failed_run_and_go_with_a_finished_one(counting_study: Path, no_kernel: None) -> None:
+    for _ in range(2):
+        with pytest.raises(runs.NotebookError, match="unlucky"):
+            runs.run("05", {"seed": 13})
+    row = runs.run("05", {"seed": 13})
+    assert (counting_study / "seen").read_text() == "2"
+    assert _left(Path(row["output"]).parent) == ["05_counts.ipynb", "result.json"]
+    with pytest.raises(runs.NotebookError, match="unlucky"):
+        runs.run("05", {"seed": 13})  # from the beginning again
+
+
+def test_checkpoints_outlive_a_killed_run(counting_study: Path) -> None:
+    begun = counting_study / "begun"
+    slow = f"{COUNTS}\nif not started:\n    pathlib.Path({str(begun)!r}).touch()\n    time.sleep(60)"
+    _write(counting_study / "notebooks" / "05_counts.ipynb", "seed: int = 0  # of the draws", slow)
+    process = _background(counting_study, "run", "05")
+    _wait_for(begun, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    runs.run("05")
+    assert (counting_study / "seen").read_text() == "1"
+
+
+def test_checkpoints_of_another_notebook_library_or_choice_are_not_gone_on_from(
+    counting_study: Path, no_kernel: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = counting_study / "o" / "05_counts.ipynb"
+
+    def unlucky() -> None:
+        with pytest.raises(runs.NotebookError, match="unlucky"):
+            runs.run("05", {"seed": 13}, output=target, force=True)
+
+    unlucky()
+    runs.run("05", {"seed": 1}, output=target, force=True)
+    assert (counting_study / "seen").read_text() == "0", "other parameters"
+    unlucky()
+    _write(counting_study / "notebooks" / "05_counts.ipynb", "seed: int = 0  # of the draws", COUNTS + "\n# changed")
+    unlucky()
+    assert (counting_study / "seen").read_text() == "0", "another notebook"
+    changed = runs._source_fingerprint
+    monkeypatch.setattr(runs, "_source_fingerprint", lambda notebook: changed(notebook)[::-1])
+    unlucky()
+    assert (counting_study / "seen").read_text() == "0", "another library"
+    unlucky()
+    runs.run("05", {"seed": 13}, output=target, force=True)
+    assert (counting_study / "seen").read_text() == "2"
+    assert _left(target.parent) == ["05_counts.ipynb", "result.json"], "the outdated ones are gone"
+
+
+def test_by_hand_files_go_to_a_folder_of_their_own_and_nothing_is_a_checkpoint(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SNR_RUN_FILES", "SNR_RUN_CHECKPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+    assert runs.files_folder() == study / "data" / "runs" / "by_hand"
+    assert runs.checkpoint_folder() is None
+
+
+@pytest.mark.parametrize("seed", [0, 13])
+def test_the_places_of_a_run_are_restored_after_it(
+    files_study: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    def once() -> None:
+        try:
+            runs.run("05", {"seed": seed})
+        except runs.NotebookError:
+            assert seed == 13
+
+    for name in ("SNR_RUN_FILES", "SNR_RUN_CHECKPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+    once()
+    assert not {"SNR_RUN_FILES", "SNR_RUN_CHECKPOINTS"} & os.environ.keys()
+    monkeypatch.setenv("SNR_RUN_FILES", "/of/the/outer/run")
+    monkeypatch.setenv("SNR_RUN_CHECKPOINTS", "/of/the/outer/run/too")
+    once()
+    assert os.environ["SNR_RUN_FILES"] == "/of/the/outer/run"
+    assert os.environ["SNR_RUN_CHECKPOINTS"] == "/of/the/outer/run/too"

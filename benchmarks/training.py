@@ -1,0 +1,98 @@
+"""The training loop against the bare minimum, forward, backward and optimizer step on one batch in memory.
+
+python benchmarks/training.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from itertools import pairwise
+
+import pandas as pd
+import torch
+from measure import machine
+from torch import nn
+
+from snrlib.backbones import embedder
+from snrlib.data import LabelledImages
+from snrlib.distances import get_distance
+from snrlib.losses import TripletMarginLoss
+from snrlib.train import train
+
+BATCHES = {"conv4": 128, "resnet18": 64}
+M, STEPS = 4, 6
+CLOCKS = {"wall": time.perf_counter, "CPU": time.process_time}
+Seconds = dict[str, list[float]]  # of each clock
+
+
+def images(size: int = 32, n_classes: int = 64, per_class: int = 20) -> LabelledImages:
+    """Random grey images in memory."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n_classes).repeat_interleave(per_class)
+    pixels = torch.rand(len(labels), 1, size, size, generator=generator)
+    return LabelledImages("random", pixels, labels, tuple(map(str, range(n_classes))))
+
+
+def bare(model: nn.Module, data: LabelledImages, loss: nn.Module, batch: int) -> None:
+    """Nothing but the arithmetic, on the same batch in every step."""
+    chosen = slice(0, batch * 20 // M, 20 // M)  # M of a class
+    x, labels = data.images[chosen].clone(), data.labels[chosen].clone()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model.train()
+    for _ in range(STEPS):
+        value = loss(model(x), labels)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+
+def looped(model: nn.Module, data: LabelledImages, loss: nn.Module, batch: int) -> None:
+    """The same by `snrlib.train.train`."""
+    train(model, data, loss, steps=STEPS, batch_size=batch, m=M)
+
+
+def compare(name: str, batch: int, rounds: int) -> dict[str, float]:
+    """Milliseconds of a step, from loss to loss, of both in turns; and what the loop adds, in per cent."""
+    data = images()
+    found: dict[str, Seconds] = {}
+    for number in range(rounds + 1):
+        for way in (bare, looped) if number % 2 else (looped, bare):
+            model, loss = embedder(name, 64, channels=1), TripletMarginLoss(get_distance("snr"), 0.5)
+            seen: Seconds = {clock: [] for clock in CLOCKS}
+
+            def note(*_: object, seen: Seconds = seen) -> None:
+                for clock, read in CLOCKS.items():
+                    seen[clock].append(read())
+
+            loss.register_forward_pre_hook(note)
+            way(model, data, loss, batch)
+            kept = found.setdefault(way.__name__, {clock: [] for clock in CLOCKS})
+            for clock, times in seen.items():
+                between = [later - earlier for earlier, later in pairwise(times)]
+                kept[clock] += between[1:] if number else []  # the first step and the first round warm up
+    row: dict[str, float] = {}
+    for clock in CLOCKS:
+        least, ours = (1e3 * statistics.median(found[way][clock]) for way in ("bare", "looped"))
+        row |= {
+            f"bare, {clock}, ms": least,
+            f"train, {clock}, ms": ours,
+            f"added, {clock}, %": 100 * (ours / least - 1),
+        }
+    return row
+
+
+def main() -> None:
+    """Print the table; with a backbone, a batch and rounds as arguments, what the loop adds in CPU time, per cent."""
+    if len(sys.argv) > 1:
+        print(compare(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))["added, CPU, %"])
+        return
+    print(machine())
+    print("\nA step of training on 32 x 32 images, triplet loss over SNR, AdamW; medians of one run")
+    rows = {(name, batch): compare(name, batch, rounds=12) for name, batch in BATCHES.items()}
+    print(pd.DataFrame(rows).T.round(1).to_string())
+
+
+if __name__ == "__main__":
+    main()
