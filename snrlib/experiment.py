@@ -34,7 +34,7 @@ BUDGETS: dict[str, int] = {"quick": 100, "full": 400}
 """Steps of a training. Quick shows how an experiment goes; its scores say little."""
 _FIVE_CLASSES = ("digits", "cifar10")  # to train on; two of them validate
 _PHOTOGRAPHS = ("cub200", "cars196", "sop", "folder")  # files of any size, cropped to a square
-_RATES = {"conv4": 4e-3, "alexnet": 3e-4, "resnet18": 3e-3, "resnet50": 3e-3, "squeezenet1_1": 1e-3}
+_RATES = {"conv4": 4e-3, "alexnet": 1e-4, "resnet18": 3e-3, "resnet50": 3e-3, "squeezenet1_1": 1e-3}
 _MARGINS = {"contrastive": 1.0, "triplet": 0.5, "n_pair": 0.0, "lifted": 1.0, "ranked_list": 0.5, "angular": 0.0}
 _DISTANCES = tuple(name for name in DISTANCES if "mahalanobis" not in name)  # these need a matrix
 _IN_MEMORY = 2**32  # bytes of pixels up to which photographs are read once and kept

@@ -65,7 +65,7 @@ STUDIES: dict[str, Study] = {
         data="glyphs",
         backbones={"alexnet": {}, "resnet18": {}},
         margins={"absolute": (0.3, 1.0, 3.0), "relative": (0.1, 0.3, 1.0)},
-        settings={"steps": 300},
+        settings={"steps": 200},
     ),
     "omniglot": Study(
         data="omniglot",

@@ -207,7 +207,7 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
     """Execute a notebook into ``output``; returns why it failed, or nothing. ``places`` are variables of its kernel."""
     import papermill  # here, since listing notebooks should not wait for it
 
-    for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS", "SNR_DATA"):  # a kernel works in the folder of the notebooks
+    for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS"):  # a kernel works in the folder of the notebooks
         if place := os.environ.get(name):
             os.environ[name] = str(Path(place).expanduser().resolve())
     before = {name: os.environ.get(name) for name in places}  # of a run that this one is part of
