@@ -93,7 +93,12 @@ def test_imports_run_one_way() -> None:
         for module in (name for name in MODULES if name.startswith(package)):
             outside = {name for name in _imports(module) if not name.startswith(package)}
             assert outside <= {"snrlib.checks", "snrlib.distances"}, module
+    assert _imports("snrlib.parallel") == set()
+    below = {"backbones", "checks", "distances", "evaluate", "evaluate.retrieval", "files", "parallel", "sampling"}
+    assert _imports("snrlib.train") <= {f"snrlib.{name}" for name in below}, "training knows no loss and no data set"
     for module in MODULES:
+        above = {"snrlib.experiment", "snrlib.results", "snrlib.reference"}
+        assert module in above or not _imports(module) & above, module
         assert not _imports(module) & {"snrlib.plots", "snrlib.exercises"}, "for notebooks only"
 
 
