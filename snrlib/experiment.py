@@ -28,7 +28,16 @@ from snrlib.files import data_folder, write_atomically
 from snrlib.losses import LOSSES, SoftmaxClassifier, ZeroMeanRegularizer, get_loss
 from snrlib.train import train
 
-__all__ = ["BUDGETS", "Experiment", "default_settings", "experiment", "from_parameters", "tuned_margin", "untrained"]
+__all__ = [
+    "BUDGETS",
+    "Experiment",
+    "default_settings",
+    "experiment",
+    "from_parameters",
+    "initial_scale",
+    "tuned_margin",
+    "untrained",
+]
 
 BUDGETS: dict[str, int] = {"quick": 100, "full": 400}
 """Steps of a training. Quick shows how an experiment goes; its scores say little."""
@@ -179,9 +188,8 @@ def from_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     """
     p = parameters
     same = ("data", "backbone", "distance", "anchor", "loss", "frozen_trunk", "normalize_embeddings", "regularizer")
-    sizes = ("embedding_size", "batch_size", "m", "seed")
-    changes = {key: p[key] for key in (*same, *sizes)}
-    changes |= {key: p[key] for key in ("root", "weights", "image_size", "learning_rate") if p[key]}
+    ours = ("root", "weights", "image_size", "batch_size", "m", "learning_rate")
+    changes = {key: p[key] for key in (*same, "embedding_size", "seed")} | {key: p[key] for key in ours if p[key]}
     changes["steps"] = p["steps"] or BUDGETS[p["budget"]]
     tuned = tuned_margin(p["data"], p["backbone"], p["loss"], p["distance"])
     if p["margin"] >= 0:
@@ -268,6 +276,23 @@ def untrained(settings: dict[str, Any]) -> Experiment:
     embeddings = embed(model, test, transform=_crop(s, train=False))
     history = pd.DataFrame({"validation": []}, dtype=float)
     return _judged(s, model, _distance(s), history, training, test, embeddings, float("nan"), started)
+
+
+def initial_scale(settings: dict[str, Any]) -> float:
+    """Mean squared distance between 64 training images before training: the natural unit of an absolute margin.
+
+    Absolute distances have the scale of the network's first weights, which differs a million fold between networks.
+    """
+    training = _images(settings, "train")
+    torch.manual_seed(settings["seed"])
+    model = _model(settings, training).train()
+    chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(settings["seed"]))[:64].tolist()
+    images = [training[index][0] for index in chosen]
+    if crop := _crop(settings, train=False):
+        images = [crop(image) for image in images]
+    with torch.no_grad():
+        d = _distance(settings)(model(torch.stack(images)))
+    return float(d.square().sum() / (len(d) * (len(d) - 1)))
 
 
 def _judged(

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from snrlib.distances import get_distance
-from snrlib.experiment import Experiment, default_settings, experiment, untrained
+from snrlib.experiment import Experiment, default_settings, experiment, initial_scale, untrained
 from snrlib.files import data_folder, write_atomically
 from snrlib.results import add_confusions, confusions_of, table_of
 from snrlib.runs import provenance
@@ -41,8 +41,9 @@ class Study:
         backbones: the names, each with its own settings.
         losses: the names.
         distances: the names.
-        margins: tried for each distance and loss that has one: as many for absolute distances, whose unit is the
-            network's own, as for relative ones.
+        margins: tried for each distance and loss that has one; those of an absolute distance are multiples of the
+            mean squared distance of the untrained network (`snrlib.experiment.initial_scale`), since its unit is the
+            network's own, and those of a relative one plain numbers.
         validation_share: of the training classes, on which the margins are tried.
         seeds: of the reported runs.
         settings: shared by all.
@@ -52,9 +53,7 @@ class Study:
     backbones: dict[str, dict[str, Any]]
     losses: tuple[str, ...] = ("triplet",)
     distances: tuple[str, ...] = ("euclidean", "relative_euclidean", "snr")
-    margins: dict[str, tuple[float, ...]] = field(
-        default_factory=lambda: {"absolute": (0.1, 0.3, 1.0, 3.0, 10.0), "relative": (0.1, 0.3, 0.6, 1.0, 1.5)}
-    )
+    margins: tuple[float, ...] = (0.1, 0.3, 1.0)
     validation_share: float = 0.25
     seeds: tuple[int, ...] = (0, 1, 2)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -64,19 +63,18 @@ STUDIES: dict[str, Study] = {
     "glyphs": Study(
         data="glyphs",
         backbones={"alexnet": {}, "resnet18": {}},
-        margins={"absolute": (0.3, 1.0, 3.0), "relative": (0.1, 0.3, 1.0)},
-        settings={"steps": 200},
+        settings={"steps": 150},
     ),
     "omniglot": Study(
         data="omniglot",
         backbones={"conv4": {}, "resnet18": {}},
+        margins=(0.1, 0.3, 0.6, 1.0, 1.5),
         seeds=(0, 1, 2, 3, 4),
         settings={"steps": 300},
     ),
     "cub200": Study(
         data="cub200",
         backbones={"squeezenet1_1": {"weights": "imagenet"}},
-        margins={"absolute": (0.3, 1.0, 3.0), "relative": (0.1, 0.3, 1.0)},
         settings={"steps": 200, "image_size": 160, "embedding_size": 512, "learning_rate": 3e-4},
     ),
 }
@@ -144,10 +142,11 @@ def _tuning(study: Study, weights: str | None) -> Iterator[dict[str, Any]]:
     for backbone in study.backbones:
         for loss in study.losses:
             for distance in study.distances:
-                kind = "relative" if get_distance(distance).relative else "absolute"
-                for margin in study.margins[kind] if loss != "n_pair" else ():
-                    share = {"validation_share": study.validation_share}
-                    yield _settings(study, weights, backbone, loss, distance, margin, _TUNING_SEED, **share)
+                share = {"validation_share": study.validation_share}
+                first = _settings(study, weights, backbone, loss, distance, 0.0, _TUNING_SEED, **share)
+                unit = 1.0 if get_distance(distance).relative or loss == "n_pair" else initial_scale(first)
+                for margin in study.margins if loss != "n_pair" else ():
+                    yield first | {"margin": float(f"{margin * unit:.3g}")}
 
 
 def _run_all(study: str, stage: str, cells: list[dict[str, Any]], jobs: int) -> list[dict[str, Any]]:

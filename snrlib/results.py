@@ -186,7 +186,8 @@ def summary(runs: pd.DataFrame, score: str = "precision_at_1", level: float = 0.
         Columns ``mean``, ``half_width`` (of the interval; NaN for one seed) and ``seeds``.
     """
     groups = runs.groupby([*_KEY, "judged_by"], sort=False)[score]
-    return pd.DataFrame({name: _interval(values, level) for name, values in groups}).T.rename_axis([*_KEY, "judged_by"])
+    table = pd.DataFrame({name: _interval(values, level) for name, values in groups}).T
+    return table.astype({"seeds": int}).rename_axis([*_KEY, "judged_by"])
 
 
 def differences(
@@ -217,7 +218,7 @@ def differences(
         for key, group in less.groupby(others, sort=False)
         for name, values in group.items()
     }
-    table = pd.DataFrame(rows).T.rename_axis([*others, column])
+    table = pd.DataFrame(rows).T.astype({"seeds": int}).rename_axis([*others, column])
     shown = table["mean"].abs() > table["half_width"]  # False for NaN
     verdict = np.where(table["mean"] > 0, "higher", "lower")
     return table.assign(verdict=np.where(shown, verdict, "no difference shown"))

@@ -20,6 +20,7 @@ from snrlib.experiment import (
     default_settings,
     experiment,
     from_parameters,
+    initial_scale,
     tuned_margin,
     untrained,
 )
@@ -91,21 +92,30 @@ def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 PARAMETERS: dict[str, Any] = {
     **{"data": "glyphs", "root": "", "backbone": "conv4", "weights": "", "frozen_trunk": False, "embedding_size": 32},
     **{"distance": "snr", "anchor": "query", "normalize_embeddings": False, "loss": "triplet", "margin": -1.0},
-    **{"regularizer": 0.0, "budget": "quick", "steps": 0, "batch_size": 32, "m": 4, "learning_rate": 0.0},
+    **{"regularizer": 0.0, "budget": "quick", "steps": 0, "batch_size": 0, "m": 0, "learning_rate": 0.0},
     **{"image_size": 0, "seed": 3},
 }
 
 
 def test_zero_empty_and_negative_leave_the_choice_to_the_study(reference: Path) -> None:
     assert from_parameters(PARAMETERS) == default_settings(
-        "glyphs", "conv4", embedding_size=32, batch_size=32, m=4, seed=3, steps=BUDGETS["quick"]
+        "glyphs", "conv4", embedding_size=32, seed=3, steps=BUDGETS["quick"]
     )
     full = from_parameters({**PARAMETERS, "budget": "full"})
     assert full["steps"] == BUDGETS["full"] > BUDGETS["quick"]
 
 
 def test_what_is_given_is_taken(reference: Path) -> None:
-    given = {"steps": 7, "margin": 0.0, "learning_rate": 0.5, "image_size": 48, "root": "/images", "weights": "w.pt"}
+    given = {
+        "steps": 7,
+        "batch_size": 32,
+        "m": 8,
+        "margin": 0.0,
+        "learning_rate": 0.5,
+        "image_size": 48,
+        "root": "/images",
+        "weights": "w.pt",
+    }
     chosen = from_parameters({**PARAMETERS, **given, "budget": "full"})
     assert {name: chosen[name] for name in given} == given
 
@@ -320,3 +330,14 @@ def test_training_beats_the_untrained_network_on_unseen_characters() -> None:
     settings = default_settings("glyphs", "conv4", steps=100)
     before, after = untrained(settings), experiment(settings, device="cpu")
     assert after.scores.precision_at_1.iloc[0] > before.scores.precision_at_1.iloc[0] + 0.1
+
+
+def test_the_unit_of_an_absolute_margin_is_the_mean_squared_distance_before_training() -> None:
+    settings = default_settings("digits", "conv4", distance="euclidean", image_size=16, seed=3)
+    train_set = load("digits", size=16)
+    torch.manual_seed(3)
+    model = embedder("conv4", settings["embedding_size"]).train()
+    rows = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(3))[:64]
+    x = model(train_set.images[rows]).detach()
+    squared = [(x[i] - x[j]).square().sum().item() for i in range(64) for j in range(64) if i != j]
+    assert initial_scale(settings) == pytest.approx(sum(squared) / len(squared), rel=1e-5)
