@@ -25,6 +25,7 @@ __all__ = [
     "confusions_of",
     "differences",
     "gather_runs",
+    "reference_table",
     "run_now",
     "stored",
     "summary",
@@ -228,3 +229,52 @@ def _interval(values: pd.Series, level: float) -> dict[str, float]:
     n = len(values)
     half = student_t.ppf((1 + level) / 2, n - 1) * values.std() / np.sqrt(n) if n > 1 else float("nan")
     return {"mean": values.mean(), "half_width": half, "seeds": n}
+
+
+def reference_table(names: Sequence[str]) -> str:
+    """The stored studies as a Markdown table: R@1, MAP@R and EER by the training distance, query as anchor.
+
+    Args:
+        names: of the studies.
+
+    Raises:
+        FileNotFoundError: one was not measured.
+    """
+    titles = ("study", "network", "distance", "margin", "R@1", "MAP@R", "EER", "seeds", "R@1 against Euclid")
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    scores = ("precision_at_1", "mean_average_precision_at_r", "EER")
+    for name in names:
+        results = stored(name)
+        asked = results.runs.judged_by.isin(["training distance", "training distance, anchor query"])
+        before = (results.runs.loss == "untrained") & results.runs.judged_by.str.endswith("anchor query")
+        own, untrained = results.runs[asked], results.runs[before]
+        against = differences(own, "distance", "euclidean")
+        minutes = (
+            f"{name}, {results.about['experiments']} experiments, {results.about['core_minutes']:.0f} core minutes"
+        )
+        for backbone in own.backbone.unique():
+            start = untrained[untrained.backbone == backbone][list(scores)].mean()
+            cells = [
+                minutes,
+                backbone,
+                "untrained, judged by SNR",
+                "",
+                *(f"{start[score]:.3f}" for score in scores),
+                "",
+                "",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+            for distance in own.distance.unique():
+                part = own[(own.backbone == backbone) & (own.distance == distance)]
+                shown = []
+                for score in scores:
+                    row = summary(part, score).iloc[0]
+                    shown.append(f"{row['mean']:.3f} ± {row.half_width:.3f}")
+                verdict = ""
+                if distance != "euclidean":
+                    row = against.xs((backbone, part.loss.iloc[0], distance))
+                    verdict = f"{row.verdict} ({row['mean']:+.3f} ± {row.half_width:.3f})"
+                cells = ["", backbone, distance, f"{part.margin.iloc[0]:g}", *shown, str(part.seed.nunique()), verdict]
+                lines.append("| " + " | ".join(cells) + " |")
+            minutes = ""
+    return "\n".join(lines)

@@ -216,7 +216,6 @@ call = {
     "confusion": lambda x, y: confusion(x, y, 29, d),
     "verification": lambda x, y: verification(x, y, d),
     "clustering": lambda x, y: clustering(x, y, d),
-    "compare": lambda x, y: compare(x, y, d),
 }[sys.argv[1]]
 call(x[:60], torch.arange(60) % 3)
 before = peak()
@@ -231,15 +230,13 @@ print(peak() - before)
     ("function", "classes", "least"),  # MiB that it cannot do without; less would be a measuring error
     [
         ("knn", 600, 100),
-        ("retrieval", 600, 100),
         ("retrieval", 10, 100),  # as CIFAR10: MAP@R looks at 5,999 neighbours of each
         ("evaluate", 600, 100),
         ("classify", 600, 50),
         ("confusion", 600, 100),
         ("verification", 600, 10),
         ("clustering", 100, 100),
-        ("compare", 100, 100),
-    ],
+    ],  # `compare` is these in turn
 )
 def test_judging_60000_embeddings_takes_at_most_1_gib_beyond_the_data(function: str, classes: int, least: int) -> None:
     command = [sys.executable, "-c", MEASURE, function, str(classes)]

@@ -12,6 +12,8 @@ import torch
 import yaml
 
 from snrlib.notebooks import figures
+from snrlib.reference import STUDIES
+from snrlib.results import reference_table, stored
 
 SNRLIB = Path(__file__).parent.parent / "snrlib"
 MODULES = sorted(
@@ -151,6 +153,14 @@ def test_the_picture_of_the_readme_is_the_stored_figure_of_notebook_00(repositor
     assert picture.read_bytes() == figures(notebook)[-1]
     (right,) = re.findall(r"\b(\d+) of the 48 show the same character", (repository / "README.md").read_text())
     assert f"{right} of 48 neighbours show the same character" in notebook.read_text()
+
+
+def test_the_reference_numbers_of_the_readme_are_the_stored_ones(repository: Path) -> None:
+    readme = (repository / "README.md").read_text()
+    shown = readme.partition("<!-- reference: begin -->\n")[2].partition("\n<!-- reference: end -->")[0]
+    assert shown == reference_table(list(STUDIES))
+    for name in STUDIES:
+        assert stored(name).about["command"] in readme
 
 
 def test_the_version_has_its_changelog_and_citation(repository: Path) -> None:
