@@ -169,9 +169,8 @@ def _refresh(options: argparse.Namespace) -> int:
 
 
 def _report(row: dict) -> None:
-    metrics = ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row["metrics"].items()
-    )
+    first = list(row["metrics"].items())[:4]  # result.json has all
+    metrics = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in first)
     print(f"  {row['notebook']}: {row['wall_time_s']:.0f} s. {metrics}")
 
 

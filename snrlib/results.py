@@ -272,7 +272,7 @@ def reference_table(names: Sequence[str]) -> str:
                     shown.append(f"{row['mean']:.3f} ± {row.half_width:.3f}")
                 verdict = ""
                 if distance != "euclidean":
-                    row = against.xs((backbone, part.loss.iloc[0], distance))
+                    row = against.T[(backbone, part.loss.iloc[0], distance)]
                     verdict = f"{row.verdict} ({row['mean']:+.3f} ± {row.half_width:.3f})"
                 cells = ["", backbone, distance, f"{part.margin.iloc[0]:g}", *shown, str(part.seed.nunique()), verdict]
                 lines.append("| " + " | ".join(cells) + " |")

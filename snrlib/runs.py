@@ -41,6 +41,7 @@ __all__ = [
     "run",
 ]
 
+_SHOWN = 8  # metrics that a record prints; it keeps all
 _RECORD = "application/vnd.snrlib.record+json"
 _VERSIONS = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
 
@@ -276,9 +277,8 @@ def record(metrics: Mapping[str, Any], *data: LabelledImages) -> None:
     from IPython.display import display
 
     plain = {key: value.item() if hasattr(value, "item") else value for key, value in metrics.items()}
-    text = ", ".join(
-        f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}" for key, value in plain.items()
-    )
+    shown = [f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}" for key, value in plain.items()]
+    text = ", ".join(shown[:_SHOWN]) + f" and {len(shown) - _SHOWN} more" * (len(shown) > _SHOWN)
     content = {"metrics": plain, "data": {images.name: images.fingerprint for images in data}}
     display({_RECORD: content, "text/plain": f"Recorded: {text}"}, raw=True)
 

@@ -195,7 +195,7 @@ MEASURE = """
 import sys
 import torch
 from snrlib.distances import get_distance
-from snrlib.evaluate import classify, clustering, compare, confusion, evaluate, knn, retrieval, verification
+from snrlib.evaluate import classify, clustering, confusion, evaluate, knn, retrieval, verification
 
 def peak():  # bytes; ru_maxrss counts the same, but starts from the peak of the process that started this one
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
