@@ -6,7 +6,6 @@ Notebook 05 runs one, notebook 06 compares several, ``snr train`` runs one witho
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
 from snrlib.checks import check_choice
 from snrlib.data import DATASETS, ImageFiles, LabelledImages, load, validation_split
+from snrlib.data.source import data_root
 from snrlib.distances import DISTANCES, Distance, get_distance
 from snrlib.evaluate import compare
 from snrlib.files import data_folder, write_atomically
@@ -351,7 +351,8 @@ def _images(s: dict[str, Any], split: str) -> Any:
     if s["data"] in _PHOTOGRAPHS:
         # The usual geometry: 256 pixels for 224. Training crops at random, judging cuts the centre out.
         size = round(size * 256 / 224)
-    return _load(s["data"], split, s["root"] or os.environ.get("SNR_DATA"), size)
+    root = s["root"] if s["data"] == "folder" else str(data_root(s["root"]))
+    return _load(s["data"], split, root, size)
 
 
 @lru_cache(maxsize=4)  # experiments that follow each other use the same images
