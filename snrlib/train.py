@@ -66,7 +66,7 @@ def train(
     The learning rate rises to its peak and falls (one-cycle, Smith 2018). With ``validation`` the model ends with the
     weights that scored best there, otherwise with the last ones. With ``folder`` it writes ``last.pt`` and ``best.pt``,
     each whole or not at all, and a call with the same arguments goes on from ``last.pt``, to the same bits as an
-    uninterrupted training on the same machine.
+    uninterrupted training on the same machine with as many threads.
 
     Args:
         model: images (n, C, H, W) -> embeddings (n, M); the images go to the device of its parameters.

@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ from snrlib.sampling import MPerClassSampler
 from snrlib.train import train
 
 every_case = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Bits depend on how many threads share a sum; the processes that are killed have one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _assert_same_bits(result: Result, expected: Result) -> None:
