@@ -169,7 +169,7 @@ def _refresh(options: argparse.Namespace) -> int:
 
 
 def _report(row: dict) -> None:
-    first = list(row["metrics"].items())[:4]  # result.json has all
+    first = sorted(row["metrics"].items(), key=lambda item: not item[0].startswith("precision"))[:4]  # of all
     metrics = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in first)
     print(f"  {row['notebook']}: {row['wall_time_s']:.0f} s. {metrics}")
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,7 +17,7 @@ from scipy import stats
 
 from snrlib import reference
 from snrlib.__main__ import main
-from snrlib.experiment import initial_scale, tuned_margin
+from snrlib.experiment import default_settings, experiment, initial_scale, tuned_margin, untrained
 from snrlib.reference import STUDIES, Study, measure
 from snrlib.results import stored, summary
 
@@ -257,3 +258,33 @@ def test_one_seed_has_no_interval() -> None:
     row = summary(_runs(0.5)).iloc[0]
     assert (row["mean"], row.seeds) == (0.5, 1)
     assert np.isnan(row.half_width)
+
+
+# --- on the real images -----------------------------------------------------------------------------------------------
+
+
+def _real(name: str) -> Path:
+    path = Path(os.environ.get("SNR_DATA", "")) / name
+    if "SNR_DATA" not in os.environ or not path.exists():
+        pytest.skip(f"SNR_DATA names no folder with {name}")
+    return path
+
+
+@pytest.mark.realdata
+def test_pooled_features_of_the_given_weights_reach_the_known_score_on_cub() -> None:
+    weights = _real("weights/squeezenet1_1.pth")
+    _real("cub50")
+    chosen = {"weights": str(weights), "distance": "euclidean", "normalize_embeddings": True}
+    done = untrained(default_settings("cub200", "squeezenet1_1", **chosen))
+    assert done.scores.precision_at_1["training distance"] == pytest.approx(0.605, abs=0.002)  # by other means
+    assert done.scores.precision_at_1["Euclid"] < 0.59, "without the normalisation"
+
+
+@pytest.mark.realdata
+def test_a_stored_run_on_omniglot_comes_out_again() -> None:
+    _real("omniglot")
+    run = stored("omniglot").runs.query("backbone == 'conv4' and distance == 'snr' and seed == 0").iloc[0]
+    study = STUDIES["omniglot"]
+    done = experiment(reference._settings(study, None, "conv4", "triplet", "snr", run.margin, 0))
+    # Not to the bit: another processor, or another number of threads, rounds otherwise and trains another network.
+    assert done.scores.precision_at_1[run.judged_by] == pytest.approx(run.precision_at_1, abs=0.05)
