@@ -32,6 +32,7 @@ __all__ = [
     "BUDGETS",
     "Experiment",
     "default_settings",
+    "distance_of",
     "experiment",
     "from_parameters",
     "initial_scale",
@@ -241,7 +242,7 @@ def experiment(
         training, validation = validation_split(training, s["validation_share"])
     torch.manual_seed(s["seed"])
     model = _model(s, training)
-    distance = _distance(s)
+    distance = distance_of(s)
     loss = _loss(s, distance, len(training.classes))
     crop = _crop(s, train=False)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -275,7 +276,7 @@ def untrained(settings: dict[str, Any]) -> Experiment:
     model = _model(s, training) if s["weights"] is None else _model({**s, "embedding_size": None}, training)
     embeddings = embed(model, test, transform=_crop(s, train=False))
     history = pd.DataFrame({"validation": []}, dtype=float)
-    return _judged(s, model, _distance(s), history, training, test, embeddings, float("nan"), started)
+    return _judged(s, model, distance_of(s), history, training, test, embeddings, float("nan"), started)
 
 
 def initial_scale(settings: dict[str, Any]) -> float:
@@ -291,7 +292,7 @@ def initial_scale(settings: dict[str, Any]) -> float:
     if crop := _crop(settings, train=False):
         images = [crop(image) for image in images]
     with torch.no_grad():
-        d = _distance(settings)(model(torch.stack(images)))
+        d = distance_of(settings)(model(torch.stack(images)))
     return float(d.square().sum() / (len(d) * (len(d) - 1)))
 
 
@@ -327,7 +328,8 @@ def _model(s: dict[str, Any], training: LabelledImages | ImageFiles) -> Embedder
     return model.freeze(s["frozen_trunk"], s["frozen_batch_norm"])
 
 
-def _distance(s: dict[str, Any]) -> Distance:
+def distance_of(s: dict[str, Any]) -> Distance:
+    """The training distance that the settings name, anchor side included."""
     return get_distance(s["distance"], anchor=s["anchor"], normalize_embeddings=s["normalize_embeddings"])
 
 

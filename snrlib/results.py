@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import t as student_t
+from torch import Tensor
 
-from snrlib.distances import get_distance
 from snrlib.evaluate import confusion, most_confused
-from snrlib.experiment import Experiment, default_settings, experiment
+from snrlib.experiment import Experiment, default_settings, distance_of, experiment
 from snrlib.files import data_folder
 from snrlib.runs import is_current
 
@@ -79,11 +79,13 @@ def table_of(done: Experiment, trained: bool = True) -> pd.DataFrame:
 
 def confusions_of(done: Experiment) -> pd.DataFrame:
     """All confusions of one experiment, classified by the nearest other image under its training distance."""
-    matrix = confusion(done.embeddings, done.test.labels, distance=done.distance, classes=done.test.classes)
-    table = most_confused(matrix, matrix.size).rename(columns={"taken for": "taken_for"})[
-        ["class", "taken_for", "count"]
-    ]
-    return table.assign(**{key: done.settings[key] for key in _KEY})[[*_KEY, "class", "taken_for", "count"]]
+    return _confusions(done.embeddings, done.test.labels, done.test.classes, done.settings)
+
+
+def _confusions(x: Tensor, labels: Tensor, classes: Sequence[str], settings: dict[str, Any]) -> pd.DataFrame:
+    matrix = confusion(x, labels, distance=distance_of(settings), classes=classes)
+    pairs = most_confused(matrix, matrix.size).rename(columns={"taken for": "taken_for"})
+    return pairs.assign(**{key: settings[key] for key in _KEY})[[*_KEY, "class", "taken_for", "count"]]
 
 
 def add_confusions(tables: Iterable[pd.DataFrame], n: int | None = None) -> pd.DataFrame:
@@ -128,7 +130,9 @@ def gather_runs(data: str, folder: str | Path | None = None) -> Results:
         row = json.loads(result.read_text())
         if row["parameters"].get("data") != data or not is_current(result.with_name("05_train.ipynb")):
             continue
-        p = {key: row["metrics"][f"setting {key}"] for key in (*_KEY, "margin", "seed", "anchor")}
+        p = {
+            key: row["metrics"][f"setting {key}"] for key in (*_KEY, "margin", "seed", "anchor", "normalize_embeddings")
+        }
         scores = pd.read_csv(result.with_name("scores.csv"), index_col="distance").to_dict("index")
         cost = {key: row["metrics"][key] for key in ("parameters", "trainable", "flops", "seconds_per_step")}
         own = {key: p[key] for key in (*_KEY, "margin", "seed")}
@@ -137,9 +141,7 @@ def gather_runs(data: str, folder: str | Path | None = None) -> Results:
         tables.append(pd.DataFrame(rows))
         with np.load(result.with_name("embeddings.npz")) as arrays:
             x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
-            matrix = confusion(x, labels, distance=get_distance(p["distance"]), classes=arrays["classes"].tolist())
-        pairs = most_confused(matrix, matrix.size).rename(columns={"taken for": "taken_for"})
-        confused.append(pairs.assign(**{key: p[key] for key in _KEY}))
+            confused.append(_confusions(x, labels, arrays["classes"].tolist(), p))
         places.append(result.parent.name)
     if not tables:
         raise FileNotFoundError(f"{folder} holds no current run on {data}; `snr run 05 -p data={data}` makes one")
