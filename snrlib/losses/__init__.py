@@ -1,9 +1,9 @@
 """Losses: eqs. 1-5 of the report, each over any member of the family of distances, and what the report names beside.
 
 One file holds one loss beside its equation: `contrastive` (eq. 1), `triplet` (eq. 2), `n_pair` (eq. 3), `lifted`
-(eqs. 4-5), `regularizers` (the zero-mean penalty), `angular`, `ranked_list`; `relation` and `softmax` are the
-report's contrasts (a head that learns the distance, a neuron for each class) and not among `LOSSES`; `base` is what
-they share.
+(eqs. 4-5), `regularizers` (the zero-mean penalty, one for learned maps), `angular`, `ranked_list`; `relation` and
+`softmax` are the report's contrasts (a head that learns the distance, a neuron for each class) and not among `LOSSES`;
+`base` is what they share.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from snrlib.losses.contrastive import ContrastiveLoss
 from snrlib.losses.lifted import LiftedStructureLoss
 from snrlib.losses.n_pair import NPairsLoss
 from snrlib.losses.ranked_list import RankedListLoss
-from snrlib.losses.regularizers import ZeroMeanRegularizer
+from snrlib.losses.regularizers import LogDetRegularizer, ZeroMeanRegularizer
 from snrlib.losses.relation import RelationNetwork
 from snrlib.losses.softmax import SoftmaxClassifier
 from snrlib.losses.triplet import TripletMarginLoss
@@ -27,6 +27,7 @@ __all__ = [
     "AngularLoss",
     "ContrastiveLoss",
     "LiftedStructureLoss",
+    "LogDetRegularizer",
     "Loss",
     "NPairsLoss",
     "RankedListLoss",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from snrlib.checks import check_labels
 from snrlib.distances import Distance
@@ -89,7 +90,8 @@ class Loss(nn.Module):
 
     Where the equations print a squared distance, an absolute distance is squared and a relative one, a ratio of squares
     already, enters as it is (our reading of section 4.5): `squared` is that switch. Beside it only two defaults depend
-    on the kind of distance, the ``hinge`` of contrastive and the ``similarity`` of N-pair loss.
+    on the kind of distance, the ``hinge`` of contrastive and the ``similarity`` of N-pair loss. A map of the distance
+    with a method ``update(embeddings, labels)`` is shown every batch in training mode, before the distances.
 
     Args:
         distance: a member of the family; the loss's anchor i is its query, whichever side is in its denominator.
@@ -110,6 +112,8 @@ class Loss(nn.Module):
             raise TypeError(f"regularizer must be a torch.nn.Module, got {type(regularizer).__name__}")
         self.distance = distance
         self.regularizer = regularizer
+        if hasattr(distance.map, "update"):  # as snrlib.mahalanobis.RunningWhitening
+            self.register_forward_pre_hook(_show_batch)
         self._report: Callable[[], Report] | None = None
 
     def squared(self, d: Tensor) -> Tensor:
@@ -182,6 +186,14 @@ class Loss(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_report": None}  # a copy or a checkpoint needs no batch
+
+
+def _show_batch(loss: Loss, arguments: tuple[Any, ...]) -> None:
+    """In training, let a map that follows the batches see this one, as the distance will."""
+    embeddings, *labels = arguments
+    if loss.training and labels:
+        distance: Any = loss.distance
+        distance.map.update(F.normalize(embeddings) if distance.normalize_embeddings else embeddings, labels[0])
 
 
 def pair_masks(labels: Tensor, n: int, device: torch.device) -> tuple[Tensor, Tensor]:

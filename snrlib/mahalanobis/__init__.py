@@ -1,0 +1,13 @@
+"""Maps ``L`` for the Mahalanobis distances ``||L(b - a)||`` and ``||L(b - a)||^2 / ||L a||^2``.
+
+Three ways to come by one: `Whitening` and `LMNN` are fitted to given vectors, as scikit-learn estimators;
+`RunningWhitening` follows a network while it trains; a ``torch.nn.Parameter`` as ``components`` of
+`snrlib.distances.get_distance` is trained with it (`snrlib.losses.LogDetRegularizer` keeps it regular).
+"""
+
+from snrlib.mahalanobis.base import FittedMap
+from snrlib.mahalanobis.lmnn import LMNN
+from snrlib.mahalanobis.running import RunningWhitening
+from snrlib.mahalanobis.whitening import Whitening
+
+__all__ = ["LMNN", "FittedMap", "RunningWhitening", "Whitening"]
