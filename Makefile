@@ -28,6 +28,7 @@ bench: $(TEST_READY)
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/neighbours.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/mahalanobis.py
 
 lint: $(TEST_READY)
 	$(BIN)/ruff format --check .

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     one.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0, none beside this)")
     one = commands.add_parser("reference", help="measure a study whose results stand in data/reference")
-    one.add_argument("study", help="glyphs, omniglot or cub200")
+    one.add_argument("study", help="a grid of trainings, as glyphs; maps, fitted to fixed vectors; or cub_features")
     one.add_argument("--jobs", type=int, default=2, help="experiments at a time, one thread each (default: 2)")
     one.add_argument("--weights", metavar="FILE", help="ImageNet weights of the backbone (default: download them)")
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
@@ -202,9 +202,16 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _reference(options: argparse.Namespace) -> int:
-    from snrlib import reference
+    from snrlib import frozen, reference
 
-    print(reference.measure(options.study, options.jobs, options.weights))
+    if options.study == "maps":
+        print(frozen.measure_maps())
+    elif options.study == "cub_features":
+        if options.weights is None:
+            raise ValueError("cub_features needs --weights, the file of SqueezeNet's ImageNet weights")
+        print(frozen.measure_features(options.weights))
+    else:
+        print(reference.measure(options.study, options.jobs, options.weights))
     return 0
 
 

@@ -19,6 +19,7 @@ __all__ = ["BACKBONES", "Embedder", "cost", "embed", "embedder", "transforms"]
 # name: the smallest side that the trunk can take; smaller images are enlarged to it.
 _LEAST = {"conv4": 16, "alexnet": 64, "resnet18": 32, "resnet50": 32, "squeezenet1_1": 32}
 BACKBONES: tuple[str, ...] = tuple(_LEAST)
+"""The networks for images. Beside them `embedder` knows "linear", a head alone, for features."""
 # Of the images that torchvision's weights were trained on (ImageNet), a channel each.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -57,11 +58,11 @@ class Embedder(nn.Module):
             raise ValueError(f"images must have shape (n, {self.channels}, H, W), got {tuple(images.shape)}")
         if not images.is_floating_point():  # bytes up to 255 would pass and mean something else
             raise TypeError(f"images must be floating point, about [0, 1], got {images.dtype}")
-        least = _LEAST[self.name]
+        least = _LEAST.get(self.name, 1)
         if min(images.shape[2:]) < least:
             height, width = (max(side, least) for side in images.shape[2:])
             images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-        if self.name == "conv4":
+        if self.name in ("conv4", "linear"):
             return images
         images = images.expand(-1, 3, -1, -1)
         mean, std = (images.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
@@ -165,43 +166,54 @@ def embedder(
     - ``conv4``: four blocks of 3 x 3 convolution (64 filters), batch norm, ReLU and 2 x 2 max pooling (as Vinyals
       et al. 2016), pooled to 2 x 2 cells;
     - ``alexnet``, ``resnet18``, ``resnet50``, ``squeezenet1_1``: torchvision's, their last layer replaced (that of
-      SqueezeNet is a 1 x 1 convolution between a dropout and the pooling; here the head follows the pooling).
+      SqueezeNet is a 1 x 1 convolution between a dropout and the pooling; here the head follows the pooling);
+    - ``linear``: no trunk, the head alone, for features in the form of images of one pixel.
 
     Args:
-        name: one of `BACKBONES`.
+        name: one of `BACKBONES`, or "linear".
         embedding_size: number of components M; None leaves the head out, and the trunk's pooled features are the
             embedding: 256 of conv4, 4096 of alexnet, 512 of resnet18 and squeezenet1_1, 2048 of resnet50.
         weights: None starts at random; "imagenet" takes torchvision's (not for conv4; the head stays random); a path is
             a file of ``torch.save(model.state_dict(), file)``, of such an embedder or of torchvision's whole model.
             Loaded strictly, as weights only.
-        channels: of the images, 1 or 3; by default 1 for conv4 and 3 for the others, which repeat a grey one.
+        channels: of the images, 1 or 3; by default 1 for conv4 and 3 for the others, which repeat a grey one. Of
+            "linear" the number of features, which has no default.
 
     Shape: (n, channels, height, width) -> (n, embedding_size).
 
     Raises:
-        ValueError: unknown name, a size below 1, or "imagenet" for conv4.
+        ValueError: unknown name, a size below 1, or "imagenet" for conv4 or linear.
         FileNotFoundError, RuntimeError: the weights do not exist, or belong to another network.
         OSError: "imagenet" without a network; the message says which file to put where.
     """
-    _check_name(name)
-    channels = (1 if name == "conv4" else 3) if channels is None else channels
-    if (embedding_size is not None and embedding_size < 1) or channels not in (1, 3):
-        raise ValueError(f"embedding_size must be positive and channels 1 or 3, got {embedding_size} and {channels}")
+    own = name in ("conv4", "linear")  # not torchvision's
+    if name == "linear":
+        if channels is None or channels < 1:
+            raise ValueError(f"linear needs channels=, the number of features, got {channels}")
+    else:
+        _check_name(name)
+        channels = (1 if name == "conv4" else 3) if channels is None else channels
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {channels}")
+    if embedding_size is not None and embedding_size < 1:
+        raise ValueError(f"embedding_size must be positive, got {embedding_size}")
     state = None
     if weights == "imagenet":
-        if name == "conv4":
-            raise ValueError("conv4 has no ImageNet weights; pass None or a path")
+        if own:
+            raise ValueError(f"{name} has no ImageNet weights; pass None or a path")
         state = _imagenet(name)
     elif weights is not None:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     whole = state is None or any(key.startswith("trunk.") for key in state)  # an embedder, not torchvision's model
     if name == "conv4":
         trunk, features = _conv4(channels), 4 * 64
+    elif name == "linear":
+        trunk, features = nn.Flatten(), channels
     else:
         trunk, features = _torchvision(name, None if whole else state)
     head = nn.Identity() if embedding_size is None else nn.Linear(features, embedding_size)
     model = Embedder(name, trunk, head, channels)
-    if state is not None and (whole or name == "conv4"):
+    if state is not None and (whole or own):
         model.load_state_dict(state, strict=True)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fast for convolutions
 
@@ -214,7 +226,7 @@ def cost(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """
     was_training = model.training
     model.eval()
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), torch.empty(0))  # a head left out of "linear" leaves none
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))

@@ -5,6 +5,7 @@ Notebook 05 runs one, notebook 06 compares several, ``snr train`` runs one witho
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -17,19 +18,22 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
 from snrlib.checks import check_choice
 from snrlib.data import DATASETS, ImageFiles, LabelledImages, load, validation_split
 from snrlib.data.source import data_root
-from snrlib.distances import DISTANCES, Distance, get_distance
+from snrlib.distances import DISTANCES, Distance, LinearMap, get_distance
 from snrlib.evaluate import compare
 from snrlib.files import data_folder, write_atomically
-from snrlib.losses import LOSSES, SoftmaxClassifier, ZeroMeanRegularizer, get_loss
+from snrlib.losses import LOSSES, LogDetRegularizer, SoftmaxClassifier, ZeroMeanRegularizer, get_loss
+from snrlib.mahalanobis import LMNN, RunningWhitening, Whitening
 from snrlib.train import train
 
 __all__ = [
     "BUDGETS",
+    "MAPS",
     "Experiment",
     "default_settings",
     "distance_of",
@@ -44,9 +48,13 @@ BUDGETS: dict[str, int] = {"quick": 100, "full": 400}
 """Steps of a training. Quick shows how an experiment goes; its scores say little."""
 _FIVE_CLASSES = ("digits", "cifar10")  # to train on; two of them validate
 _PHOTOGRAPHS = ("cub200", "cars196", "sop", "folder")  # files of any size, cropped to a square
-_RATES = {"conv4": 4e-3, "alexnet": 1e-4, "resnet18": 3e-3, "resnet50": 3e-3, "squeezenet1_1": 1e-3}
+_FEATURES = ("cub_features",)  # no images any more; for "linear", a last layer alone
+_RATES = {"conv4": 4e-3, "alexnet": 1e-4, "resnet18": 3e-3, "resnet50": 3e-3, "squeezenet1_1": 1e-3, "linear": 1e-3}
 _MARGINS = {"contrastive": 1.0, "triplet": 0.5, "n_pair": 0.0, "lifted": 1.0, "ranked_list": 0.5, "angular": 0.0}
-_DISTANCES = tuple(name for name in DISTANCES if "mahalanobis" not in name)  # these need a matrix
+MAPS: tuple[str, ...] = ("running", "whitening", "lmnn", "learned")
+"""Where the map L of the two Mahalanobis distances comes from, see `default_settings`."""
+_FROZEN = ("whitening", "lmnn")
+_DISTANCES = (*DISTANCES, *(f"{name}/{map}" for name in DISTANCES if "mahalanobis" in name for map in MAPS[1:]))
 _IN_MEMORY = 2**32  # bytes of pixels up to which photographs are read once and kept
 
 
@@ -102,8 +110,9 @@ class Experiment:
         }
 
     def save(self, folder: str | Path, model: bool = False) -> None:
-        """Write ``history.csv``, ``scores.csv`` and ``embeddings.npz`` (with labels and classes), each atomically.
+        """Write ``history.csv``, ``scores.csv`` and ``embeddings.npz``, each atomically.
 
+        The last with labels and classes and, of a Mahalanobis distance, its map as ``components``.
         With ``model`` the weights as well, to ``model.pt``, which `snrlib.backbones.embedder` takes as ``weights``.
         """
         folder = Path(folder)
@@ -111,11 +120,11 @@ class Experiment:
             write_atomically(folder / "model.pt", lambda path: torch.save(self.model.state_dict(), path))
         write_atomically(folder / "history.csv", self.history.to_csv)
         write_atomically(folder / "scores.csv", lambda path: self.scores.to_csv(path, index_label="distance"))
-        embeddings, labels, classes = self.embeddings.numpy(), self.test.labels.numpy(), np.array(self.test.classes)
-        write_atomically(
-            folder / "embeddings.npz",
-            lambda path: np.savez_compressed(path, embeddings=embeddings, labels=labels, classes=classes),
-        )
+        arrays: dict[str, Any] = {"embeddings": self.embeddings.numpy(), "labels": self.test.labels.numpy()}
+        arrays["classes"] = np.array(self.test.classes)
+        if isinstance(self.distance.map, LinearMap):
+            arrays["components"] = self.distance.map.components.detach().cpu().numpy()
+        write_atomically(folder / "embeddings.npz", lambda path: np.savez_compressed(path, **arrays))
 
     def __repr__(self) -> str:
         best = self.scores.precision_at_1
@@ -129,8 +138,12 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
     - ``data``, ``root``: see `snrlib.data.load`; ``image_size``: side in pixels (224 for photographs);
     - ``backbone``, ``weights``, ``embedding_size``, ``frozen_trunk``, ``frozen_batch_norm``: see `snrlib.backbones`;
     - ``distance``, ``anchor``, ``normalize_embeddings``: see `snrlib.distances`; ``loss``, ``margin``: see
-      `snrlib.losses`, or "softmax", the classifier, which has no distance and is judged by the one named;
-    - ``regularizer``: weight of the zero-mean penalty;
+      `snrlib.losses`, or "softmax", the classifier, which has no distance and is judged by the one named. The map of
+      "mahalanobis" and "relative_mahalanobis" follows the batches (`snrlib.mahalanobis.RunningWhitening`); with
+      "/whitening" or "/lmnn" behind the name it is fitted once to the first embeddings of the training images and
+      frozen, with "/learned" it is trained, starting at the identity;
+    - ``regularizer``: weight of the zero-mean penalty; with a learned map, of the log-det penalty on that, in units of
+      the loss at its margin;
     - ``steps``, ``batch_size``, ``m``, ``optimizer``, ``learning_rate``, ``trunk_learning_rate`` (a tenth of the
       other for given weights), ``clip``, ``every``, ``patience``: see `snrlib.train.train`;
     - ``augment``: random crops and flips, for photographs;
@@ -138,20 +151,24 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
     - ``seed``: of the first weights, the batches and the rest of the training. Data and classes do not depend on it.
 
     Raises:
-        ValueError: an unknown data set, backbone, distance or loss.
+        ValueError: an unknown data set, backbone, distance or loss, or two that do not go together.
         TypeError: an unknown setting.
     """
     check_choice(data, "data", DATASETS)
-    check_choice(backbone, "backbone", BACKBONES)
-    check_choice(changes.get("distance", "snr"), "distance", _DISTANCES)
+    check_choice(backbone, "backbone", (*BACKBONES, "linear"))
+    if (data in _FEATURES) != (backbone == "linear"):
+        raise ValueError(f"features go with backbone linear and images with another one, got {data} and {backbone}")
+    distance = check_choice(changes.get("distance", "snr"), "distance", _DISTANCES)
     photographs = data in _PHOTOGRAPHS
     weights = changes.get("weights")
     rate = changes.get("learning_rate", _RATES[backbone])
     loss = check_choice(changes.get("loss", "triplet"), "loss", (*LOSSES, "softmax"))
+    if loss == "softmax" and "mahalanobis" in distance and distance.partition("/")[2] not in _FROZEN:
+        raise ValueError(f"softmax trains no map; take {distance.partition('/')[0]}/whitening, got {distance}")
     settings = {
         "data": data,
         "root": None,
-        "image_size": 224 if photographs else 28 if data == "omniglot" else 32,
+        "image_size": 224 if photographs else 28 if data == "omniglot" else 1 if data in _FEATURES else 32,
         "backbone": backbone,
         "weights": None,
         "embedding_size": 64,
@@ -162,7 +179,7 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
         "normalize_embeddings": False,
         "loss": loss,
         "margin": _MARGINS.get(loss, 0.0),
-        "regularizer": 0.0,
+        "regularizer": 0.1 if distance.endswith("/learned") else 0.0,
         "steps": BUDGETS["quick"],
         "batch_size": 48 if data in _FIVE_CLASSES else 64,
         "m": 16 if data in _FIVE_CLASSES else 4,
@@ -187,9 +204,11 @@ def from_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     The margin is then the tuned one in ``data/reference``, if there is one for this data set, backbone, loss and
     distance.
     """
-    p = parameters
-    same = ("data", "backbone", "distance", "anchor", "loss", "frozen_trunk", "normalize_embeddings", "regularizer")
-    ours = ("root", "weights", "image_size", "batch_size", "m", "learning_rate")
+    p = dict(parameters)
+    if "mahalanobis" in p["distance"] and p["map"] != MAPS[0]:
+        p["distance"] += f"/{p['map']}"
+    same = ("data", "backbone", "distance", "anchor", "loss", "frozen_trunk", "normalize_embeddings")
+    ours = ("root", "weights", "image_size", "batch_size", "m", "learning_rate", "regularizer")
     changes = {key: p[key] for key in (*same, "embedding_size", "seed")} | {key: p[key] for key in ours if p[key]}
     changes["steps"] = p["steps"] or BUDGETS[p["budget"]]
     tuned = tuned_margin(p["data"], p["backbone"], p["loss"], p["distance"])
@@ -202,12 +221,13 @@ def from_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def tuned_margin(data: str, backbone: str, loss: str, distance: str) -> float | None:
     """The margin that the study in ``data/reference`` found best on validation classes; None if it did not look."""
-    path = data_folder("reference") / f"{data}.json"
-    if not path.exists():
-        return None
-    for row in json.loads(path.read_text())["tuned_margins"]:
-        if (row["backbone"], row["loss"], row["distance"]) == (backbone, loss, distance):
-            return float(row["margin"])
+    for path in sorted(data_folder("reference").glob("*.json")):
+        about = json.loads(path.read_text())
+        if about.get("study", {}).get("data") != data:
+            continue
+        for row in about["tuned_margins"]:
+            if (row["backbone"], row["loss"], row["distance"]) == (backbone, loss, distance):
+                return float(row["margin"])
     return None
 
 
@@ -242,9 +262,10 @@ def experiment(
         training, validation = validation_split(training, s["validation_share"])
     torch.manual_seed(s["seed"])
     model = _model(s, training)
-    distance = distance_of(s)
-    loss = _loss(s, distance, len(training.classes))
     crop = _crop(s, train=False)
+    frozen = s["distance"].endswith(_FROZEN)
+    distance = _distance(s, training, _first_embeddings(model, training, crop) if frozen else None)
+    loss = _loss(s, distance, len(training.classes))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     history = train(
         model.to(device),
@@ -267,16 +288,21 @@ def experiment(
 def untrained(settings: dict[str, Any]) -> Experiment:
     """The same images and judgement without any training: the baseline that training must beat.
 
-    Random weights are judged with their random head, given weights by the pooled features before it.
+    Random weights are judged with their random head, given weights and given features by the features before it. The
+    map of a Mahalanobis distance is that of the training images' embeddings.
     """
     started = time.perf_counter()
     s = settings
     training, test = _images(s, "train"), _images(s, "test")
     torch.manual_seed(s["seed"])
-    model = _model(s, training) if s["weights"] is None else _model({**s, "embedding_size": None}, training)
-    embeddings = embed(model, test, transform=_crop(s, train=False))
+    given = s["weights"] is not None or s["data"] in _FEATURES
+    model = _model({**s, "embedding_size": None} if given else s, training)
+    crop = _crop(s, train=False)
+    embeddings = embed(model, test, transform=crop)
+    fit_to = embed(model, training, transform=crop) if "mahalanobis" in s["distance"] else None
+    distance = _distance(s, training, fit_to)
     history = pd.DataFrame({"validation": []}, dtype=float)
-    return _judged(s, model, distance_of(s), history, training, test, embeddings, float("nan"), started)
+    return _judged(s, model, distance, history, training, test, embeddings, float("nan"), started)
 
 
 def initial_scale(settings: dict[str, Any]) -> float:
@@ -289,10 +315,12 @@ def initial_scale(settings: dict[str, Any]) -> float:
     model = _model(settings, training).train()
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(settings["seed"]))[:64].tolist()
     images = [training[index][0] for index in chosen]
-    if crop := _crop(settings, train=False):
+    crop = _crop(settings, train=False)
+    if crop is not None:
         images = [crop(image) for image in images]
+    first = _first_embeddings(model, training, crop) if "mahalanobis" in settings["distance"] else None
     with torch.no_grad():
-        d = distance_of(settings)(model(torch.stack(images)))
+        d = _distance(settings, training, first)(model(torch.stack(images)))
     return float(d.square().sum() / (len(d) * (len(d) - 1)))
 
 
@@ -328,9 +356,53 @@ def _model(s: dict[str, Any], training: LabelledImages | ImageFiles) -> Embedder
     return model.freeze(s["frozen_trunk"], s["frozen_batch_norm"])
 
 
-def distance_of(s: dict[str, Any]) -> Distance:
-    """The training distance that the settings name, anchor side included."""
-    return get_distance(s["distance"], anchor=s["anchor"], normalize_embeddings=s["normalize_embeddings"])
+def distance_of(s: dict[str, Any], components: Any = None) -> Distance:
+    """The training distance that the settings name, anchor side included.
+
+    Args:
+        s: the settings.
+        components: the matrix L of the two Mahalanobis distances, which the settings do not determine.
+    """
+    name = s["distance"].partition("/")[0]
+    options = {"anchor": s["anchor"], "normalize_embeddings": s["normalize_embeddings"]}
+    return get_distance(name, components=components, **options)
+
+
+def _distance(s: dict[str, Any], training: LabelledImages | ImageFiles, embeddings: Tensor | None) -> Distance:
+    """The distance before training; ``embeddings`` of the training images fit its map, if it has one."""
+    name, _, kind = s["distance"].partition("/")
+    if "mahalanobis" not in name:
+        return distance_of(s)
+    M = s["embedding_size"] if embeddings is None else embeddings.shape[1]
+    if kind == "learned":
+        return distance_of(s, nn.Parameter(torch.eye(M)))
+    if embeddings is not None and s["normalize_embeddings"]:
+        embeddings = F.normalize(embeddings)
+    if kind in _FROZEN:
+        assert embeddings is not None
+        estimator = LMNN() if kind == "lmnn" else Whitening("ledoit_wolf", within_class=True)
+        fitted = estimator.fit(embeddings.numpy(), training.labels.numpy())
+        return distance_of(s, torch.from_numpy(fitted.components_).float())
+    distance = distance_of(s, torch.eye(M))
+    distance.map = RunningWhitening(M)
+    if embeddings is not None:
+        distance.map.update(embeddings, training.labels)
+    return distance
+
+
+@torch.no_grad()
+def _first_embeddings(
+    model: Embedder, training: LabelledImages | ImageFiles, crop: Callable[[Tensor], Tensor] | None
+) -> Tensor:
+    """Embeddings (n, M) of the training images as training begins, with the statistics of their own batches."""
+    network = copy.deepcopy(model).train()  # batch norm would move the model's
+    with torch.random.fork_rng([]):
+        order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
+        parts = []
+        for rows in order.split(64):
+            images = [training[index][0] for index in rows.tolist()]
+            parts.append(network(torch.stack(images if crop is None else [crop(image) for image in images])).float())
+    return torch.cat(parts)[order.argsort()]
 
 
 def _loss(s: dict[str, Any], distance: Distance, n_classes: int) -> nn.Module:
@@ -339,9 +411,14 @@ def _loss(s: dict[str, Any], distance: Distance, n_classes: int) -> nn.Module:
     options: dict[str, Any] = {} if s["loss"] == "angular" else {"margin": s["margin"]}
     if s["loss"] == "ranked_list":
         options["alpha"] = 3 * s["margin"]  # as the paper's 1.2 to 0.4
-    if s["regularizer"]:
+    learned = s["distance"].endswith("/learned")
+    if s["regularizer"] and not learned:
         options["regularizer"] = ZeroMeanRegularizer(s["regularizer"])
-    return get_loss(s["loss"], distance, **options)
+    loss = get_loss(s["loss"], distance, **options)
+    if s["regularizer"] and learned:
+        unit = loss.unit if distance.relative else loss.unit**2
+        loss.regularizer = LogDetRegularizer(s["regularizer"] * unit, distance.map)  # type: ignore[arg-type]
+    return loss
 
 
 def _crop(s: dict[str, Any], train: bool) -> Callable[[Tensor], Tensor] | None:

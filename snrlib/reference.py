@@ -21,7 +21,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from snrlib.distances import get_distance
 from snrlib.experiment import Experiment, default_settings, experiment, initial_scale, untrained
 from snrlib.files import data_folder, write_atomically
 from snrlib.results import add_confusions, confusions_of, table_of
@@ -30,6 +29,8 @@ from snrlib.runs import provenance
 __all__ = ["STUDIES", "Study", "measure"]
 
 _TUNING_SEED = 1000
+_FOUR = ("contrastive", "triplet", "n_pair", "lifted")  # the report's
+_POWER = {"triplet": 1.0, "contrastive": 0.5, "lifted": 0.5, "ranked_list": 0.5}  # of a squared distance, in the margin
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Study:
         losses: the names.
         distances: the names.
         margins: tried for each distance and loss that has one; those of an absolute distance are multiples of the
-            mean squared distance of the untrained network (`snrlib.experiment.initial_scale`), since its unit is the
-            network's own, and those of a relative one plain numbers.
+            mean squared distance of the untrained network (`snrlib.experiment.initial_scale`), or of its root where
+            the loss compares distances that are not squared, since their unit is the network's own; those of a relative
+            one are plain numbers.
         validation_share: of the training classes, on which the margins are tried.
         seeds: of the reported runs.
         settings: shared by all.
@@ -76,6 +78,28 @@ STUDIES: dict[str, Study] = {
         data="cub200",
         backbones={"squeezenet1_1": {"weights": "imagenet"}},
         settings={"steps": 200, "image_size": 160, "embedding_size": 512, "learning_rate": 3e-4},
+    ),
+    "glyphs_losses": Study(
+        data="glyphs",
+        backbones={"conv4": {}},
+        losses=_FOUR,
+        distances=("euclidean", "relative_euclidean", "snr", "mahalanobis", "relative_mahalanobis"),
+        margins=(0.1, 0.3, 1.0, 2.0),
+        seeds=(0, 1, 2, 3, 4),
+        settings={"steps": 150},
+    ),
+    "cub_features_losses": Study(
+        data="cub_features",
+        backbones={"linear": {}},
+        losses=_FOUR,
+        distances=(
+            *("euclidean", "relative_euclidean", "snr", "mahalanobis", "relative_mahalanobis"),
+            *("mahalanobis/whitening", "relative_mahalanobis/whitening"),
+            *("mahalanobis/learned", "relative_mahalanobis/learned"),
+        ),
+        margins=(0.1, 0.3, 1.0, 2.0),
+        seeds=(0, 1, 2, 3, 4),
+        settings={"steps": 300, "embedding_size": 128},
     ),
 }
 
@@ -144,7 +168,9 @@ def _tuning(study: Study, weights: str | None) -> Iterator[dict[str, Any]]:
             for distance in study.distances:
                 share = {"validation_share": study.validation_share}
                 first = _settings(study, weights, backbone, loss, distance, 0.0, _TUNING_SEED, **share)
-                unit = 1.0 if get_distance(distance).relative or loss == "n_pair" else initial_scale(first)
+                unit = 1.0
+                if loss != "n_pair" and distance != "snr" and not distance.startswith("relative"):
+                    unit = initial_scale(first) ** _POWER[loss]
                 for margin in study.margins if loss != "n_pair" else ():
                     yield first | {"margin": float(f"{margin * unit:.3g}")}
 

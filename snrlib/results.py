@@ -14,6 +14,7 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
+from snrlib.distances import Distance
 from snrlib.evaluate import confusion, most_confused
 from snrlib.experiment import Experiment, default_settings, distance_of, experiment
 from snrlib.files import data_folder
@@ -25,11 +26,14 @@ __all__ = [
     "confusions_of",
     "differences",
     "gather_runs",
+    "loss_table",
+    "loss_tables",
     "reference_table",
     "run_now",
     "stored",
     "summary",
     "table_of",
+    "under_training_distance",
 ]
 
 _KEY = ["backbone", "loss", "distance"]
@@ -79,11 +83,13 @@ def table_of(done: Experiment, trained: bool = True) -> pd.DataFrame:
 
 def confusions_of(done: Experiment) -> pd.DataFrame:
     """All confusions of one experiment, classified by the nearest other image under its training distance."""
-    return _confusions(done.embeddings, done.test.labels, done.test.classes, done.settings)
+    return _confusions(done.embeddings, done.test.labels, done.test.classes, done.distance, done.settings)
 
 
-def _confusions(x: Tensor, labels: Tensor, classes: Sequence[str], settings: dict[str, Any]) -> pd.DataFrame:
-    matrix = confusion(x, labels, distance=distance_of(settings), classes=classes)
+def _confusions(
+    x: Tensor, labels: Tensor, classes: Sequence[str], distance: Distance, settings: dict[str, Any]
+) -> pd.DataFrame:
+    matrix = confusion(x, labels, distance=distance, classes=classes)
     pairs = most_confused(matrix, matrix.size).rename(columns={"taken for": "taken_for"})
     return pairs.assign(**{key: settings[key] for key in _KEY})[[*_KEY, "class", "taken_for", "count"]]
 
@@ -141,7 +147,8 @@ def gather_runs(data: str, folder: str | Path | None = None) -> Results:
         tables.append(pd.DataFrame(rows))
         with np.load(result.with_name("embeddings.npz")) as arrays:
             x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
-            confused.append(_confusions(x, labels, arrays["classes"].tolist(), p))
+            distance = distance_of(p, arrays.get("components"))
+            confused.append(_confusions(x, labels, arrays["classes"].tolist(), distance, p))
         places.append(result.parent.name)
     if not tables:
         raise FileNotFoundError(f"{folder} holds no current run on {data}; `snr run 05 -p data={data}` makes one")
@@ -175,6 +182,59 @@ def run_now(
     ]
     runs = pd.concat([table_of(one) for one in done], ignore_index=True)
     return Results(runs, add_confusions(confusions_of(one) for one in done), {"settings": done[0].settings})
+
+
+def under_training_distance(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of trained networks, each judged by its training distance with the query as anchor, if it has one."""
+    judge = runs.judged_by.isin(["training distance", "training distance, anchor query"])
+    return runs[judge & (runs.loss != "untrained")]
+
+
+def loss_table(
+    runs: pd.DataFrame, score: str = "precision_at_1", baseline: str = "euclidean", level: float = 0.95
+) -> pd.DataFrame:
+    """Distances by losses: mean and half width of its interval, and ▲ or ▼ where it is higher or lower than Euclid.
+
+    Args:
+        runs: of `Results`, of one backbone.
+        score: the column.
+        baseline: the distance that the arrows compare with, paired by seed (`differences`).
+        level: of confidence, for each cell by itself: in a table of thirty, one or two arrows may be chance.
+
+    Returns:
+        One row a distance, one column a loss; texts as "0.513 ± 0.020 ▲".
+
+    Raises:
+        ValueError: the baseline is not there.
+    """
+    own = under_training_distance(runs)
+    arrows = {"higher": " ▲", "lower": " ▼", "no difference shown": ""}
+    verdicts = (
+        differences(own, "distance", baseline, score, level).reset_index().set_index(["loss", "distance"]).verdict
+    )
+    rows = summary(own, score, level).reset_index()
+    rows["text"] = [
+        f"{row.mean:.3f} ± {row.half_width:.3f}{arrows[verdicts.get((row.loss, row.distance), 'no difference shown')]}"
+        for row in rows.itertuples()
+    ]
+    table = rows.pivot(index="distance", columns="loss", values="text")
+    return table.loc[list(dict.fromkeys(own.distance)), list(dict.fromkeys(own.loss))]
+
+
+def loss_tables(names: Sequence[str]) -> str:
+    """`loss_table` of stored studies as one Markdown table.
+
+    Raises:
+        FileNotFoundError: one was not measured.
+    """
+    tables = {name: loss_table(stored(name).runs) for name in names}
+    losses = list(next(iter(tables.values())).columns)
+    lines = ["| " + " | ".join(["study", "distance", *losses]) + " |", "|---" * (len(losses) + 2) + "|"]
+    for name, table in tables.items():
+        for distance, row in table[losses].iterrows():
+            lines.append("| " + " | ".join([name, str(distance), *row]) + " |")
+            name = ""
+    return "\n".join(lines)
 
 
 def summary(runs: pd.DataFrame, score: str = "precision_at_1", level: float = 0.95) -> pd.DataFrame:

@@ -35,5 +35,10 @@ def test_the_triplet_loss_of_a_batch_of_1024_needs_some_matrices_of_pairs(reposi
     assert 0 < _peak(repository, "losses.py", "triplet, SNR", "1024", "snrlib") < 20 * matrix
 
 
+def test_lmnn_needs_blocks_of_the_pairs_and_not_all_of_them(repository: Path) -> None:
+    all_pairs = 3000**2 * 8 / 2**20
+    assert 0 < _peak(repository, "mahalanobis.py", "gaussians", "LMNN") < 3 * all_pairs
+
+
 def test_the_training_loop_is_compared_with_the_bare_steps(repository: Path) -> None:
     _peak(repository, "training.py", "conv4", "8", "1")  # a number; how large it may be depends on who else computes

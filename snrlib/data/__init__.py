@@ -1,6 +1,6 @@
 """Data sets for metric learning: train and test share no class.
 
-``load("glyphs")`` and ``load("digits")`` need no download; ``snr data list`` shows all.
+``load("glyphs")``, ``load("digits")`` and ``load("cub_features")`` need no download; ``snr data list`` shows all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from snrlib.data.cars196 import CARS196, cars196
 from snrlib.data.cifar10 import CIFAR10, cifar10
 from snrlib.data.cifar100 import CIFAR100, cifar100
 from snrlib.data.cub200 import CUB200, cub200
+from snrlib.data.cub_features import cub_features
 from snrlib.data.digits import digits
 from snrlib.data.files import ImageFiles
 from snrlib.data.folder import folder
@@ -32,6 +33,7 @@ _LOADERS: dict[str, Callable[..., LabelledImages | ImageFiles]] = {
     "cifar10": cifar10,
     "cifar100": cifar100,
     "cub200": cub200,
+    "cub_features": cub_features,
     "cars196": cars196,
     "sop": sop,
     "folder": folder,
@@ -46,7 +48,8 @@ def load(name: str, split: Split = "train", root: str | Path | None = None, **op
     Args:
         name: one of `DATASETS`.
         split: "train" or "test"; no class is in both, unless the data set's note says so.
-        root: the folder of downloaded data, else ``SNR_DATA``, else ``data/raw``; glyphs and digits do not look at it.
+        root: the folder of downloaded data, else ``SNR_DATA``, else ``data/raw``; those that need no download do not
+            look at it.
         **options: the data set's own, see the function of its name in the module of its name.
 
     Returns:

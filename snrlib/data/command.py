@@ -15,6 +15,7 @@ __all__ = ["run"]
 _OWN = {
     "glyphs": "drawn from matplotlib's typefaces, nothing to fetch",
     "digits": "comes with scikit-learn, nothing to fetch",
+    "cub_features": "SqueezeNet's features of photographs of birds, in data/reference, nothing to fetch",
     "folder": "your own images, one sub-folder a class: root=PATH",
 }
 
@@ -55,13 +56,13 @@ def _list(root: str | Path | None) -> None:
     print(f"in {data_root(root)}, images / classes:")
     for name in DATASETS:
         if name in _OWN:
-            print(f"{name:9} {_OWN[name]}")
+            print(f"{name:12} {_OWN[name]}")
             continue
         source = SOURCES[name]
         (train, train_classes), (test, test_classes) = source.train, source.test
         there = find(root, *source.places)
         print(
-            f"{name:9} train {train:6,} / {train_classes:6,}, test {test:6,} / {test_classes:6,}; "
+            f"{name:12} train {train:6,} / {train_classes:6,}, test {test:6,} / {test_classes:6,}; "
             f"about {source.gigabytes:g} GB; {f'found: {there}' if there else 'not there'}\n"
-            f"          {source.split}; {source.page}"
+            f"             {source.split}; {source.page}"
         )
