@@ -39,8 +39,11 @@ from snrlib.runs import provenance
 __all__ = [
     "FORMS",
     "MAPS",
+    "MAPS_OF_FEW",
     "SETS",
     "balance",
+    "features",
+    "glyph_embeddings",
     "measure_features",
     "measure_maps",
     "split_errors",
@@ -60,6 +63,13 @@ MAPS: dict[str, Callable[[], BaseEstimator | None]] = {
     "NCA": lambda: NeighborhoodComponentsAnalysis(random_state=0),
 }
 """Each gives a fresh estimator. NCA (Goldberger et al. 2004) is scikit-learn's, the peer."""
+
+MAPS_OF_FEW: dict[str, Callable[[], BaseEstimator | None]] = {
+    **{name: make for name, make in MAPS.items() if name != "whitening"},
+    "LMNN": lambda: LMNN(n_components=64, init="pca"),
+    "NCA": lambda: NeighborhoodComponentsAnalysis(64, init="pca", random_state=0),
+}
+"""The same for 750 photographs with 512 features, which no square map can be learned from: to 64 components."""
 
 FORMS: dict[str, tuple[str, str]] = {
     "absolute": ("euclidean", "query"),
@@ -90,6 +100,12 @@ def glyph_embeddings(split: str = "test", n_classes: int | None = None) -> Vecto
     X = done.embeddings if split == "test" else embed(done.model, images)
     chosen = images.labels < (n_classes or len(images.classes))
     return X[chosen].double().numpy(), images.labels[chosen].numpy()
+
+
+def features(split: Literal["train", "test"]) -> Vectors:
+    """512 features of 750 photographs, see `snrlib.data.cub_features`."""
+    images = load("cub_features", split)
+    return images.images.flatten(1).double().numpy(), images.labels.numpy()
 
 
 @lru_cache
@@ -222,22 +238,12 @@ def measure_maps() -> Path:
     started = time.perf_counter()
     errors = {}
     for name, (vectors, standardise, n_splits) in SETS.items():
-        errors[name] = split_errors(*vectors(), standardise=standardise, n_splits=n_splits)
+        errors[name] = split_errors(*vectors(), MAPS, standardise=standardise, n_splits=n_splits)
         print(f"maps: {name}, {time.perf_counter() - started:.0f} s", flush=True)
     table = pd.concat([summarise(one).assign(set=name) for name, one in errors.items()], ignore_index=True)
 
-    def features(split: Literal["train", "test"]) -> Vectors:
-        images = load("cub_features", split)
-        return images.images.flatten(1).double().numpy(), images.labels.numpy()
-
-    # 750 photographs cannot determine 512 x 512 numbers: a map to 64 components.
-    smaller: dict[str, Callable[[], BaseEstimator | None]] = {
-        **{name: make for name, make in MAPS.items() if name != "whitening"},  # 750 samples of 512 components: singular
-        "LMNN": lambda: LMNN(n_components=64, init="pca"),
-        "NCA": lambda: NeighborhoodComponentsAnalysis(64, init="pca", random_state=0),
-    }
-    glyphs = unseen_classes(glyph_embeddings("train"), glyph_embeddings("test")).assign(set="glyph embeddings")
-    birds = unseen_classes(features("train"), features("test"), smaller).assign(set="photographs (cub_features)")
+    glyphs = unseen_classes(glyph_embeddings("train"), glyph_embeddings("test"), MAPS).assign(set="glyph embeddings")
+    birds = unseen_classes(features("train"), features("test"), MAPS_OF_FEW).assign(set="photographs")
     unseen = pd.concat([glyphs, birds])
     print(f"maps: unseen classes, {time.perf_counter() - started:.0f} s", flush=True)
     about = {"command": "snr reference maps", "test_share": _TEST_SHARE, "k": 3, "seed": 0}

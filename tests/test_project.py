@@ -96,10 +96,13 @@ def test_imports_run_one_way() -> None:
             outside = {name for name in _imports(module) if not name.startswith(package)}
             assert outside <= {"snrlib.checks", "snrlib.distances"}, module
     assert _imports("snrlib.parallel") == set()
+    for module in (name for name in MODULES if name.startswith("snrlib.mahalanobis")):
+        outside = {name for name in _imports(module) if not name.startswith("snrlib.mahalanobis")}
+        assert outside <= {"snrlib.checks", "snrlib.distances", "snrlib.evaluate"}, module
     below = {"backbones", "checks", "distances", "evaluate", "evaluate.retrieval", "files", "parallel", "sampling"}
     assert _imports("snrlib.train") <= {f"snrlib.{name}" for name in below}, "training knows no loss and no data set"
     for module in MODULES:
-        above = {"snrlib.experiment", "snrlib.results", "snrlib.reference"}
+        above = {"snrlib.experiment", "snrlib.results", "snrlib.reference", "snrlib.frozen"}
         assert module in above or not _imports(module) & above, module
         assert not _imports(module) & {"snrlib.plots", "snrlib.exercises"}, "for notebooks only"
 
@@ -130,7 +133,7 @@ def test_the_readme_names_every_notebook_and_only_targets_that_make_knows(reposi
     makefile = (repository / "Makefile").read_text()
     for path in (repository / "notebooks").glob("*.ipynb"):
         assert f"notebooks/{path.name}" in readme
-    targets = re.findall(r"\bmake ([a-z]+)", readme)
+    targets = re.findall(r"(?:`|^)make ([a-z]+)", readme, re.MULTILINE)
     assert {"study", "test", "lab", "bench"} <= set(targets)
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
     for image in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.checks import check_labels
+from snrlib.checks import check_embeddings, check_labels
 from snrlib.distances import Distance
 
 __all__ = ["Loss", "Report", "Seen", "pair_masks"]
@@ -113,7 +113,7 @@ class Loss(nn.Module):
         self.distance = distance
         self.regularizer = regularizer
         if hasattr(distance.map, "update"):  # as snrlib.mahalanobis.RunningWhitening
-            self.register_forward_pre_hook(_show_batch)
+            self.register_forward_pre_hook(_show_batch, with_kwargs=True)
         self._report: Callable[[], Report] | None = None
 
     def squared(self, d: Tensor) -> Tensor:
@@ -188,12 +188,12 @@ class Loss(nn.Module):
         return {**self.__dict__, "_report": None}  # a copy or a checkpoint needs no batch
 
 
-def _show_batch(loss: Loss, arguments: tuple[Any, ...]) -> None:
+def _show_batch(loss: Loss, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
     """In training, let a map that follows the batches see this one, as the distance will."""
-    embeddings, *labels = arguments
-    if loss.training and labels:
-        distance: Any = loss.distance
-        distance.map.update(F.normalize(embeddings) if distance.normalize_embeddings else embeddings, labels[0])
+    given = dict(zip(("embeddings", "labels"), positional, strict=False)) | named
+    if loss.training and given.get("labels") is not None and "embeddings" in given:
+        embeddings, distance = check_embeddings(given["embeddings"]), cast(Any, loss.distance)
+        distance.map.update(F.normalize(embeddings) if distance.normalize_embeddings else embeddings, given["labels"])
 
 
 def pair_masks(labels: Tensor, n: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -72,7 +72,8 @@ class LogDetRegularizer(nn.Module):
     def forward(self, embeddings: Tensor | None, labels: Tensor | None = None) -> Tensor:
         L = self.map.components
         r = len(L)
-        return self.weight / r * (L.square().sum() - torch.logdet(L @ L.T) - r)
+        # Rounding can turn the determinant of a nearly singular matrix negative: the logarithm of its size.
+        return self.weight / r * (L.square().sum() - torch.linalg.slogdet(L @ L.T).logabsdet - r)
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}"
