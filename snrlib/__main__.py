@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     one.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0, none beside this)")
     one = commands.add_parser("reference", help="measure a study whose results stand in data/reference")
-    one.add_argument("study", help="a grid of trainings, as glyphs; maps, fitted to fixed vectors; or cub_features")
+    one.add_argument("study", help="a grid of trainings, as glyphs; or maps, cub_features")
     one.add_argument("--jobs", type=int, default=2, help="experiments at a time, one thread each (default: 2)")
     one.add_argument("--weights", metavar="FILE", help="ImageNet weights of the backbone (default: download them)")
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")

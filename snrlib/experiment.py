@@ -164,7 +164,8 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
     rate = changes.get("learning_rate", _RATES[backbone])
     loss = check_choice(changes.get("loss", "triplet"), "loss", (*LOSSES, "softmax"))
     if loss == "softmax" and "mahalanobis" in distance and distance.partition("/")[2] not in _FROZEN:
-        raise ValueError(f"softmax trains no map; take {distance.partition('/')[0]}/whitening, got {distance}")
+        fitted = f"{distance.partition('/')[0]}/whitening"
+        raise ValueError(f"softmax trains no map; take {fitted} (in notebook 05 map=whitening), got {distance}")
     settings = {
         "data": data,
         "root": None,

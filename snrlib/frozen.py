@@ -26,6 +26,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.neighbors import NeighborhoodComponentsAnalysis
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from snrlib.backbones import embed, embedder, transforms
 from snrlib.data import load
@@ -46,6 +47,7 @@ __all__ = [
     "glyph_embeddings",
     "measure_features",
     "measure_maps",
+    "photographs",
     "split_errors",
     "summarise",
     "unseen_classes",
@@ -256,45 +258,65 @@ def measure_maps() -> Path:
     return folder / "maps.csv"
 
 
-def measure_features(weights: str | Path, root: str | Path | None = None, per_class: int = 30) -> Path:
-    """Make ``data/reference/cub_features.npz``, which `snrlib.data.cub_features` reads, from the photographs.
+@lru_cache(maxsize=2)
+def photographs(
+    split: Literal["train", "test"], root: str | Path | None = None, per_class: int = 30
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Some photographs of the first 50 classes of CUB, as SqueezeNet takes them.
 
-    The mean of every feature map behind SqueezeNet's last convolutions, over the 224 x 224 centre crop; of each of
-    the first 50 classes so many photographs, drawn with seed 0.
+    Args:
+        split: "train", classes 1-25, or "test", 26-50.
+        root: the folder of CUB-200-2011.
+        per_class: how many of each class, drawn with seed 0.
+
+    Returns:
+        Images (25 per_class, 3, 224, 224), their centre crops in [0, 1]; labels (n,), from 0; the names of the classes.
+
+    Raises:
+        FileNotFoundError: CUB is not there.
+        ValueError: a class with fewer photographs, or fewer than 50 classes.
+    """
+    crop, numbers = transforms("squeezenet1_1", 224), range(1, 26) if split == "train" else range(26, 51)
+    images: list[Tensor] = []
+    labels: list[int] = []
+    names: list[str] = []
+    generator = torch.Generator().manual_seed(0)
+    for part in (load("cub200", "train", root, size=256), load("cub200", "test", root, size=256)):
+        for index, name in enumerate(part.classes):
+            rows = (part.labels == index).nonzero()[:, 0]
+            if int(name[:3]) <= 50:  # for both splits, so that the draws of one do not depend on the split asked for
+                rows = rows[torch.randperm(len(rows), generator=generator)[:per_class]].sort().values
+            if int(name[:3]) not in numbers:
+                continue
+            if len(rows) < per_class:
+                raise ValueError(f"{name} has {len(rows)} photographs, {per_class} are wanted")
+            images += [crop(part[row][0]) for row in rows.tolist()]
+            labels += [len(names)] * per_class
+            names.append(name)
+    if len(names) != 25:
+        raise ValueError(f"classes {numbers[0]} to {numbers[-1]} of CUB are wanted, {len(names)} of them are there")
+    return torch.stack(images), torch.tensor(labels), tuple(names)
+
+
+def measure_features(weights: str | Path, root: str | Path | None = None) -> Path:
+    """Make ``data/reference/cub_features.npz``, which `snrlib.data.cub_features` reads, from `photographs`.
+
+    The mean of every feature map behind SqueezeNet's last convolutions.
 
     Args:
         weights: file with the ImageNet weights of torchvision's squeezenet1_1.
         root: the folder of CUB-200-2011.
-        per_class: photographs of each class.
 
     Raises:
-        FileNotFoundError: CUB or the weights are not there.
-        ValueError: a class with fewer photographs, or fewer than 50 classes.
+        FileNotFoundError, ValueError: CUB or the weights are not there, or not whole.
     """
     model = embedder("squeezenet1_1", None, weights)
-    crop = transforms("squeezenet1_1", 224)
-    parts: list[torch.Tensor] = []
-    labels: list[int] = []
-    names: list[str] = []
-    generator = torch.Generator().manual_seed(0)
-    for split in ("train", "test"):
-        images = load("cub200", split, root, size=256)
-        for index, name in enumerate(images.classes):
-            rows = (images.labels == index).nonzero()[:, 0]
-            if int(name[:3]) > 50:
-                continue
-            if len(rows) < per_class:
-                raise ValueError(f"{name} has {len(rows)} photographs, {per_class} are wanted")
-            rows = rows[torch.randperm(len(rows), generator=generator)[:per_class]].sort().values
-            parts.append(embed(model, torch.utils.data.Subset(images, rows.tolist()), transform=crop))
-            labels += [len(names)] * per_class
-            names.append(name)
-    if len(names) != 50:
-        raise ValueError(f"the first 50 classes of CUB are wanted, {len(names)} are there")
-    root_of = torch.cat(parts).sqrt()
-    step = float(root_of.max()) / 255
+    both = [photographs(split, root) for split in ("train", "test")]
+    labels = torch.cat([both[0][1], both[1][1] + len(both[0][2])])
+    roots = torch.cat([embed(model, images) for images, _, _ in both]).sqrt()
+    step = float(roots.max()) / 255
     path = data_folder("reference") / "cub_features.npz"
-    arrays: dict[str, Any] = {"steps": (root_of / step).round().to(torch.uint8).numpy(), "labels": np.array(labels)}
-    arrays |= {"classes": np.array(names), "step": np.float32(step)}
+    arrays: dict[str, Any] = {"steps": (roots / step).round().to(torch.uint8).numpy(), "labels": labels.numpy()}
+    arrays |= {"classes": np.array([*both[0][2], *both[1][2]]), "step": np.float32(step)}
     write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
+from torch.nn import functional as F
 
 from snrlib.evaluate import Verification, most_confused
 
@@ -82,8 +84,15 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def image_strip(axes: Sequence[Axes], images: Tensor) -> None:
-    """One image an axis, without ticks; images (n, 1, H, W), grey, or (n, 3, H, W), colour, in about [0, 1]."""
+    """One image an axis, without ticks; images (n, 1, H, W), grey, or (n, 3, H, W), colour, in about [0, 1].
+
+    Features (n, C, 1, 1) are shown as a square of C grey cells, each image in its own range.
+    """
     for axis, image in zip(axes, images, strict=True):
+        if image.shape[0] > 3:
+            side = math.ceil(image.numel() ** 0.5)
+            cells = F.pad(image.flatten(), (0, side * side - image.numel())).view(1, side, side)
+            image = cells / cells.abs().amax().clamp_min(1e-12)
         pixels = image.detach().float().cpu().permute(1, 2, 0).numpy()
         if pixels.shape[2] == 3:
             axis.imshow(pixels.clip(0, 1))

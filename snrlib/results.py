@@ -173,13 +173,14 @@ def run_now(
         seeds: of each.
         **changes: settings of `snrlib.experiment.default_settings`, as ``steps``.
     """
-    done = [
-        experiment(default_settings(data, backbone, loss=loss, distance=distance, seed=seed, **changes))
+    settings = [
+        default_settings(data, backbone, loss=loss, distance=distance, seed=seed, **changes)
         for backbone in backbones
         for loss in losses
         for distance in distances
         for seed in seeds
     ]
+    done = [experiment(one) for one in settings]  # all of them are checked before the first trains
     runs = pd.concat([table_of(one) for one in done], ignore_index=True)
     return Results(runs, add_confusions(confusions_of(one) for one in done), {"settings": done[0].settings})
 
@@ -259,8 +260,8 @@ def differences(
     """Differences to a baseline, paired by seed: for each other value of ``column``, all else equal.
 
     Args:
-        runs: of `Results`, one row a run (choose the judging distance first).
-        column: "distance", "backbone" or "loss".
+        runs: of `Results`, one row a run (choose the judging distance first, or compare by it).
+        column: "distance", "backbone", "loss" or "judged_by", which compares two ways to search one network.
         baseline: its value that is subtracted.
         score: the column that is compared.
         level: of confidence.
@@ -282,6 +283,7 @@ def differences(
         for name, values in group.items()
     }
     table = pd.DataFrame(rows).T.astype({"seeds": int}).rename_axis([*others, column])
+    table = table[table.seeds > 0]  # the others have nothing to be compared with
     shown = table["mean"].abs() > table["half_width"]  # False for NaN
     verdict = np.where(table["mean"] > 0, "higher", "lower")
     return table.assign(verdict=np.where(shown, verdict, "no difference shown"))

@@ -315,5 +315,46 @@ def test_the_trained_squeezenet_loads_strictly_and_becomes_the_trunk() -> None:
 def test_unknown_names_and_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown backbone 'conv5'; choose from conv4, alexnet, resnet18"):
         embedder("conv5")
-    with pytest.raises(ValueError, match="embedding_size must be positive and channels 1 or 3, got 0 and 1"):
+    with pytest.raises(ValueError, match="embedding_size must be positive, got 0"):
         embedder("conv4", 0)
+    with pytest.raises(ValueError, match="channels must be 1 or 3, got 2"):
+        embedder("conv4", channels=2)
+
+
+def test_linear_is_the_head_alone_on_features_in_the_form_of_images() -> None:
+    model = embedder("linear", 3, channels=5)
+    features = torch.randn(4, 5, 1, 1)  # below 0 and above 1 they stay as they are
+    expected = features[:, :, 0, 0] @ model.head.weight.T + model.head.bias  # type: ignore[operator]
+    torch.testing.assert_close(model(features), expected)
+    assert len(list(model.parameters())) == 2
+    assert sum(len(group["params"]) for group in model.parameter_groups(0.1, 0.01)) == 2
+    assert model.parameter_groups(0.1, 0.01)[-1]["lr"] == 0.1
+    assert cost(model, (5, 1, 1)) == {"parameters": 18, "trainable": 18, "flops": 2 * 5 * 3}
+    with pytest.raises(ValueError, match=r"images must have shape \(n, 5, H, W\), got \(4, 4, 1, 1\)"):
+        model(features[:, :4])
+
+
+def test_linear_without_a_head_leaves_the_features() -> None:
+    model, features = embedder("linear", None, channels=5), torch.randn(4, 5, 1, 1)
+    assert torch.equal(embed(model, features), features[:, :, 0, 0])
+    assert cost(model, (5, 1, 1)) == {"parameters": 0, "trainable": 0, "flops": 0}
+
+
+def test_linear_takes_weights_of_its_own_and_no_others(tmp_path: Path) -> None:
+    model, features = embedder("linear", 3, channels=5), torch.randn(4, 5, 1, 1)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    again = embedder("linear", 3, tmp_path / "weights.pth", channels=5)
+    assert torch.equal(embed(again, features), embed(model, features))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        embedder("linear", 3, tmp_path / "weights.pth", channels=6)
+    torch.save(embedder("conv4", 3).state_dict(), tmp_path / "conv4.pth")
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        embedder("linear", 3, tmp_path / "conv4.pth", channels=256)
+    with pytest.raises(ValueError, match="linear has no ImageNet weights"):
+        embedder("linear", 3, "imagenet", channels=5)
+
+
+@pytest.mark.parametrize("channels", [None, 0])
+def test_linear_needs_the_number_of_features(channels: int | None) -> None:
+    with pytest.raises(ValueError, match=f"linear needs channels=, the number of features, got {channels}"):
+        embedder("linear", 3, channels=channels)

@@ -1,5 +1,6 @@
 """Data sets: disjoint classes, seeds, factors, cache, and what is refused."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +10,10 @@ import torch
 
 from snrlib.data import load
 from snrlib.data.glyphs import FACES, characters
+from snrlib.files import data_folder
 
 
 def _cache_files() -> list[Path]:
-    from snrlib.files import data_folder
-
     return sorted(data_folder("cache").glob("glyphs-*.npz"))
 
 
@@ -23,7 +23,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("name", ["glyphs", "digits"])
+@pytest.mark.parametrize("name", ["glyphs", "digits", "cub_features"])
 def test_train_and_test_share_no_class_and_no_image(name: str) -> None:
     train, test = load(name, "train"), load(name, "test")
     assert not set(train.classes) & set(test.classes)
@@ -38,7 +38,7 @@ def test_train_and_test_share_no_class_and_no_image(name: str) -> None:
         assert label == data.labels[3]
 
 
-@pytest.mark.parametrize("name", ["glyphs", "digits"])
+@pytest.mark.parametrize("name", ["glyphs", "digits", "cub_features"])
 def test_the_same_arguments_give_the_same_bits(name: str) -> None:
     assert load(name, "test").fingerprint == load(name, "test").fingerprint
     assert load(name, "test").fingerprint != load(name, "train").fingerprint
@@ -49,6 +49,35 @@ def test_all_digits_are_there_and_enlarging_keeps_the_mean() -> None:
     assert len(load("digits", "train")) + len(load("digits", "test")) == 1797
     assert large.images.shape[2:] == (32, 32)
     torch.testing.assert_close(large.images.mean((1, 2, 3)), small.images.mean((1, 2, 3)), atol=0.02, rtol=0)
+
+
+def test_features_of_photographs_are_25_and_25_kinds_of_birds_with_30_images_each() -> None:
+    train, test = load("cub_features"), load("cub_features", "test")
+    assert [name[:3] for name in train.classes] == [f"{number:03}" for number in range(1, 26)]
+    assert [name[:3] for name in test.classes] == [f"{number:03}" for number in range(26, 51)]
+    for data in (train, test):
+        assert data.images.shape == (750, 512, 1, 1)
+        assert data.images.dtype == torch.float32
+        assert torch.bincount(data.labels).tolist() == [30] * 25
+        assert data.images.min() >= 0, "means of what a rectifier leaves"
+        assert torch.isfinite(data.images).all()
+        assert (data.images.std(dim=0) > 0).all(), "no feature is constant"
+    both = torch.cat([train.images, test.images]).flatten(1)
+    assert len(both.unique(dim=0)) == 1500, "no photograph is there twice"
+    assert len(both.sqrt().unique()) <= 256
+
+
+def test_the_stored_study_trained_on_the_stored_features() -> None:
+    about = json.loads((data_folder("reference") / "cub_features_losses.json").read_text())
+    for split in ("train", "test"):
+        data = load("cub_features", split)
+        assert about["data"][data.name] == data.fingerprint
+
+
+def test_features_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"data/reference/cub_features\.npz"):
+        load("cub_features")
 
 
 def test_characters_that_look_alike_are_one_class() -> None:
@@ -163,6 +192,8 @@ def test_a_cache_that_cannot_be_written_is_reported_and_costs_only_time(
         ("glyph", {}, "unknown data set 'glyph'; choose from glyphs, digits"),
         ("glyphs", {"split": "val"}, "split must be one of train, test, got 'val'"),
         ("digits", {"split": "val"}, "split must be one of train, test, got 'val'"),
+        ("cub_features", {"split": "val"}, "split must be one of train, test, got 'val'"),
+        ("cub_features", {"size": 224}, "size must be 1, features have no picture any more, got 224"),
         ("digits", {"size": 7}, "size must be at least 8"),
         ("glyphs", {"size": 8}, "size must be from 16 to 1024, got 8"),
         ("glyphs", {"per_class": 0}, "per_class must be from 1"),

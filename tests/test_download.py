@@ -382,7 +382,7 @@ def test_the_list_shows_every_data_set_and_which_is_there(tmp_path: Path, capsys
     data_copies.cub_copy(tmp_path)
     assert main(["data", "list", "--root", str(tmp_path)]) == 0
     output = capsys.readouterr().out
-    for name in ("glyphs", "digits", "folder", *SOURCES):
+    for name in ("glyphs", "digits", "cub_features", "folder", *SOURCES):
         assert f"\n{name} " in output
     assert output.count("found: ") == 1
     assert str(tmp_path / "CUB_200_2011") in output
@@ -402,6 +402,7 @@ def test_fetch_downloads_and_says_where(
     ("arguments", "message"),
     [
         (["fetch", "digits"], "comes with scikit-learn, nothing to fetch"),
+        (["fetch", "cub_features"], "in data/reference, nothing to fetch"),
         (["fetch", "bird"], "unknown data set 'bird'; choose from glyphs"),
         (["check", "bird"], "unknown data set 'bird'; choose from glyphs"),
         (["check", "sop"], "sop is not there"),

@@ -57,6 +57,20 @@ def test_images_are_grey_or_coloured_and_stay_as_they_are(channels: int) -> None
     plt.close(figure)
 
 
+@pytest.mark.parametrize(("features", "side"), [(512, 23), (16, 4), (5, 3)])
+def test_features_are_a_square_of_grey_cells_each_in_its_own_range(features: int, side: int) -> None:
+    figure, axes = plt.subplots(1, 2)
+    values = torch.rand(2, features, 1, 1) * torch.tensor([1.0, 50.0]).view(2, 1, 1, 1)
+    plots.image_strip(axes, values)
+    for axis, vector in zip(axes, values.flatten(1), strict=True):
+        cells = np.asarray(axis.images[0].get_array()).ravel()
+        assert len(cells) == side**2
+        np.testing.assert_allclose(cells[:features], (vector / vector.max()).numpy(), rtol=1e-6)
+        assert not cells[features:].any(), "what the features do not fill is empty"
+    plots.image_strip(axes, torch.zeros(2, features, 1, 1))
+    plt.close(figure)
+
+
 def history(best: float, steps: int = 40) -> pd.DataFrame:
     validation = np.full(steps, np.nan)
     validation[9::10] = [0.5 * best, best, 0.9 * best, 0.8 * best]

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from snrlib import reference
 from snrlib.__main__ import main
 from snrlib.experiment import default_settings, experiment, initial_scale, tuned_margin, untrained
 from snrlib.reference import STUDIES, Study, measure
-from snrlib.results import stored, summary
+from snrlib.results import stored, summary, under_training_distance
 
 SMALL = Study(
     data="digits",
@@ -127,6 +128,67 @@ def test_every_distance_gets_the_same_trials_with_a_seed_that_is_not_reported(me
     varied = ("distance", "margin", "seed", "validation_share")
     shared = [{key: value for key, value in cell["settings"].items() if key not in varied} for cell in cells]
     assert all(settings == shared[0] for settings in shared), "nothing else differs"
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "mahalanobis", "mahalanobis/whitening", "mahalanobis/learned"])
+@pytest.mark.parametrize(("loss", "power"), [("triplet", 1.0), ("contrastive", 0.5), ("lifted", 0.5)])
+def test_margins_of_absolute_distances_are_multiples_of_their_unit(loss: str, power: float, distance: str) -> None:
+    study = replace(SMALL, losses=(loss,), distances=(distance, f"relative_{distance}", "snr"))
+    cells = list(reference._tuning(study, None))
+    unit = initial_scale(cells[0])
+    assert unit > 0
+    tried = {name: [cell["margin"] for cell in cells if cell["distance"] == name] for name in study.distances}
+    assert tried[distance] == [float(f"{margin * unit**power:.3g}") for margin in study.margins]
+    assert tried[f"relative_{distance}"] == tried["snr"] == list(study.margins)
+    assert all(cell["loss"] == loss for cell in cells)
+
+
+def test_n_pair_loss_has_no_margin_to_tune_and_is_reported_with_none(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = replace(SMALL, losses=("n_pair", "triplet"), distances=("snr",), seeds=(0,), margins=(0.1,))
+    assert [cell["loss"] for cell in reference._tuning(study, None)] == ["triplet"]
+    monkeypatch.setitem(STUDIES, "digits", study)
+    measure("digits")
+    table = stored("digits").runs
+    assert set(table[table.loss == "n_pair"].margin) == {0.0}
+    assert [row["loss"] for row in stored("digits").about["tuned_margins"]] == ["triplet"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_asks_for_settings_that_go_together(name: str) -> None:
+    study = STUDIES[name]
+    for backbone in study.backbones:
+        for loss in study.losses:
+            for distance in study.distances:
+                settings = reference._settings(study, None, backbone, loss, distance, 0.5, 0)
+                assert (settings["data"], settings["distance"]) == (study.data, distance)
+                assert settings["regularizer"] == (0.1 if distance.endswith("/learned") else 0.0)
+    assert "euclidean" in study.distances, "the baseline"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_stored_study_holds_every_run_that_it_speaks_of(name: str) -> None:
+    study, found = STUDIES[name], stored(name)
+    own = under_training_distance(found.runs)
+    asked = {
+        (backbone, loss, distance, seed)
+        for backbone in study.backbones
+        for loss in study.losses
+        for distance in study.distances
+        for seed in study.seeds
+    }
+    assert set(own[["backbone", "loss", "distance", "seed"]].itertuples(index=False, name=None)) == asked
+    assert len(own) == len(asked)
+    margins = {(row["backbone"], row["loss"], row["distance"]): row["margin"] for row in found.about["tuned_margins"]}
+    for (backbone, loss, distance), part in own.groupby(["backbone", "loss", "distance"]):
+        assert set(part.margin) == {margins.get((backbone, loss, distance), 0.0)}
+        tried = [
+            row["validation_map_at_r"]
+            for row in found.about["tuning"]
+            if (row["backbone"], row["loss"], row["distance"]) == (backbone, loss, distance)
+        ]
+        assert len(tried) == (0 if loss == "n_pair" else len(study.margins)), "as many trials for each"
 
 
 def _tuned(distance: str, margin: float, validation: float, test: float) -> dict[str, Any]:
