@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.feature_selection import VarianceThreshold
@@ -36,6 +35,7 @@ from snrlib.experiment import Experiment, default_settings, experiment
 from snrlib.files import data_folder, write_atomically
 from snrlib.mahalanobis import LMNN, Whitening
 from snrlib.runs import provenance
+from snrlib.stats import mean_interval
 
 __all__ = [
     "FORMS",
@@ -180,8 +180,8 @@ def split_errors(
 def summarise(errors: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Mean error of every map and form, and its difference to Euclid without a map, paired by split.
 
-    The splits of one set overlap, and what they say is not independent: the half width of the interval of the
-    difference is ``t sd sqrt(1/n + test share / training share)`` (Nadeau and Bengio 2003).
+    The splits of one set overlap, and what they say is not independent: the interval of the difference is corrected
+    for that (`snrlib.stats.mean_interval`).
 
     Args:
         errors: of `split_errors`.
@@ -193,12 +193,10 @@ def summarise(errors: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """
     wide = errors.pivot(index="split", columns=["map", "form"], values="error")
     less = wide.sub(wide["none (Euclid)", "absolute"], axis=0)
-    n = len(wide)
     table = pd.DataFrame({"error": wide.mean(), "standard_error": wide.sem(), "difference": less.mean()})
-    spread = np.sqrt(1 / n + _TEST_SHARE / (1 - _TEST_SHARE))
-    table["half_width"] = student_t.ppf((1 + level) / 2, n - 1) * less.std() * spread
+    table["half_width"] = less.apply(lambda column: mean_interval(column, level, _TEST_SHARE)[1])
     table["fit_s"] = errors.groupby(["map", "form"]).fit_s.median()
-    return table.assign(splits=n).reset_index()
+    return table.assign(splits=len(wide)).reset_index()
 
 
 def unseen_classes(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student_t
 from torch import Tensor
 
 from snrlib.distances import Distance
@@ -19,6 +18,7 @@ from snrlib.evaluate import confusion, most_confused
 from snrlib.experiment import Experiment, default_settings, distance_of, experiment
 from snrlib.files import data_folder
 from snrlib.runs import is_current
+from snrlib.stats import effect_size, holm, mean_interval, t_test, verdict
 
 __all__ = [
     "Results",
@@ -194,13 +194,17 @@ def under_training_distance(runs: pd.DataFrame) -> pd.DataFrame:
 def loss_table(
     runs: pd.DataFrame, score: str = "precision_at_1", baseline: str = "euclidean", level: float = 0.95
 ) -> pd.DataFrame:
-    """Distances by losses: mean and half width of its interval, and ▲ or ▼ where it is higher or lower than Euclid.
+    """Distances by losses: mean and half width of its interval, and an arrow where it differs from Euclid.
+
+    ▲ higher, ▼ lower: also with Holm's correction for all comparisons of this table. △ ▽: only by itself, by the
+    interval of the paired difference; among thirty cells without any difference, one or two such are to be expected.
+    Both take the differences for normal: with five seeds a `snrlib.stats.sign_flip_test` cannot reach 0.05.
 
     Args:
         runs: of `Results`, of one backbone.
         score: the column.
         baseline: the distance that the arrows compare with, paired by seed (`differences`).
-        level: of confidence, for each cell by itself: in a table of thirty, one or two arrows may be chance.
+        level: of confidence; 1 - level is the bound of the corrected p-values.
 
     Returns:
         One row a distance, one column a loss; texts as "0.513 ± 0.020 ▲".
@@ -209,14 +213,13 @@ def loss_table(
         ValueError: the baseline is not there.
     """
     own = under_training_distance(runs)
-    arrows = {"higher": " ▲", "lower": " ▼", "no difference shown": ""}
-    verdicts = (
-        differences(own, "distance", baseline, score, level).reset_index().set_index(["loss", "distance"]).verdict
-    )
+    arrows = {("higher", True): " ▲", ("lower", True): " ▼", ("higher", False): " △", ("lower", False): " ▽"}
+    against = differences(own, "distance", baseline, score, level)
+    keys = zip(against.verdict, against.p_holm < 1 - level, strict=True)
+    shown = dict(zip(against.droplevel("backbone").index, (arrows.get(key, "") for key in keys), strict=True))
     rows = summary(own, score, level).reset_index()
     rows["text"] = [
-        f"{row.mean:.3f} ± {row.half_width:.3f}{arrows[verdicts.get((row.loss, row.distance), 'no difference shown')]}"
-        for row in rows.itertuples()
+        f"{row.mean:.3f} ± {row.half_width:.3f}{shown.get((row.loss, row.distance), '')}" for row in rows.itertuples()
     ]
     table = rows.pivot(index="distance", columns="loss", values="text")
     return table.loc[list(dict.fromkeys(own.distance)), list(dict.fromkeys(own.loss))]
@@ -250,7 +253,7 @@ def summary(runs: pd.DataFrame, score: str = "precision_at_1", level: float = 0.
         Columns ``mean``, ``half_width`` (of the interval; NaN for one seed) and ``seeds``.
     """
     groups = runs.groupby([*_KEY, "judged_by"], sort=False)[score]
-    table = pd.DataFrame({name: _interval(values, level) for name, values in groups}).T
+    table = pd.DataFrame({name: _over_seeds(values, level) for name, values in groups}).T
     return table.astype({"seeds": int}).rename_axis([*_KEY, "judged_by"])
 
 
@@ -267,7 +270,9 @@ def differences(
         level: of confidence.
 
     Returns:
-        As `summary`, with ``verdict``: "higher", "lower", or "no difference shown" if the interval contains 0.
+        As `summary`, with ``verdict``: "higher", "lower", or "no difference shown" if the interval contains 0; ``p``
+        of the paired t-test, ``p_holm``, corrected for all rows of this table, and ``effect``, in standard deviations
+        of the difference (`snrlib.stats`).
 
     Raises:
         ValueError: the column does not hold the baseline.
@@ -278,21 +283,27 @@ def differences(
     wide = runs.pivot_table(score, index=[*others, "seed"], columns=column, sort=False)
     less = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
     rows = {
-        (*(key if isinstance(key, tuple) else (key,)), name): _interval(values.dropna(), level)
+        (*(key if isinstance(key, tuple) else (key,)), name): _over_seeds(values, level, tests=True)
         for key, group in less.groupby(others, sort=False)
         for name, values in group.items()
     }
     table = pd.DataFrame(rows).T.astype({"seeds": int}).rename_axis([*others, column])
     table = table[table.seeds > 0]  # the others have nothing to be compared with
-    shown = table["mean"].abs() > table["half_width"]  # False for NaN
-    verdict = np.where(table["mean"] > 0, "higher", "lower")
-    return table.assign(verdict=np.where(shown, verdict, "no difference shown"))
+    words = [verdict(mean, half) for mean, half in zip(table["mean"], table["half_width"], strict=True)]
+    corrected = holm(table["p"]) if len(table) else []
+    return table[["mean", "half_width", "seeds"]].assign(
+        verdict=words, p=table["p"], p_holm=corrected, effect=table["effect"]
+    )
 
 
-def _interval(values: pd.Series, level: float) -> dict[str, float]:
+def _over_seeds(values: pd.Series, level: float, tests: bool = False) -> dict[str, float]:
+    values = values.dropna()
     n = len(values)
-    half = student_t.ppf((1 + level) / 2, n - 1) * values.std() / np.sqrt(n) if n > 1 else float("nan")
-    return {"mean": values.mean(), "half_width": half, "seeds": n}
+    mean, half = mean_interval(values, level) if n else (float("nan"), float("nan"))
+    row = {"mean": mean, "half_width": half, "seeds": n}
+    if tests:
+        row |= {"p": t_test(values), "effect": effect_size(values)} if n else {"p": mean, "effect": mean}
+    return row
 
 
 def reference_table(names: Sequence[str]) -> str:

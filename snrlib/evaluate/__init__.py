@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import bootstrap
 from torch import Tensor
 
@@ -107,9 +108,7 @@ def compare(
     return pd.DataFrame(rows).T
 
 
-def interval(
-    scores: Sequence[float] | pd.Series, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
+def interval(scores: ArrayLike, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over queries, of one column of `retrieval`.
 
     It tells how much the score owes to the choice of the queries; not how it would vary over trainings or classes.
