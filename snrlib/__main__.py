@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("study", help="a grid of trainings, as glyphs; or maps, cub_features")
     one.add_argument("--jobs", type=int, default=2, help="experiments at a time, one thread each (default: 2)")
     one.add_argument("--weights", metavar="FILE", help="ImageNet weights of the backbone (default: download them)")
+    commands.add_parser("report", help="make the page to read and share out of the runs that are there")
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
     one.add_argument("notebooks", nargs="*", help="all if none is named")
     one = commands.add_parser("data", help="data sets: list them, fetch one, check one")
@@ -146,6 +147,10 @@ def _study(options: argparse.Namespace) -> int:
     print(f"\n{len(paths) - len(failed)} of {len(paths)} notebooks done in {time.monotonic() - started:.0f} s.")
     if failed:
         print(f"Failed: {', '.join(failed)}. The others are kept; the next run repeats only the failed ones.")
+    from snrlib import report  # with torch: slow to import
+
+    print(f"The page to read and share: {report.build()}")
+    if failed:
         return 1
     print(
         f"Executed copies and results: {data_folder('runs')}\n"
@@ -155,6 +160,13 @@ def _study(options: argparse.Namespace) -> int:
         "  .venv/bin/snr params 01       what can be changed in one\n"
         "  .venv/bin/snr run 01 -p sigma2=2.0"
     )
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    from snrlib import report  # with torch: slow to import
+
+    print(report.build())
     return 0
 
 
@@ -227,6 +239,7 @@ _COMMANDS = {
     "params": _params,
     "reference": _reference,
     "refresh": _refresh,
+    "report": _page,
     "run": _run,
     "study": _study,
     "train": _train,

@@ -35,6 +35,7 @@ __all__ = [
     "default_output",
     "files_folder",
     "is_current",
+    "one_at_a_time",
     "provenance",
     "record",
     "result_path",
@@ -111,7 +112,7 @@ def run(
         raise ValueError(f"the output must end in .ipynb, got {target.name!r}")
     if target.parent == source.parent:
         raise FileExistsError(f"{target.parent} holds the notebooks themselves; choose another folder for the output")
-    with _lock(target.parent, wait):
+    with one_at_a_time(target.parent, wait):
         if skip_current and is_current(target):
             return {**json.loads(result_path(target).read_text()), "output": str(target)}
         if output is not None and not force:
@@ -128,8 +129,12 @@ def run(
 
 
 @contextmanager
-def _lock(folder: Path, wait: bool) -> Iterator[None]:
-    """One run at a time in a folder; the lock ends with its process, however that ends."""
+def one_at_a_time(folder: Path, wait: bool) -> Iterator[None]:
+    """One process at a time writes into a folder; the lock ends with its process, however that ends.
+
+    Raises:
+        FileExistsError: another one does, and ``wait`` is False.
+    """
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"snr-{digest}.lock")
     try:

@@ -102,7 +102,7 @@ def test_imports_run_one_way() -> None:
     below = {"backbones", "checks", "distances", "evaluate", "evaluate.retrieval", "files", "parallel", "sampling"}
     assert _imports("snrlib.train") <= {f"snrlib.{name}" for name in below}, "training knows no loss and no data set"
     for module in MODULES:
-        above = {"snrlib.experiment", "snrlib.results", "snrlib.reference", "snrlib.frozen"}
+        above = {"snrlib.experiment", "snrlib.results", "snrlib.reference", "snrlib.frozen", "snrlib.report"}
         assert module in above or not _imports(module) & above, module
         assert not _imports(module) & {"snrlib.plots", "snrlib.exercises"}, "for notebooks only"
 

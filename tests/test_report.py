@@ -1,0 +1,473 @@
+"""The page to read and share: it asks for nothing, every link resolves, every number says where it is from."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from snrlib import report, runs
+from snrlib.__main__ import main
+from snrlib.markup import Markup
+from snrlib.pages import cells
+from snrlib.reference import STUDIES
+from snrlib.results import loss_table, stored
+
+VOID = {"meta", "img", "br", "hr", "link", "input", "source", "wbr", "col", "area", "base", "embed", "track"}
+BODY = """
+from snrlib.runs import record
+if break_it:
+    raise RuntimeError("broken <on purpose>")
+record({"doubled": 2 * size, "share": 1 / 3, "name": "a < b"})
+"""
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements with their attributes, anchors, text outside of code, cells of provenance."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.facts: list[tuple[str, str]] = []
+        self.headings: list[str] = []
+        self._shown = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == [], f"{path.name}: not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        self._shown = ""
+        if tag == "td" and (key := dict(attrs).get("data-key")):
+            self.facts.append((key, ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open[-1] != tag and self.open[-1] in ("p", "li", "td", "th", "tr"):
+            self.open.pop()  # which HTML lets end by themselves
+        assert self.open, f"</{tag}> ends nothing"
+        assert self.open.pop() == tag
+        if tag == "td" and self.facts and not self.facts[-1][1]:
+            self.facts[-1] = (self.facts[-1][0], self._shown)
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(self._shown)
+
+    def handle_data(self, data: str) -> None:
+        self._shown += data
+        if not {"pre", "code", "style", "title"} & set(self.open):
+            self.text += data
+
+    def all(self, *tags: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+    @property
+    def anchors(self) -> list[str]:
+        return [attributes["id"] or "" for _, attributes in self.elements if "id" in attributes]
+
+
+def _pages(index: Path) -> dict[str, Page]:
+    return {path.name: Page(path) for path in sorted(index.parent.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
+    """The report of this study from its stored notebooks, without any run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNR_RUNS", str(tmp_path_factory.mktemp("study")))
+        return _pages(report.build())
+
+
+def test_there_is_a_page_for_every_notebook_and_one_to_begin_with(pages: dict[str, Page], repository: Path) -> None:
+    stems = sorted(path.stem for path in (repository / "notebooks").glob("*.ipynb"))
+    assert sorted(pages) == [*(f"{stem}.html" for stem in stems), "index.html"]
+    assert pages["index.html"].headings[0] == "Does the SNR distance help, when, and why?"
+    order = [*(f"{stem}.html" for stem in stems)]
+    for number, name in enumerate(order):
+        links = {str(link.get("rel")): link["href"] for link in pages[name].all("a") if "rel" in link}
+        assert links.get("prev") == (order[number - 1] if number else None)
+        assert links.get("next") == (order[number + 1] if number + 1 < len(order) else None)
+        hrefs = [link["href"] for link in pages[name].all("a")]
+        assert hrefs.count("index.html") == 2, "above and below the text"
+        assert set(order) <= set(hrefs)
+
+
+def test_no_page_asks_for_anything_from_elsewhere(pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        for tag, attributes in page.elements:
+            assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form", "video", "audio"), name
+            for key, value in attributes.items():
+                if key in ("src", "srcset", "data", "poster", "background", "action"):
+                    assert (value or "").startswith("data:image/png;base64,"), f"{name}: {tag} {key}"
+                assert not key.startswith("on"), f"{name}: {tag} {key}"
+        policies = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv")]
+        assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    style = re.findall(r"<style>(.*?)</style>", report.page("", "", "", ""), re.DOTALL)[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_internal_link_resolves_and_anchors_are_unique(pages: dict[str, Page]) -> None:
+    followed = 0
+    for name, page in pages.items():
+        assert len(set(page.anchors)) == len(page.anchors), name
+        for link in page.all("a"):
+            parts = urlsplit(link.get("href") or "")
+            if parts.scheme in ("http", "https"):
+                continue
+            assert not parts.scheme, link
+            target = pages[parts.path or name]
+            if parts.fragment:
+                assert unquote(parts.fragment) in target.anchors, f"{name}: {link['href']}"
+                followed += parts.path != ""
+    assert followed > 30, "from page to page, to a heading"
+
+
+def test_every_link_of_a_notebook_is_a_link_of_its_page(pages: dict[str, Page], repository: Path) -> None:
+    for path in (repository / "notebooks").glob("*.ipynb"):
+        source = [
+            cell.source
+            for cell in nbformat.read(path, as_version=4).cells
+            if cell.cell_type == "markdown" and "navigation" not in cell.metadata.get("tags", [])
+        ]
+        asked = len(re.findall(r"\]\([^)\s]+\)", "\n".join(source)))
+        own = [link for link in pages[f"{path.stem}.html"].all("a") if "href" in link]
+        around = [link for link in own if link["href"] in ("#text", "index.html") or "rel" in link]
+        notebooks = 2 * (len(pages) - 1)  # the list above and below
+        contents = len([link for link in own if (link["href"] or "").startswith("#")]) - 1
+        inside = len(re.findall(r"\]\(#", "\n".join(source)))
+        assert len(own) == asked + len(around) + notebooks + contents - inside, path.stem
+
+
+def test_formulas_are_mathml_and_no_dollar_is_left(pages: dict[str, Page], repository: Path) -> None:
+    for name, page in pages.items():
+        assert "$" not in page.text, name
+        assert "\\" not in page.text, name
+        assert not [code for code in page.all("code") if code.get("class") == "tex"], name
+    assert len(pages["03_correlation.html"].all("math")) > 100
+
+
+def test_every_image_has_words_and_every_figure_of_the_notebooks_is_there(
+    pages: dict[str, Page], repository: Path
+) -> None:
+    for path in (repository / "notebooks").glob("*.ipynb"):
+        outputs = [out for cell in nbformat.read(path, as_version=4).cells for out in cell.get("outputs", [])]
+        alts = [out.metadata["image/png"]["alt"] for out in outputs if "image/png" in out.get("data", {})]
+        images = pages[f"{path.stem}.html"].all("img")
+        assert [image["alt"] for image in images] == alts
+        assert all(image["width"] and image["height"] for image in images)
+    (picture,) = pages["index.html"].all("img")
+    assert picture["alt"]
+
+
+def test_pages_can_be_read_by_anyone(pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        (html,) = page.all("html")
+        assert html["lang"] == "en"
+        assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+        assert [level for level, _ in page.elements if level == "h1"] == ["h1"], name
+        assert page.all("main")
+        assert page.all("nav")
+        assert len({nav["aria-label"] for nav in page.all("nav")}) == len(page.all("nav"))
+        assert len(page.all("summary")) == len(page.all("details"))
+        assert "run here" in page.text
+
+
+def test_code_is_folded_except_in_exercises_and_checks(pages: dict[str, Page], repository: Path) -> None:
+    for path in (repository / "notebooks").glob("*.ipynb"):
+        code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        shown = [bool({"exercise", "check"} & set(cell.metadata.get("tags", []))) for cell in code]
+        folds = [fold for fold in pages[f"{path.stem}.html"].all("details") if fold.get("class") == "code"]
+        assert ["open" in fold for fold in folds] == shown
+
+
+def test_the_reference_tables_hold_the_stored_numbers(pages: dict[str, Page]) -> None:
+    text = pages["index.html"].text.replace("\N{NO-BREAK SPACE}", " ")
+    for name, study in STUDIES.items():
+        about = stored(name).about
+        facts = pages["index.html"].facts
+        assert ("command", about["command"]) in facts
+        assert ("cpu", about["cpu"]) in facts
+        assert ("git_commit", about["git_commit"]) in facts
+        assert ("study.seeds", json.dumps(about["study"]["seeds"])) in facts
+        assert f"{about['tuned_margins'][0]['margin']}" in text
+        if len(study.losses) > 1:
+            for value in loss_table(stored(name).runs).to_numpy().ravel():
+                assert value in text
+
+
+def _write(path: Path, question: str, *code: str) -> None:
+    tags = [["parameters"], []]
+    made = [new_code_cell(text.strip(), metadata={"tags": tag}) for text, tag in zip(code, tags, strict=False)]
+    notebook = new_notebook(cells=[new_markdown_cell(f"# {question}"), *made])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+PARAMETERS = "size: float = 1.5  # of it [0 to 10]\nbreak_it: bool = False  # raise\nseed: int = 7  # of the draws"
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study of two small notebooks, in a folder of its own."""
+    _write(tmp_path / "notebooks" / "01_small.ipynb", "How small?", PARAMETERS, BODY)
+    _write(tmp_path / "notebooks" / "02_other.ipynb", "What else?", "seed: int = 0  # of the draws", "print(seed)")
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path))
+    monkeypatch.setenv("SNR_RUNS", str(tmp_path / "data" / "runs"))
+    return tmp_path
+
+
+def _flat(row: dict[str, Any]) -> list[tuple[str, str]]:
+    flat = []
+    for key, value in row.items():
+        for inner, each in value.items() if isinstance(value, dict) and value else [(None, value)]:
+            flat.append(
+                (key if inner is None else f"{key}.{inner}", each if isinstance(each, str) else json.dumps(each))
+            )
+    return flat
+
+
+def test_the_provenance_of_a_run_is_its_result_row(study: Path) -> None:
+    output = Path(runs.run("01")["output"])
+    row = json.loads((output.parent / "result.json").read_text())
+    assert row["seed"] == 7
+    pages = _pages(report.build())
+    expected = _flat(row)
+    assert {"seed", "git_commit", "wall_time_s", "parameters.size", "metrics.share", "versions.torch"} <= dict(
+        expected
+    ).keys()
+    assert sorted(pages["01_small.html"].facts) == sorted(expected)
+    assert sorted(pages["index.html"].facts) == sorted(expected), "of 01 alone: 02 was not run"
+    assert "02 other: not run here" in pages["index.html"].text
+    assert "outputs that are stored with the study" in pages["02_other.html"].text
+    assert "note" not in [element.get("class") for element in pages["01_small.html"].all("p")]
+    assert "glyphs is not stored here" in pages["index.html"].text
+
+
+def test_a_study_without_gaps_says_so(study: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["study"]) == 0
+    index = study / "data" / "runs" / "report" / "index.html"
+    assert f"The page to read and share: {index}\n" in capsys.readouterr().out
+    assert "All 2 notebooks were run here" in Page(index).text
+    assert main(["report"]) == 0
+    assert capsys.readouterr().out == f"{index}\n"
+
+
+def test_a_failed_run_is_said_with_its_reason(study: Path, capsys: pytest.CaptureFixture) -> None:
+    _write(study / "notebooks" / "01_small.ipynb", "How small?", PARAMETERS.replace("False", "True"), BODY)
+    assert main(["study"]) == 1
+    assert "The page to read and share" in capsys.readouterr().out
+    text = Page(study / "data" / "runs" / "report" / "index.html").text
+    assert "01 small: the last run failed, cell 2, RuntimeError: broken <on purpose>" in text
+    assert "(partial copy: 01_small/default/01_small.failed.ipynb)" in text
+
+
+def test_a_failure_after_a_good_run_shows_the_good_run_and_says_both(study: Path) -> None:
+    runs.run("01")
+    _write(study / "notebooks" / "01_small.ipynb", "How small?", PARAMETERS.replace("False", "True"), BODY)
+    with pytest.raises(runs.NotebookError):
+        runs.run("01")
+    pages = _pages(report.build())
+    text = pages["01_small.html"].text
+    assert "the last run failed, cell 2, RuntimeError" in text
+    assert "run by an earlier version of the notebook or the library" in text
+    assert ("metrics.doubled", "3.0") in pages["01_small.html"].facts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("result.json", None, "result.json is missing"),
+        ("result.json", "{", "result.json is not JSON"),
+        ("result.json", "[1]", "result.json is not the row of a run"),
+        ("result.json", '{"notebook": "02_other"}', "result.json is not the row of a run"),
+        ("02_other.ipynb", None, "02_other.ipynb is missing"),
+        ("02_other.ipynb", '{"cells": [', "02_other.ipynb is damaged"),
+        ("02_other.ipynb", '{"cells": [{"cell_type": "code"}], "nbformat": 4}', "02_other.ipynb is damaged"),
+        ("02_other.ipynb", "\0\1", "02_other.ipynb is damaged"),
+    ],
+)
+def test_a_damaged_run_is_said_and_the_stored_notebook_shown(
+    study: Path, name: str, content: str | None, reason: str
+) -> None:
+    folder = study / "data" / "runs" / "02_other" / "default"
+    folder.mkdir(parents=True)
+    row = {
+        "notebook": "02_other",
+        "parameters": {},
+        "metrics": {},
+        "data": {},
+        "versions": {},
+        "finished": "2026-11-25",
+    }
+    (folder / "result.json").write_text(json.dumps(row | {"wall_time_s": 1.5, "source": "old"}))
+    (folder / "02_other.ipynb").write_bytes((study / "notebooks" / "02_other.ipynb").read_bytes())
+    assert "run of 2026-11-25, 2\N{NO-BREAK SPACE}s" in Page(report.build()).text
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    pages = _pages(report.build())
+    for page in (pages["index.html"], pages["02_other.html"]):
+        assert f"the run in 02_other/default cannot be used, {reason}" in page.text
+    assert "stored with the study" in pages["02_other.html"].text
+
+
+def test_a_damaged_notebook_is_refused_in_words_and_the_old_page_stays(
+    study: Path, capsys: pytest.CaptureFixture
+) -> None:
+    index = report.build()
+    before = index.read_bytes()
+    (study / "notebooks" / "01_small.ipynb").write_text("{")
+    assert main(["report"]) == 2
+    error = capsys.readouterr().err
+    assert "01_small.ipynb is damaged" in error
+    assert "Traceback" not in error
+    assert index.read_bytes() == before
+
+
+def test_damaged_studies_are_said(study: Path, repository: Path) -> None:
+    reference = study / "data" / "reference"
+    reference.mkdir(parents=True)
+    source = repository / "data" / "reference"
+    for name in ("glyphs.csv", "glyphs.json"):
+        (reference / name).write_bytes((source / name).read_bytes())
+    (reference / "glyphs.csv").write_text("\n".join((source / "glyphs.csv").read_text().splitlines()[:-1]) + "\n")
+    (reference / "omniglot.json").write_text("{")
+    (reference / "omniglot.csv").write_text("")
+    text = Page(report.build()).text
+    assert re.search(r"glyphs is damaged: .*has 65 rows, glyphs.json speaks of 66", text)
+    assert "omniglot is damaged" in text
+    assert "omniglot: omniglot.json is damaged." in text
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [
+        ("writing", signal.SIGKILL),
+        pytest.param("writing", signal.SIGTERM, marks=SLOW),
+        pytest.param("renaming", signal.SIGKILL, marks=SLOW),
+        pytest.param("renaming", signal.SIGTERM, marks=SLOW),
+    ],
+)
+def test_a_build_that_is_killed_leaves_the_old_page_whole(study: Path, when: str, how: signal.Signals) -> None:
+    index = report.build()
+    before = _tree(index.parent)
+    _write(study / "notebooks" / "03_new.ipynb", "And this?", "seed: int = 0  # of the draws", "print(seed)")
+    wait = "print('here', flush=True) or time.sleep(60)"
+    slow = {
+        "writing": f"report._page = lambda *_: {wait}",
+        "renaming": "rename = Path.rename\n"
+        f"Path.rename = lambda path, to: {wait} if '.partial-' in path.name else rename(path, to)",
+    }[when]
+    code = (
+        f"import time\nfrom pathlib import Path\nfrom snrlib import report\nfrom snrlib.__main__ import main\n{slow}\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", f"{code}main(['report'])"], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(how)
+    old = index.parent
+    if (when, how) == ("renaming", signal.SIGKILL):  # between two renames: whole, and the next build puts it back
+        old = index.parent.with_name(".report.before")
+    assert _tree(old) == before
+    assert sorted(_tree(report.build().parent)) == ["01_small.html", "02_other.html", "03_new.html", "index.html"]
+    assert [path.name for path in (study / "data" / "runs").iterdir()] == ["report"], "nothing is left behind"
+
+
+def test_an_error_while_building_leaves_the_old_page_whole(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = report.build()
+    before = _tree(index.parent)
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name.startswith(".report.partial"):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match=r"cannot write .*report: No space left on device\. SNR_RUNS=FOLDER"):
+        report.build()
+    assert _tree(index.parent) == before
+    assert [path.name for path in index.parent.parent.iterdir()] == ["report"]
+
+
+@SLOW
+def test_two_builds_at_once_both_succeed(study: Path) -> None:
+    command = [sys.executable, "-m", "snrlib", "report"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=120)[0] for process in both] == [f"{study}/data/runs/report/index.html\n"] * 2
+    assert [path.name for path in (study / "data" / "runs").iterdir()] == ["report"]
+
+
+def test_a_folder_that_is_no_report_is_not_replaced(study: Path, capsys: pytest.CaptureFixture) -> None:
+    mine = study / "data" / "runs" / "report" / "thesis.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("a year of work")
+    assert main(["report"]) == 2
+    assert "holds something that is not a report; move it away" in capsys.readouterr().err
+    assert mine.read_text() == "a year of work"
+
+
+def test_no_notebooks_and_no_place_are_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SNR_RUNS", str(tmp_path / "file" / "runs"))
+    assert main(["report"]) == 2
+    assert "SNR_RUNS=FOLDER chooses another place" in capsys.readouterr().err
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path / "nothing"))
+    assert main(["report"]) == 2
+    assert "no notebooks in" in capsys.readouterr().err
+
+
+def test_outputs_that_would_ask_for_something_are_shown_as_text() -> None:
+    def shown(data: dict[str, str]) -> str:
+        return cells(new_notebook(cells=[new_code_cell("1", outputs=[new_output("display_data", data)])]), Markup())
+
+    for html in ("<script>x</script>", '<img src="https://example.org/x.png">', "<iframe></iframe>"):
+        assert "the words" in shown({"text/html": html, "text/plain": "the words"})
+        assert "<pre" in shown({"text/html": html, "text/plain": "the words"})
+        assert html not in shown({"text/html": html, "text/plain": "the words"})
+    assert "<table>" in shown({"text/html": "<style scoped>x {}</style><table></table>"})
+    assert "scoped" not in shown({"text/html": "<style scoped>x {}</style><table></table>"})
+    assert "<math" in shown({"text/markdown": "$x$"})
+    assert "&lt;b&gt;" in shown({"text/plain": "<b>"})
+    assert 'alt="A figure of a cell that was not run, which no words describe"' in shown({"image/png": "iVBORw0KGgo="})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_without_write_permission_is_said_in_words(study: Path, capsys: pytest.CaptureFixture) -> None:
+    (study / "data" / "runs").mkdir(parents=True, mode=0o500)
+    assert main(["report"]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_run_that_is_going_on_or_was_cut_off_is_said(study: Path) -> None:
+    folder = study / "data" / "runs" / "01_small" / "default"
+    folder.mkdir(parents=True)
+    (folder / ".01_small.partial-abc.ipynb").write_text("")
+    started = time.monotonic()
+    assert "01 small: a run was cut off, or is still going on." in Page(report.build()).text
+    assert time.monotonic() - started < 30
