@@ -290,7 +290,7 @@ def differences(
     table = pd.DataFrame(rows).T.astype({"seeds": int}).rename_axis([*others, column])
     table = table[table.seeds > 0]  # the others have nothing to be compared with
     words = [verdict(mean, half) for mean, half in zip(table["mean"], table["half_width"], strict=True)]
-    corrected: Any = holm(table["p"]) if len(table) else []
+    corrected = holm(table["p"]) if len(table) else table["p"]
     return table[["mean", "half_width", "seeds"]].assign(
         verdict=words, p=table["p"], p_holm=corrected, effect=table["effect"]
     )

@@ -96,8 +96,7 @@ def effect_size(values: ArrayLike) -> float:
     mean, spread = x.mean(), x.std(ddof=1)
     if spread == 0:
         return float(np.copysign(np.inf, mean)) if mean else 0.0
-    J = np.exp(gammaln(f / 2) - gammaln((f - 1) / 2)) / np.sqrt(f / 2)
-    return float(J * mean / spread)
+    return float(np.exp(gammaln(f / 2) - gammaln((f - 1) / 2)) / np.sqrt(f / 2) * mean / spread)
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
