@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from itertools import groupby
 from typing import Any
 
 from nbformat import NotebookNode
@@ -197,8 +198,17 @@ def cells(notebook: NotebookNode, markup: Markup) -> str:
             number = f"cell {cell.execution_count}" if cell.execution_count else "a cell that was not run"
             code = f'<pre class="code"><code>{escape(cell.source)}</code></pre>'
             html.append(details(f"{label} ({number})", code, "code", shown=bool(_OPEN & set(tags))))
-            html += [_output(output, markup, number) for output in cell.outputs]
+            html += [_output(output, markup, number) for output in _joined(cell.outputs)]
     return "\n".join(html)
+
+
+def _joined(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
+    """What a cell printed, which may come in pieces, as one output."""
+    for stream, pieces in groupby(outputs, key=lambda output: output.get("name")):  # other outputs have no name
+        if stream:
+            yield NotebookNode(output_type="stream", name=stream, text="".join(piece.text for piece in pieces))
+        else:
+            yield from pieces
 
 
 def _output(output: NotebookNode, markup: Markup, number: str) -> str:

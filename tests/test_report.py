@@ -471,3 +471,11 @@ def test_a_run_that_is_going_on_or_was_cut_off_is_said(study: Path) -> None:
     started = time.monotonic()
     assert "01 small: a run was cut off, or is still going on." in Page(report.build()).text
     assert time.monotonic() - started < 30
+
+
+def test_what_a_cell_prints_in_pieces_is_one_result() -> None:
+    pieces = [new_output("stream", name="stdout", text=text) for text in ("one\n", "two\n")]
+    other = new_output("display_data", {"text/plain": "three"})
+    last = new_output("stream", name="stdout", text="four\n")
+    html = cells(new_notebook(cells=[new_code_cell("1", outputs=[*pieces, other, last])]), Markup())
+    assert re.findall(r'<pre class="result">(.*?)</pre>', html, re.DOTALL) == ["one\ntwo", "three", "four"]
