@@ -36,8 +36,8 @@ def test_the_triplet_loss_of_a_batch_of_1024_needs_some_matrices_of_pairs(reposi
 
 
 def test_lmnn_needs_blocks_of_the_pairs_and_not_all_of_them(repository: Path) -> None:
-    all_pairs = 3000**2 * 8 / 2**20
-    assert 0 < _peak(repository, "mahalanobis.py", "gaussians", "LMNN") < 3 * all_pairs
+    at_once = 3000**2 * 100 / 2**20  # at the start nearly all pairs are impostors: indices, hinges, weights
+    assert 0 < _peak(repository, "mahalanobis.py", "gaussians", "LMNN") < at_once / 2
 
 
 def test_the_training_loop_is_compared_with_the_bare_steps(repository: Path) -> None:
