@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["data_folder", "partial_prefix", "study_root", "write_atomically"]
+__all__ = ["data_folder", "make_readable", "partial_prefix", "study_root", "write_atomically"]
 
 
 def study_root() -> Path:
@@ -30,6 +30,18 @@ def partial_prefix(path: Path) -> str:
     return f".{path.stem}.partial-"
 
 
+def make_readable(temporary: Path, mode: int) -> None:
+    """Give what `tempfile` made, readable by its owner only, the permissions of any new file or folder.
+
+    Args:
+        temporary: the file or folder.
+        mode: before the process's umask takes away from it: 0o666 of a file, 0o777 of a folder.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(mode & ~umask)
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: a reader sees the old file or the new one.
 
@@ -43,9 +55,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     os.close(handle)
     temporary = Path(name)
     try:
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        make_readable(temporary, 0o666)
         write(temporary)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -13,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from snrlib.chapters import Chapter, chapter
-from snrlib.files import data_folder, partial_prefix
+from snrlib.files import data_folder, make_readable, partial_prefix
 from snrlib.markup import Markup
 from snrlib.notebooks import notebooks
 from snrlib.pages import cells, details, figure, page, provenance_tables, table
@@ -29,8 +28,8 @@ _READ = {  # what a reader must know of each table
     "training distance. The margin was tuned for each distance with the same number of trials on validation classes. "
     "The last column compares with Euclid, paired by seed.",
     "losses": "R@1 on classes that no training saw, under the training distance: mean over the seeds and half of its "
-    "95 % t-interval. ▲ and ▼ mark what is higher or lower than Euclid under the same loss, paired by seed, each cell "
-    "by itself: of many cells, one in twenty may be chance.",
+    "95 % t-interval. An arrow marks what is higher or lower than Euclid under the same loss, paired by seed: ▲ ▼ also "
+    "with Holm's correction for all cells of the study, △ ▽ only by itself, of which one in twenty may be chance.",
 }
 
 
@@ -76,9 +75,7 @@ def _replaced(target: Path) -> Iterator[Path]:
             raise FileExistsError(f"{target} holds something that is not a report; move it away")
         temporary = Path(tempfile.mkdtemp(prefix=partial_prefix(target), dir=target.parent))
         try:
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can read
+            make_readable(temporary, 0o777)
             yield temporary
             if target.exists():
                 target.rename(before)
@@ -184,7 +181,7 @@ def _reference_tables() -> str:
 
 def _together(text: str) -> str:
     """A number stays in one line with its interval and its arrow."""
-    return re.sub(r" (?=[±▲▼])|(?<=±) ", "\N{NO-BREAK SPACE}", text)
+    return re.sub(r" (?=[±▲▼△▽])|(?<=±) ", "\N{NO-BREAK SPACE}", text)
 
 
 def _code(text: str) -> str:
