@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from snrlib.checks import check_embeddings
 
-__all__ = ["DISTANCES", "Centre", "Distance", "LinearMap", "get_distance"]
+__all__ = ["DISTANCES", "RELATIVE", "Centre", "Distance", "LinearMap", "get_distance"]
 
 AnchorSide = Literal["query", "ref"]
 
@@ -316,6 +316,8 @@ _FAMILY: dict[str, tuple[type[nn.Module] | None, bool]] = {
     "relative_mahalanobis": (None, True),
 }
 DISTANCES: tuple[str, ...] = tuple(_FAMILY)
+RELATIVE: tuple[str, ...] = tuple(name for name, (_, relative) in _FAMILY.items() if relative)
+"""Those in units of the anchor: plain numbers, whatever the scale of the embeddings."""
 
 
 def get_distance(name: str, *, components: Any = None, **options: Any) -> Distance:

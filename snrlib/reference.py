@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from snrlib.distances import RELATIVE
 from snrlib.experiment import Experiment, default_settings, experiment, initial_scale, untrained
 from snrlib.files import data_folder, write_atomically
 from snrlib.results import add_confusions, confusions_of, table_of
@@ -169,7 +170,7 @@ def _tuning(study: Study, weights: str | None) -> Iterator[dict[str, Any]]:
                 share = {"validation_share": study.validation_share}
                 first = _settings(study, weights, backbone, loss, distance, 0.0, _TUNING_SEED, **share)
                 unit = 1.0
-                if loss != "n_pair" and distance != "snr" and not distance.startswith("relative"):
+                if loss != "n_pair" and distance.partition("/")[0] not in RELATIVE:
                     unit = initial_scale(first) ** _POWER[loss]
                 for margin in study.margins if loss != "n_pair" else ():
                     yield first | {"margin": float(f"{margin * unit:.3g}")}

@@ -320,9 +320,8 @@ def reference_table(names: Sequence[str]) -> str:
     scores = ("precision_at_1", "mean_average_precision_at_r", "EER")
     for name in names:
         results = stored(name)
-        asked = results.runs.judged_by.isin(["training distance", "training distance, anchor query"])
         before = (results.runs.loss == "untrained") & results.runs.judged_by.str.endswith("anchor query")
-        own, untrained = results.runs[asked], results.runs[before]
+        own, untrained = under_training_distance(results.runs), results.runs[before]
         against = differences(own, "distance", "euclidean")
         minutes = (
             f"{name}, {results.about['experiments']} experiments, {results.about['core_minutes']:.0f} core minutes"

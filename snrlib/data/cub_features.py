@@ -35,13 +35,12 @@ def cub_features(split: Split = "train", root: str | Path | None = None, size: i
     with np.load(data_folder("reference") / "cub_features.npz") as stored:
         steps, labels, classes = stored["steps"], torch.from_numpy(stored["labels"]), stored["classes"].tolist()
         features = torch.from_numpy(steps).float().mul(float(stored["step"])).square()
-    half = len(classes) // 2
-    chosen = labels < half if split == "train" else labels >= half
-    first = 0 if split == "train" else half
-    return LabelledImages(
+    whole = LabelledImages(
         f"cub_features, {split}",
-        features[chosen, :, None, None],
-        labels[chosen] - first,
-        tuple(classes[first : first + half]),
+        features[:, :, None, None],
+        labels,
+        tuple(classes),
         note="SqueezeNet's pooled features of photographs, 30 of each of the first 50 classes of CUB",
     )
+    half = len(classes) // 2
+    return whole.of_classes(range(half) if split == "train" else range(half, len(classes)))

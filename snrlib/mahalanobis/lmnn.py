@@ -99,11 +99,13 @@ class LMNN(FittedMap):
         X = X - X.mean(axis=0)  # F sees differences only; far from the origin they would lose digits
         L = self._start(X, y)
 
+        history: list[float] = []
+
         def value_and_gradient(flat: NDArray) -> tuple[float, NDArray]:
             value, gradient, self.n_impostors_ = objective(flat.reshape(L.shape), X, y, self.targets_, self.mu)
+            if not history:  # of the start; after it, `keep` sees each iteration
+                history.append(value)
             return value, gradient.ravel()
-
-        history = [value_and_gradient(L.ravel())[0]]
 
         def keep(intermediate_result: OptimizeResult) -> None:
             history.append(float(intermediate_result.fun))
