@@ -1,5 +1,6 @@
-# make study | test | lab | bench | lint | refresh | clean.  Needs Python >= 3.11 and make; everything else goes into .venv.
+# make study [PROFILE=quick] | test | lab | bench | lint | refresh | clean.  Needs Python >= 3.11 and make; everything else goes into .venv.
 PYTHON ?= python3
+PROFILE ?= quick
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -14,7 +15,7 @@ CURRENT = test $@ -nt pyproject.toml -a $@ -nt constraints.txt
 .DELETE_ON_ERROR:
 
 study: $(READY)
-	$(BIN)/snr study
+	$(BIN)/snr study --profile $(PROFILE)
 
 lab: $(READY)
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb

@@ -37,9 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="OUT.ipynb",
         help="where the executed copy goes; result.json is put beside it (default: a folder in data/runs)",
     )
-    one.add_argument("--force", action="store_true", help="replace the output if it exists")
-    one = commands.add_parser("study", help="execute every notebook that is not up to date")
-    one.add_argument("--force", action="store_true", help="execute those that are, too")
+    existing = one.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="replace the output if it exists")
+    existing.add_argument("--renew", action="store_true", help="replace it only if it is not up to date")
+    one = commands.add_parser("study", help="run the cells of a profile and every notebook that are not up to date")
+    one.add_argument("--profile", default="quick", help="of study.yaml (default: quick)")
+    one.add_argument("--cores", type=int, metavar="N", help="runs at a time, one thread each (default: all cores)")
+    one.add_argument("--dry-run", action="store_true", help="say what would run")
+    one.add_argument("--force", action="store_true", help="run those that are up to date, too")
     one = commands.add_parser("train", help="train and judge without a notebook, also on several processes (torchrun)")
     one.add_argument("-p", dest="values", action="append", default=[], metavar="NAME=VALUE", help="as for notebook 05")
     one.add_argument(
@@ -123,35 +128,32 @@ def _values(notebook: str, given: list[str]) -> dict[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     values = _values(options.notebook, options.values)
-    row = runs.run(options.notebook, values, options.output, force=options.force, progress=sys.stderr.isatty())
+    row = runs.run(
+        options.notebook,
+        values,
+        options.output,
+        force=options.force or options.renew,
+        wait=options.renew,
+        skip_current=options.renew,
+        progress=sys.stderr.isatty(),
+    )
     _report(row)
     print(f"  {row['output']}")
     return 0
 
 
 def _study(options: argparse.Namespace) -> int:
-    started = time.monotonic()
-    paths = notebooks.notebooks()
-    failed = []
-    for number, path in enumerate(paths, start=1):
-        print(f"[{number}/{len(paths)}] {path.stem} ...", flush=True)
-        try:
-            output = runs.default_output(path.stem)
-            if runs.is_current(output) and not options.force:
-                print("  is up to date")
-            else:
-                _report(runs.run(path.stem, wait=True, skip_current=not options.force))
-        except (runs.NotebookError, OSError) as error:
-            print(f"snr: {error}", file=sys.stderr)
-            failed.append(path.stem)
-    print(f"\n{len(paths) - len(failed)} of {len(paths)} notebooks done in {time.monotonic() - started:.0f} s.")
-    if failed:
-        print(f"Failed: {', '.join(failed)}. The others are kept; the next run repeats only the failed ones.")
-    from snrlib import report  # with torch: slow to import
+    from snrlib import report, study  # with torch: slow to import
 
+    if options.cores is not None and options.cores < 1:
+        raise ValueError(f"--cores must be positive, got {options.cores}")
+    if options.dry_run:
+        study.plan(options.profile, options.force)
+        return 0
+    status = study.run_study(options.profile, options.cores, options.force)
     print(f"The page to read and share: {report.build()}")
-    if failed:
-        return 1
+    if status:
+        return status
     print(
         f"Executed copies and results: {data_folder('runs')}\n"
         "Where to go next:\n"

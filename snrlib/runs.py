@@ -40,6 +40,7 @@ __all__ = [
     "record",
     "result_path",
     "run",
+    "source_fingerprint",
 ]
 
 _SHOWN = 8  # metrics that a record prints; it keeps all
@@ -155,7 +156,7 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
     for left_behind in target.parent.glob(f"{escape(partial_prefix(target))}*"):  # by a killed run
         shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
     chosen = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    checkpoints = target.with_name(f".{target.stem}.checkpoints-{_source_fingerprint(source)}-{chosen}")
+    checkpoints = target.with_name(f".{target.stem}.checkpoints-{source_fingerprint(source)}-{chosen}")
     for outdated in target.parent.glob(f"{escape(f'.{target.stem}.checkpoints-')}*"):
         if outdated != checkpoints:
             shutil.rmtree(outdated)
@@ -258,7 +259,7 @@ def _result_row(source: Path, values: dict[str, Any], executed: NotebookNode) ->
         "seed": chosen.get("seed"),
         "metrics": metrics,
         "data": data,
-        "source": _source_fingerprint(source),
+        "source": source_fingerprint(source),
         **provenance(),
     }
 
@@ -288,20 +289,23 @@ def record(metrics: Mapping[str, Any], *data: LabelledImages) -> None:
     display({_RECORD: content, "text/plain": f"Recorded: {text}"}, raw=True)
 
 
-def is_current(output: Path) -> bool:
-    """Whether this output was finished by the notebook and library as they are now."""
+def is_current(output: Path, source: str | None = None) -> bool:
+    """Whether this output was finished by the notebook and library as they are now.
+
+    ``source`` is their `source_fingerprint`, if the caller has it; of many outputs it need be computed only once.
+    """
     result = result_path(output)
     if not (output.exists() and result.exists()):
         return False
     try:
         row = json.loads(result.read_text())
-        return row["source"] == _source_fingerprint(find_notebook(row["notebook"]))
+        return row["source"] == (source or source_fingerprint(find_notebook(row["notebook"])))
     except (ValueError, KeyError, TypeError, AttributeError):  # not a row of ours
         return False
 
 
-def _source_fingerprint(notebook: Path) -> str:
-    """Of all that decides a run's outcome here: the notebook's cells, the library, and the versions beneath it."""
+def source_fingerprint(notebook: Path) -> str:
+    """Of all that decides a run's outcome here: a notebook's cells, the library, and the versions beneath it."""
     digest = hashlib.sha256()
     for cell in nbformat.read(notebook, as_version=4).cells:
         digest.update(cell.source.encode())

@@ -66,6 +66,7 @@ def test_what_is_installed_is_what_is_pinned(pins: dict[str, str], direct: set[s
 def test_every_direct_dependency_is_used(repository: Path, direct: set[str]) -> None:
     modules = {"scikit-learn": "sklearn", "pyyaml": "yaml", "faiss-cpu": "faiss", "ipython": "IPython", "pillow": "PIL"}
     tools = {"jupyterlab", "ipykernel", "ruff", "mypy", "pandas-stubs"}  # called by make or by a kernel
+    tools.add("snakemake-executor-plugin-cluster-generic")  # by snakemake
     sources = [
         path for folder in ("snrlib", "tests", "benchmarks", "notebooks") for path in (repository / folder).rglob("*")
     ]
@@ -102,7 +103,8 @@ def test_imports_run_one_way() -> None:
     below = {"backbones", "checks", "distances", "evaluate", "evaluate.retrieval", "files", "parallel", "sampling"}
     assert _imports("snrlib.train") <= {f"snrlib.{name}" for name in below}, "training knows no loss and no data set"
     for module in MODULES:
-        above = {"snrlib.experiment", "snrlib.results", "snrlib.reference", "snrlib.frozen", "snrlib.report"}
+        names = ("experiment", "frozen", "grid", "reference", "report", "results", "study")
+        above = {f"snrlib.{name}" for name in names}
         assert module in above or not _imports(module) & above, module
         assert not _imports(module) & {"snrlib.plots", "snrlib.exercises"}, "for notebooks only"
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,10 +224,12 @@ PARAMETERS = "size: float = 1.5  # of it [0 to 10]\nbreak_it: bool = False  # ra
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
     """A study of two small notebooks, in a folder of its own."""
     _write(tmp_path / "notebooks" / "01_small.ipynb", "How small?", PARAMETERS, BODY)
     _write(tmp_path / "notebooks" / "02_other.ipynb", "What else?", "seed: int = 0  # of the draws", "print(seed)")
+    shutil.copy(repository / "Snakefile", tmp_path)
+    (tmp_path / "study.yaml").write_text("profiles: {quick: []}")
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
     monkeypatch.setenv("SNR_RUNS", str(tmp_path / "data" / "runs"))
     return tmp_path

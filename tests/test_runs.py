@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,8 +46,10 @@ def _write(path: Path, *code: str) -> None:
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study of two small notebooks, in a folder of its own."""
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
+    """A study of two small notebooks and no grid, in a folder of its own."""
+    shutil.copy(repository / "Snakefile", tmp_path)
+    (tmp_path / "study.yaml").write_text("profiles: {quick: []}")
     _write(tmp_path / "notebooks" / "03_small.ipynb", PARAMETERS, BODY)
     _write(tmp_path / "notebooks" / "04_other.ipynb", "seed: int = 0  # of the draws", "print(seed)")
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
@@ -293,6 +296,18 @@ def test_a_named_output_is_not_replaced_unless_forced(study: Path) -> None:
     assert not (study / "other.ipynb").exists()
 
 
+def test_an_output_is_renewed_only_if_it_is_not_up_to_date(study: Path, capsys: pytest.CaptureFixture) -> None:
+    target = study / "o" / "out.ipynb"
+    assert main(["run", "04", "-o", str(target), "--renew"]) == 0
+    before = target.stat().st_mtime_ns
+    assert main(["run", "04", "-o", str(target), "--renew"]) == 0
+    assert target.stat().st_mtime_ns == before
+    _write(study / "notebooks" / "04_other.ipynb", "seed: int = 0  # of the draws", "print(seed + 1)")
+    assert main(["run", "04", "-o", str(target), "--renew"]) == 0
+    assert target.stat().st_mtime_ns > before
+    assert "04_other: " in capsys.readouterr().out
+
+
 def test_the_notebooks_themselves_cannot_be_an_output(study: Path) -> None:
     source = study / "notebooks" / "04_other.ipynb"
     before = source.read_bytes()
@@ -383,12 +398,12 @@ def test_the_study_runs_what_is_not_up_to_date_and_goes_on_after_a_failure(
     assert main(["study"]) == 1
     first = capsys.readouterr()
     assert "2 of 3 notebooks done" in first.out
-    assert "Failed: 01_broken" in first.out
+    assert "Missing: 01_broken: 01_broken failed: cell 2: RuntimeError: no" in first.out
     finished = (runs.default_output("03").parent / "result.json").read_bytes()
     _write(study / "notebooks" / "01_broken.ipynb", "seed: int = 0  # of the draws", "print('mended')")
     assert main(["study"]) == 0
     second = capsys.readouterr()
-    assert second.out.count("is up to date") == 2
+    assert "3 notebooks, 2 up to date" in second.out
     assert "3 of 3 notebooks done" in second.out
     assert "make lab" in second.out
     assert (runs.default_output("03").parent / "result.json").read_bytes() == finished
@@ -574,8 +589,8 @@ def test_checkpoints_of_another_notebook_library_or_choice_are_not_gone_on_from(
     _write(counting_study / "notebooks" / "05_counts.ipynb", "seed: int = 0  # of the draws", COUNTS + "\n# changed")
     unlucky()
     assert (counting_study / "seen").read_text() == "0", "another notebook"
-    changed = runs._source_fingerprint
-    monkeypatch.setattr(runs, "_source_fingerprint", lambda notebook: changed(notebook)[::-1])
+    changed = runs.source_fingerprint
+    monkeypatch.setattr(runs, "source_fingerprint", lambda notebook: changed(notebook)[::-1])
     unlucky()
     assert (counting_study / "seen").read_text() == "0", "another library"
     unlucky()
