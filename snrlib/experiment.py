@@ -35,9 +35,11 @@ __all__ = [
     "BUDGETS",
     "MAPS",
     "Experiment",
+    "Fitted",
     "default_settings",
     "distance_of",
     "experiment",
+    "fit",
     "from_parameters",
     "initial_scale",
     "tuned_margin",
@@ -232,6 +234,76 @@ def tuned_margin(data: str, backbone: str, loss: str, distance: str) -> float | 
     return None
 
 
+@dataclass(eq=False)
+class Fitted:
+    """A trained network, not judged yet.
+
+    Attributes:
+        model: with its best weights if there were validation classes.
+        distance: the training distance (of a softmax classifier: the one it is judged by).
+        history: of `snrlib.train.train`.
+        train: the training images, without those of the validation classes.
+        crop: what an image goes through before the network sees it, when embeddings are compared; None is nothing.
+    """
+
+    model: Embedder
+    distance: Distance
+    history: pd.DataFrame
+    train: LabelledImages | ImageFiles
+    crop: Callable[[Tensor], Tensor] | None
+
+    @property
+    def validation_score(self) -> float:
+        """The best MAP@R on the validation classes; NaN without any."""
+        return float(self.history.validation.max())
+
+
+def fit(
+    settings: dict[str, Any],
+    folder: str | Path | None = None,
+    device: torch.device | str | None = None,
+    *,
+    images: LabelledImages | ImageFiles | None = None,
+    workers: int = 0,
+    progress: bool = False,
+) -> Fitted:
+    """Train without looking at the test classes; arguments and errors are those of `experiment`.
+
+    Args:
+        settings: of `default_settings`.
+        folder: of the checkpoints.
+        device: that trains.
+        images: to train on instead of those that the settings name, for example spoiled ones.
+        workers: processes that load images.
+        progress: show a progress bar.
+    """
+    s = settings
+    training, validation = _images(s, "train") if images is None else images, None
+    if s["validation_share"]:
+        training, validation = validation_split(training, s["validation_share"])  # type: ignore[type-var]
+    torch.manual_seed(s["seed"])
+    model = _model(s, training)
+    crop = _crop(s, train=False)
+    frozen = s["distance"].endswith(_FROZEN)
+    distance = _distance(s, training, _first_embeddings(model, training, crop) if frozen else None)
+    loss = _loss(s, distance, len(training.classes))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    history = train(
+        model.to(device),
+        training,
+        loss.to(device),
+        **{key: s[key] for key in ("steps", "batch_size", "m", "optimizer", "learning_rate", "seed")},
+        **{key: s[key] for key in ("trunk_learning_rate", "clip", "every", "patience")},
+        augment=_crop(s, train=True) if s["augment"] else crop,
+        validation=validation,
+        crop=crop,
+        folder=folder,
+        workers=workers,
+        progress=progress,
+    )
+    return Fitted(model, distance, history, training, crop)
+
+
 def experiment(
     settings: dict[str, Any],
     folder: str | Path | None = None,
@@ -256,34 +328,12 @@ def experiment(
         ValueError: settings that do not fit each other.
     """
     started = time.perf_counter()
-    s = settings
-    training, test = _images(s, "train"), _images(s, "test")
-    validation = None
-    if s["validation_share"]:
-        training, validation = validation_split(training, s["validation_share"])
-    torch.manual_seed(s["seed"])
-    model = _model(s, training)
-    crop = _crop(s, train=False)
-    frozen = s["distance"].endswith(_FROZEN)
-    distance = _distance(s, training, _first_embeddings(model, training, crop) if frozen else None)
-    loss = _loss(s, distance, len(training.classes))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    history = train(
-        model.to(device),
-        training,
-        loss.to(device),
-        **{key: s[key] for key in ("steps", "batch_size", "m", "optimizer", "learning_rate", "seed")},
-        **{key: s[key] for key in ("trunk_learning_rate", "clip", "every", "patience")},
-        augment=_crop(s, train=True) if s["augment"] else crop,
-        validation=validation,
-        crop=crop,
-        folder=folder,
-        workers=workers,
-        progress=progress,
-    )
-    embeddings = embed(model, test, transform=crop)
+    test = _images(settings, "test")  # both must be there before anything is trained
+    done = fit(settings, folder, device, workers=workers, progress=progress)
+    embeddings = embed(done.model, test, transform=done.crop)
+    history = done.history
     spent = history.seconds.diff().median() if len(history) > 1 else history.seconds.iloc[0]
-    return _judged(s, model, distance, history, training, test, embeddings, float(spent), started)
+    return _judged(settings, done.model, done.distance, history, done.train, test, embeddings, float(spent), started)
 
 
 def untrained(settings: dict[str, Any]) -> Experiment:
