@@ -45,6 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--cores", type=int, metavar="N", help="runs at a time, one thread each (default: all cores)")
     one.add_argument("--dry-run", action="store_true", help="say what would run")
     one.add_argument("--force", action="store_true", help="run those that are up to date, too")
+    one = commands.add_parser(
+        "tune", help="tune margins and learning rates on validation classes, for a profile's cells"
+    )
+    one.add_argument("--profile", default="full", help="of study.yaml (default: full)")
+    one.add_argument("--trials", type=int, default=8, help="of each data set, network, loss and distance (default: 8)")
+    one.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each (default: 2)")
     one = commands.add_parser("train", help="train and judge without a notebook, also on several processes (torchrun)")
     one.add_argument("-p", dest="values", action="append", default=[], metavar="NAME=VALUE", help="as for notebook 05")
     one.add_argument(
@@ -229,6 +235,13 @@ def _reference(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tune(options: argparse.Namespace) -> int:
+    from snrlib import tuning  # with torch: slow to import
+
+    print(tuning.tune(options.profile, options.trials, options.jobs))
+    return 0
+
+
 def _data(options: argparse.Namespace) -> int:
     from snrlib.data import command  # with torch: slow to import
 
@@ -245,6 +258,7 @@ _COMMANDS = {
     "run": _run,
     "study": _study,
     "train": _train,
+    "tune": _tune,
 }
 
 if __name__ == "__main__":

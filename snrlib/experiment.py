@@ -42,7 +42,8 @@ __all__ = [
     "fit",
     "from_parameters",
     "initial_scale",
-    "tuned_margin",
+    "tuned",
+    "tuned_parameters",
     "untrained",
 ]
 
@@ -204,34 +205,56 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
 def from_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     """The settings that the parameters of notebook 05 name, where 0, "" and a negative margin leave the choice to us.
 
-    The margin is then the tuned one in ``data/reference``, if there is one for this data set, backbone, loss and
-    distance.
+    Margin and learning rate are then the `tuned` ones, if there are any for this data set, backbone, loss and distance.
     """
-    p = dict(parameters)
-    if "mahalanobis" in p["distance"] and p["map"] != MAPS[0]:
-        p["distance"] += f"/{p['map']}"
+    p = parameters | tuned_parameters(parameters)
+    p["distance"] = _distance_name(p)
     same = ("data", "backbone", "distance", "anchor", "loss", "frozen_trunk", "normalize_embeddings")
     ours = ("root", "weights", "image_size", "batch_size", "m", "learning_rate", "regularizer")
     changes = {key: p[key] for key in (*same, "embedding_size", "seed")} | {key: p[key] for key in ours if p[key]}
     changes["steps"] = p["steps"] or BUDGETS[p["budget"]]
-    tuned = tuned_margin(p["data"], p["backbone"], p["loss"], p["distance"])
     if p["margin"] >= 0:
         changes["margin"] = p["margin"]
-    elif tuned is not None:
-        changes["margin"] = tuned
     return default_settings(**changes)
 
 
-def tuned_margin(data: str, backbone: str, loss: str, distance: str) -> float | None:
-    """The margin that the study in ``data/reference`` found best on validation classes; None if it did not look."""
+def tuned_parameters(parameters: dict[str, Any]) -> dict[str, float]:
+    """What is tuned of the margin and the learning rate that the parameters of notebook 05 leave open.
+
+    Nothing with embeddings of length 1, which have another unit than those that were tuned.
+    """
+    p = parameters
+    if p["normalize_embeddings"]:
+        return {}
+    found = tuned(p["data"], p["backbone"], p["loss"], _distance_name(p), p["embedding_size"])
+    left = {"margin": p["margin"] < 0, "learning_rate": not p["learning_rate"]}
+    return {name: value for name, value in found.items() if left[name]}
+
+
+def _distance_name(parameters: dict[str, Any]) -> str:
+    name, map = parameters["distance"], parameters["map"]
+    return f"{name}/{map}" if "mahalanobis" in name and map != MAPS[0] else name
+
+
+def tuned(data: str, backbone: str, loss: str, distance: str, embedding_size: int) -> dict[str, float]:
+    """What was found best on validation classes, from ``data/reference``: "margin", "learning_rate", or neither.
+
+    What `snrlib.tuning` found comes before the margins of the studies of `snrlib.reference`, and the same embedding
+    size before another.
+    """
+    best: tuple[tuple[bool, bool], dict[str, float]] = ((False, False), {})
     for path in sorted(data_folder("reference").glob("*.json")):
         about = json.loads(path.read_text())
-        if about.get("study", {}).get("data") != data:
-            continue
-        for row in about["tuned_margins"]:
-            if (row["backbone"], row["loss"], row["distance"]) == (backbone, loss, distance):
-                return float(row["margin"])
-    return None
+        rows = about.get("tuned", [])
+        if study := about.get("study"):
+            shared = {"data": study["data"], "embedding_size": about.get("settings", {}).get("embedding_size")}
+            rows = [shared | row for row in about["tuned_margins"]]
+        for row in rows:
+            if (row["data"], row["backbone"], row["loss"], row["distance"]) == (data, backbone, loss, distance):
+                rank = (row["embedding_size"] == embedding_size, "learning_rate" in row)
+                if not best[1] or rank > best[0]:
+                    best = rank, {key: float(row[key]) for key in ("margin", "learning_rate") if key in row}
+    return best[1]
 
 
 @dataclass(eq=False)

@@ -113,8 +113,13 @@ def profiles() -> dict[str, list[dict[str, Any]]]:
     return content["profiles"]
 
 
-def cells(profile: str) -> list[Task]:
+def cells(profile: str, tuned_values: bool = True) -> list[Task]:
     """The cells of a profile, names, types and choices checked against the parameters of notebook 05.
+
+    Args:
+        profile: its name.
+        tuned_values: whether margins and learning rates that a block leaves open are those that `snrlib.tuning` found;
+            a cell that has none takes what suits the network.
 
     Raises:
         ValueError: an unknown profile, parameter or value; the message has the valid ones.
@@ -136,19 +141,27 @@ def cells(profile: str) -> list[Task]:
         except ValueError as error:
             raise ValueError(f"study.yaml, profiles.{profile}.{number}: {error}") from None
         for combination in itertools.product(*axes):
-            cell = _cell(dict(zip(AXES, combination, strict=True)), fixed, declared)
+            cell = _cell(dict(zip(AXES, combination, strict=True)), fixed, declared, tuned_values)
             if found.setdefault(cell.name, cell).values != cell.values:
                 raise ValueError(f"study.yaml, profile {profile}: two different cells are called {cell.name}")
     return list(found.values())
 
 
-def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Parameter]) -> Task:
-    """Named by its values; a setting that says the default is left out, so that the same run has one name."""
+def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Parameter], tuned_values: bool) -> Task:
+    """Named by its values, the tuned ones aside: other ones make its result out of date.
+
+    A setting that says the default is left out, so that the same run has one name.
+    """
     others = {key: value for key, value in sorted(fixed.items()) if value != declared[key].default}
     named = [*(str(axes[axis]) for axis in AXES[:-1]), *(f"{key}={_label(value)}" for key, value in others.items())]
     folder = data_folder("runs") / "grid" / "-".join([*named, f"seed={axes['seed']}"])
     stem = find_notebook("05").stem
-    return Task(stem, axes | others, folder / f"{stem}.ipynb")
+    found: dict[str, float] = {}
+    if tuned_values:
+        from snrlib.experiment import tuned_parameters  # with torch: slow to import
+
+        found = tuned_parameters({key: parameter.default for key, parameter in declared.items()} | axes | others)
+    return Task(stem, axes | others | found, folder / f"{stem}.ipynb")
 
 
 def _label(value: Any) -> str:

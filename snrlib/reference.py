@@ -12,11 +12,11 @@ import hashlib
 import json
 import multiprocessing
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -27,7 +27,9 @@ from snrlib.files import data_folder, write_atomically
 from snrlib.results import add_confusions, confusions_of, table_of
 from snrlib.runs import provenance
 
-__all__ = ["STUDIES", "Study", "measure"]
+__all__ = ["STUDIES", "Study", "cpu", "margin_unit", "measure", "run_processes"]
+
+T = TypeVar("T")
 
 _TUNING_SEED = 1000
 _FOUR = ("contrastive", "triplet", "n_pair", "lifted")  # the report's
@@ -43,10 +45,7 @@ class Study:
         backbones: the names, each with its own settings.
         losses: the names.
         distances: the names.
-        margins: tried for each distance and loss that has one; those of an absolute distance are multiples of the
-            mean squared distance of the untrained network (`snrlib.experiment.initial_scale`), or of its root where
-            the loss compares distances that are not squared, since their unit is the network's own; those of a relative
-            one are plain numbers.
+        margins: tried for each distance and loss that has one, in units of `margin_unit`.
         validation_share: of the training classes, on which the margins are tried.
         seeds: of the reported runs.
         settings: shared by all.
@@ -169,11 +168,20 @@ def _tuning(study: Study, weights: str | None) -> Iterator[dict[str, Any]]:
             for distance in study.distances:
                 share = {"validation_share": study.validation_share}
                 first = _settings(study, weights, backbone, loss, distance, 0.0, _TUNING_SEED, **share)
-                unit = 1.0
-                if loss != "n_pair" and distance.partition("/")[0] not in RELATIVE:
-                    unit = initial_scale(first) ** _POWER[loss]
-                for margin in study.margins if loss != "n_pair" else ():
-                    yield first | {"margin": float(f"{margin * unit:.3g}")}
+                if loss != "n_pair":
+                    unit = margin_unit(first)
+                    yield from (first | {"margin": float(f"{margin * unit:.3g}")} for margin in study.margins)
+
+
+def margin_unit(settings: dict[str, Any]) -> float:
+    """In which margins are tried: 1 for a relative distance, whose unit is the anchor's length.
+
+    The unit of an absolute distance is the network's own: the mean squared distance of the untrained one
+    (`snrlib.experiment.initial_scale`), or its root where the loss compares distances that are not squared.
+    """
+    if settings["distance"].partition("/")[0] in RELATIVE:
+        return 1.0
+    return initial_scale(settings) ** _POWER[settings["loss"]]
 
 
 def _run_all(study: str, stage: str, cells: list[dict[str, Any]], jobs: int) -> list[dict[str, Any]]:
@@ -181,16 +189,37 @@ def _run_all(study: str, stage: str, cells: list[dict[str, Any]], jobs: int) -> 
     paths = [_cell_path(study, stage, settings) for settings in cells]
     missing = [(stage, settings, path) for settings, path in zip(cells, paths, strict=True) if not path.exists()]
     print(f"{study}, {stage}: {len(cells)} experiments, {len(cells) - len(missing)} finished before", flush=True)
+    run_processes(_run_cell, missing, jobs)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def run_processes(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) -> list[T]:
+    """Call ``work`` with each of the tasks' arguments in processes of one thread each; say how many are done.
+
+    What has begun is finished if another one fails.
+
+    Args:
+        work: a function that a process can import.
+        tasks: its arguments.
+        jobs: processes.
+
+    Returns:
+        What it returned, in the order of the tasks.
+
+    Raises:
+        Exception: the first one that ``work`` raised.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = [pool.submit(_run_cell, *cell) for cell in missing]
+        futures = [pool.submit(work, *task) for task in tasks]
         try:
             for number, future in enumerate(as_completed(futures), start=1):
-                print(f"  {number}/{len(missing)} {future.result()}", flush=True)
+                result = future.result()
+                print(f"  {number}/{len(tasks)}" + f" {result}" * isinstance(result, str), flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return [json.loads(path.read_text()) for path in paths]
+    return [future.result() for future in futures]
 
 
 def _cell_path(study: str, stage: str, settings: dict[str, Any]) -> Path:
@@ -255,7 +284,7 @@ def _provenance(
         "rows": sum(len(result["runs"]) for result in results),
         "most_confused": add_confusions(confused, 12).to_dict("records"),
         "data": results[-1]["data"],
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "threads_per_experiment": 1,
         "experiments": len(tuned) + len(results),
         "core_minutes": round(sum(result["seconds"] for result in [*tuned, *results]) / 60, 1),
@@ -263,7 +292,8 @@ def _provenance(
     }
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))

@@ -25,7 +25,7 @@ from snrlib.experiment import (
     experiment,
     from_parameters,
     initial_scale,
-    tuned_margin,
+    tuned,
     untrained,
 )
 from snrlib.losses import LOSSES, LogDetRegularizer, ZeroMeanRegularizer
@@ -168,12 +168,12 @@ def test_a_negative_margin_takes_the_tuned_one_of_just_this_combination(referenc
     row = {"backbone": "conv4", "loss": "triplet", "distance": "snr", "margin": 0.3}
     about = {"study": {"data": "glyphs"}, "tuned_margins": [{**row, "distance": "euclidean"}, row]}
     (reference / "glyphs.json").write_text(json.dumps(about))
-    assert tuned_margin("glyphs", "conv4", "triplet", "snr") == 0.3
+    assert tuned("glyphs", "conv4", "triplet", "snr", 64) == {"margin": 0.3}
     assert from_parameters(PARAMETERS)["margin"] == 0.3
     assert from_parameters({**PARAMETERS, "margin": 1.0})["margin"] == 1.0
     assert from_parameters({**PARAMETERS, "loss": "lifted"})["margin"] == default_settings(loss="lifted")["margin"]
-    assert tuned_margin("glyphs", "resnet18", "triplet", "snr") is None
-    assert tuned_margin("digits", "conv4", "triplet", "snr") is None
+    assert tuned("glyphs", "resnet18", "triplet", "snr", 64) == {}
+    assert tuned("digits", "conv4", "triplet", "snr", 64) == {}
 
 
 def test_a_tuned_margin_is_found_in_any_study_of_the_data_set(reference: Path) -> None:
@@ -185,8 +185,8 @@ def test_a_tuned_margin_is_found_in_any_study_of_the_data_set(reference: Path) -
     ):
         (reference / f"{name}.json").write_text(json.dumps({"study": {"data": data}, "tuned_margins": rows}))
     (reference / "maps.json").write_text(json.dumps({"command": "snr reference maps"}))
-    assert tuned_margin("glyphs", "conv4", "triplet", "relative_mahalanobis/learned") == 0.7
-    assert tuned_margin("glyphs", "conv4", "triplet", "relative_mahalanobis/lmnn") is None
+    assert tuned("glyphs", "conv4", "triplet", "relative_mahalanobis/learned", 64) == {"margin": 0.7}
+    assert tuned("glyphs", "conv4", "triplet", "relative_mahalanobis/lmnn", 64) == {}
     p = {**PARAMETERS, "distance": "relative_mahalanobis", "map": "learned"}
     assert from_parameters(p)["margin"] == 0.7
 

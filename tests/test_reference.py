@@ -18,7 +18,7 @@ from scipy import stats
 
 from snrlib import reference
 from snrlib.__main__ import main
-from snrlib.experiment import default_settings, experiment, initial_scale, tuned_margin, untrained
+from snrlib.experiment import default_settings, experiment, initial_scale, tuned, untrained
 from snrlib.reference import STUDIES, Study, measure
 from snrlib.results import stored, summary, under_training_distance
 
@@ -215,7 +215,7 @@ def test_the_reported_runs_use_the_margin_that_was_found_and_so_do_notebooks(
         assert row["margin"] == max(tried, key=lambda trial: trial["validation_map_at_r"])["margin"]
         used = table[(table.loss == "triplet") & (table.distance == row["distance"])].margin
         assert set(used) == {row["margin"]}
-        assert tuned_margin("digits", "conv4", "triplet", row["distance"]) == row["margin"]
+        assert tuned("digits", "conv4", "triplet", row["distance"], 64) == {"margin": row["margin"]}
     assert table[table.loss == "untrained"].margin.isna().all()
 
 
