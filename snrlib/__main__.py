@@ -149,12 +149,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from snrlib import report, study  # with torch: slow to import
+    from snrlib import report, scoreboard, study  # with torch: slow to import
 
     if options.cores is not None and options.cores < 1:
         raise ValueError(f"--cores must be positive, got {options.cores}")
     if options.dry_run:
         study.plan(options.profile, options.force)
+        return 0
+    if options.store:
+        print("\n".join(map(str, scoreboard.store(options.profile))))
         return 0
     status = study.run_study(options.profile, options.cores, options.force)
     print(f"The page to read and share: {report.build()}")

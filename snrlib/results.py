@@ -28,8 +28,10 @@ __all__ = [
     "gather_runs",
     "loss_table",
     "loss_tables",
+    "read_runs",
     "reference_table",
     "run_now",
+    "run_settings",
     "stored",
     "summary",
     "table_of",
@@ -131,14 +133,27 @@ def gather_runs(data: str, folder: str | Path | None = None) -> Results:
         FileNotFoundError: there is none; the message says how to make one.
     """
     folder = data_folder("runs") / "05_train" if folder is None else Path(folder)
-    tables, confused, places = [], [], []
-    for result in sorted(folder.glob("*/result.json")):
+    current = [
+        result
+        for result in sorted(folder.glob("*/result.json"))
+        if json.loads(result.read_text())["parameters"].get("data") == data
+        and is_current(result.with_name("05_train.ipynb"))
+    ]
+    if not current:
+        raise FileNotFoundError(f"{folder} holds no current run on {data}; `snr run 05 -p data={data}` makes one")
+    return read_runs(current)
+
+
+def read_runs(paths: Sequence[Path]) -> Results:
+    """Runs of notebook 05, read from their result.json and the files beside it.
+
+    Args:
+        paths: of result.json; at least one.
+    """
+    tables, confused = [], []
+    for result in paths:
         row = json.loads(result.read_text())
-        if row["parameters"].get("data") != data or not is_current(result.with_name("05_train.ipynb")):
-            continue
-        p = {
-            key: row["metrics"][f"setting {key}"] for key in (*_KEY, "margin", "seed", "anchor", "normalize_embeddings")
-        }
+        p = run_settings(row)
         scores = pd.read_csv(result.with_name("scores.csv"), index_col="distance").to_dict("index")
         cost = {key: row["metrics"][key] for key in ("parameters", "trainable", "flops", "seconds_per_step")}
         own = {key: p[key] for key in (*_KEY, "margin", "seed")}
@@ -149,10 +164,14 @@ def gather_runs(data: str, folder: str | Path | None = None) -> Results:
             x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
             distance = distance_of(p, arrays.get("components"))
             confused.append(_confusions(x, labels, arrays["classes"].tolist(), distance, p))
-        places.append(result.parent.name)
-    if not tables:
-        raise FileNotFoundError(f"{folder} holds no current run on {data}; `snr run 05 -p data={data}` makes one")
+    places = [result.parent.name for result in paths]
     return Results(pd.concat(tables, ignore_index=True), add_confusions(confused), {"runs": places})
+
+
+def run_settings(row: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `snrlib.experiment` that a result row of notebook 05 holds among its metrics."""
+    names = {name: name.removeprefix("setting ") for name in row["metrics"] if name.startswith("setting ")}
+    return {short: row["metrics"][name] for name, short in names.items()}
 
 
 def run_now(

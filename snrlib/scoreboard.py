@@ -1,0 +1,207 @@
+"""The scoreboard: stored studies in one table with corrected comparisons, and what it says in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from snrlib.evaluate import retrieval
+from snrlib.experiment import distance_of
+from snrlib.files import data_folder, write_atomically
+from snrlib.grid import Grid, Task
+from snrlib.results import differences, read_runs, run_settings, stored, summary, under_training_distance
+from snrlib.runs import result_path
+from snrlib.stats import holm, paired, paired_over_queries
+
+__all__ = ["hits", "scoreboard", "sentence", "store", "tally"]
+
+_KEY = ["backbone", "loss", "distance"]
+_WORDS = ("higher", "lower", "no difference shown")
+
+
+def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: float = 0.95) -> pd.DataFrame:
+    """Every network, loss and distance of some stored studies, judged by its training distance, query as anchor.
+
+    Args:
+        studies: names of CSV files in ``data/reference``, as in `snrlib.results.stored`.
+        score: the column that is compared.
+        level: of confidence.
+
+    Returns:
+        One row each: study, backbone, loss, distance; mean over seeds and ``half_width`` of its t-interval, seeds;
+        ``difference`` to Euclid under the same loss, paired by seed, ``difference_half_width``, ``verdict``, ``p`` of
+        the paired t-test, ``p_holm``, corrected for all differences of this table, and ``effect`` (`snrlib.stats`).
+        Where single queries were kept and R@1 is compared, ``low`` and ``high`` are the interval of the difference over
+        seeds and queries together (`snrlib.stats.paired_over_queries`), at 95 %. NaN and "" where nothing is compared.
+
+    Raises:
+        FileNotFoundError: a study that is not stored.
+        ValueError: no study, or one that is damaged or has no Euclid.
+    """
+    if not studies:
+        raise ValueError("studies must name at least one study, got none")
+    tables = []
+    for name in studies:
+        found = stored(name)
+        own = under_training_distance(found.runs)
+        against = differences(own, "distance", "euclidean", score, level).reset_index()
+        against = against.drop(columns=["seeds", "p_holm"])
+        against = against.rename(columns={"mean": "difference", "half_width": "difference_half_width"})
+        table = summary(own, score, level).reset_index().drop(columns="judged_by").merge(against, "left", _KEY)
+        queries = pd.DataFrame(found.about.get("same_queries", []), columns=[*_KEY, "low", "high"])
+        if score != "precision_at_1":
+            queries = queries[:0]
+        tables.append(table.merge(queries, "left", _KEY).assign(study=name))
+    board = pd.concat(tables, ignore_index=True)
+    board["verdict"] = board.verdict.fillna("")
+    board["p_holm"] = holm(board.p)
+    return board[["study", *(column for column in board if column != "study")]]
+
+
+def tally(board: pd.DataFrame, by: Sequence[str] = ("distance",), level: float = 0.95) -> pd.DataFrame:
+    """How often a distance is higher or lower than Euclid.
+
+    Args:
+        board: of `scoreboard`.
+        by: its columns that make the rows.
+        level: of confidence; 1 - level is the bound of the corrected p-values.
+
+    Returns:
+        Counts: "higher", "lower", "no difference shown" by themselves; of these, "higher, Holm" and "lower, Holm" also
+        with the correction.
+    """
+    compared = board[board.verdict != ""]
+    counts = compared.groupby([*by, "verdict"], sort=False).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=list(_WORDS), fill_value=0)
+    certain = compared[compared.p_holm < 1 - level].groupby([*by, "verdict"], sort=False).size().unstack(fill_value=0)
+    for word in _WORDS[:2]:
+        counts[f"{word}, Holm"] = certain[word].reindex(counts.index, fill_value=0) if word in certain else 0
+    return counts.rename_axis(columns=None)
+
+
+def sentence(board: pd.DataFrame, distance: str, score: str = "R@1", level: float = 0.95) -> str:
+    """What the scoreboard says of a distance, in words that follow its numbers.
+
+    Args:
+        board: of `scoreboard`.
+        distance: the one spoken of.
+        score: how the compared score is called.
+        level: of confidence.
+
+    Raises:
+        ValueError: the distance is not compared there.
+    """
+    part = board[(board.distance == distance) & (board.verdict != "")]
+    if part.empty:
+        raise ValueError(f"{distance!r} is not compared; there are {', '.join(board.distance.unique())}")
+    up, down, none, certain_up, certain_down = tally(part, level=level).iloc[0].tolist()
+    much = "more often than" if up > down else "less often than" if up < down else "as often as"
+    lead = f"{distance} is higher than Euclid {much} it is lower"
+    if up + down == 0:
+        lead = f"{distance} is nowhere shown to differ from Euclid"
+    ordered = part.sort_values("difference").iloc[[0, -1]]
+    ends = [f"{row.difference:+.3f} ({row.study}, {row.backbone}, {row.loss})" for row in ordered.itertuples()]
+    return (
+        f"{lead}: in {len(part)} comparisons of {score} {up} higher, {down} lower, {none} without a difference shown; "
+        f"with Holm's correction {certain_up} higher, {certain_down} lower. From {' to '.join(ends)}."
+    )
+
+
+def hits(run: Path) -> NDArray[np.float64]:
+    """R@1 of every test image of a run of notebook 05, by its training distance: 1, 0, or NaN alone in its class.
+
+    Args:
+        run: its result.json, with embeddings.npz beside it.
+    """
+    with np.load(run.with_name("embeddings.npz")) as arrays:
+        x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
+        distance = distance_of(run_settings(json.loads(run.read_text())), arrays.get("components"))
+    return retrieval(x, labels, distance, ks=(1,)).precision_at_1.numpy().astype(float)
+
+
+def store(profile: str) -> list[Path]:
+    """Make studies of a profile's finished cells, one a data set: ``data/reference/PROFILE_DATA.csv`` and ``.json``.
+
+    Raises:
+        ValueError: the profile has no cells, or some are missing; the message says how many.
+    """
+    grid = Grid(profile)
+    missing = [task for task in grid.cells if grid.row(task) is None]
+    if missing or not grid.cells:
+        n = len(grid.cells)
+        first = f", as {missing[0].name}" if missing else ""
+        raise ValueError(
+            f"{len(missing)} of {n} cells of profile {profile} are not finished{first}; `snr study` runs them"
+        )
+    paths = []
+    for data in dict.fromkeys(task.values["data"] for task in grid.cells):
+        tasks = [task for task in grid.cells if task.values["data"] == data]
+        found = read_runs([result_path(task.output) for task in tasks])
+        rows = [grid.row(task) for task in tasks]
+        about = _about(profile, data, tasks, [row for row in rows if row is not None])
+        about |= {"rows": len(found.runs), "most_confused": found.confused.groupby(_KEY).head(12).to_dict("records")}
+        path = data_folder("reference") / f"{profile}_{data}.csv"
+        text = json.dumps(about, indent=1)
+        write_atomically(path.with_suffix(".json"), lambda temporary, text=text: temporary.write_text(text + "\n"))  # type: ignore[misc]
+        write_atomically(
+            path,
+            lambda temporary, runs=found.runs: runs.to_csv(temporary, index=False, float_format="%.6g"),  # type: ignore[misc]
+        )
+        paths.append(path)
+    return paths
+
+
+def _about(profile: str, data: str, tasks: list[Task], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    varied = {"seed", "backbone", "loss", "distance", "margin", "learning_rate"}
+    shared = {key: value for key, value in rows[0]["parameters"].items() if key not in varied}
+    chosen = {tuple(task.values[key] for key in _KEY): row["metrics"] for task, row in zip(tasks, rows, strict=True)}
+    return {
+        "command": f"snr study --profile {profile}, then snr study --profile {profile} --store",
+        "grid": {"data": data, "seeds": sorted({task.values["seed"] for task in tasks}), "cells": len(tasks)},
+        "settings": shared,
+        "chosen": [
+            dict(zip(_KEY, key, strict=True))
+            | {name: metrics[f"setting {name}"] for name in ("margin", "learning_rate")}
+            for key, metrics in chosen.items()
+        ],
+        "same_queries": _same_queries(tasks),
+        "data": rows[-1]["data"],
+        "core_minutes": round(sum(row["wall_time_s"] for row in rows) / 60, 1),
+        "git_commit": sorted({str(row["git_commit"]) for row in rows}),
+        "versions": rows[-1]["versions"],
+        "finished": max(row["finished"] for row in rows),
+    }
+
+
+def _same_queries(tasks: list[Task]) -> list[dict[str, Any]]:
+    """Against Euclid, on the same seeds and the same queries."""
+    found: dict[tuple[str, str, str], dict[int, NDArray[np.float64]]] = {}
+    for task in tasks:
+        key = (task.values["backbone"], task.values["loss"], task.values["distance"])
+        found.setdefault(key, {})[task.values["seed"]] = hits(result_path(task.output))
+    rows = []
+    for (backbone, loss, distance), own in found.items():
+        euclid = found.get((backbone, loss, "euclidean"), {})
+        if distance == "euclidean" or own.keys() != euclid.keys():
+            continue
+        ours, theirs = (np.stack([part[seed] for seed in sorted(part)]) for part in (own, euclid))
+        both = paired_over_queries(ours, theirs)
+        seeds = paired(np.nanmean(ours, axis=1), np.nanmean(theirs, axis=1))
+        numbers = {
+            "difference": both.mean,
+            "p_sign_flip": seeds.p_sign_flip,
+            "bootstrap_low": seeds.low,
+            "bootstrap_high": seeds.high,
+            "low": both.over_both[0],
+            "high": both.over_both[1],
+        }
+        names = {"backbone": backbone, "loss": loss, "distance": distance, "queries": both.queries}
+        rows.append(names | {name: float(f"{value:.5g}") for name, value in numbers.items()})
+    return rows
