@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,7 +26,7 @@ from snrlib.distances import RELATIVE
 from snrlib.experiment import Experiment, default_settings, experiment, initial_scale, untrained
 from snrlib.files import data_folder, write_atomically
 from snrlib.results import add_confusions, confusions_of, table_of
-from snrlib.runs import provenance
+from snrlib.runs import MEMORY, provenance
 
 __all__ = ["STUDIES", "Study", "cpu", "margin_unit", "measure", "run_processes"]
 
@@ -209,6 +210,7 @@ def run_processes(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs
     Raises:
         Exception: the first one that ``work`` raised.
     """
+    os.environ.update({name: value for name, value in MEMORY.items() if name not in os.environ})  # they inherit it
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(work, *task) for task in tasks]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the command should not wait for torch
     from snrlib.data.base import LabelledImages
 
 __all__ = [
+    "MEMORY",
     "NotebookError",
     "checkpoint_folder",
     "default_output",
@@ -46,6 +47,13 @@ __all__ = [
 _SHOWN = 8  # metrics that a record prints; it keeps all
 _RECORD = "application/vnd.snrlib.record+json"
 _VERSIONS = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
+
+
+MEMORY: dict[str, str] = {"MALLOC_MMAP_THRESHOLD_": str(2**31), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+"""Environment of processes that train: glibc keeps the memory of one step for the next, a third faster on some machines.
+
+By default it gives large arrays back to the system, which fills each with zeros anew.
+"""
 
 
 class NotebookError(RuntimeError):

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from snrlib.files import data_folder, study_root, write_atomically
 from snrlib.grid import NOT_RUN, STALE, Grid, check
 from snrlib.progress import Progress
+from snrlib.runs import MEMORY
 
 __all__ = ["Begun", "begin", "plan", "run_study", "summarize"]
 
@@ -161,7 +162,11 @@ def _writable(folder: Path) -> None:
 def _snakemake(command: list[str], said: Any) -> int:
     """Run it and all its runs in one process group, of which nothing is left afterwards, however this ends."""
     process = subprocess.Popen(
-        command, stderr=said, cwd=data_folder("runs"), env={**os.environ, _PROGRESS: "1"}, start_new_session=True
+        command,
+        stderr=said,
+        cwd=data_folder("runs"),
+        env={**MEMORY, **os.environ, _PROGRESS: "1"},
+        start_new_session=True,
     )
     try:
         return process.wait()

@@ -2,8 +2,8 @@
 
 A margin means something else under every distance, and so does a step: comparing distances at one margin and one
 learning rate compares how well those happen to suit. So each gets the same number of trials, over the same range in its
-own unit: four fixed ones, then what optuna's TPE proposes, on a quarter of the training classes and with one seed that
-is not reported. The test classes are never loaded.
+own unit: four fixed ones, then what optuna's TPE proposes, on a share of the training classes and with one seed that is
+not reported. The test classes are never loaded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ MARGINS: tuple[float, float] = (0.03, 3.0)
 RATES: tuple[float, float] = (0.25, 4.0)
 """Between which learning rates are tried, in units of the one that suits the network."""
 _SEED = 1000
-_VALIDATION_SHARE = 0.25
 _FIRST: tuple[dict[str, float], ...] = (
     {"margin": 0.3, "learning_rate": 1.0},
     {"margin": 1.0, "learning_rate": 0.5},
@@ -92,7 +91,7 @@ def _groups(tasks: list[Any]) -> list[tuple[dict[str, Any], list[str]]]:
         usual = default_settings(p["data"], p["backbone"], **({"weights": p["weights"]} if p["weights"] else {}))
         chosen = {"margin": max(p["margin"], 0.0), "learning_rate": p["learning_rate"] or usual["learning_rate"]}
         settings = from_parameters(p | chosen)
-        settings |= {"validation_share": _VALIDATION_SHARE, "every": settings["steps"]}  # validated once, at the end
+        settings |= {"every": settings["steps"]}  # validated once, at the end
         if open_:
             found[json.dumps(settings, sort_keys=True)] = (settings, open_)
     return list(found.values())
@@ -123,7 +122,8 @@ def _tune_one(url: str, settings: dict[str, Any], open_: list[str], trials: int)
     while (done := len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))) < trials:
         # A sampler of its own for each trial: what it proposes depends on the finished trials alone.
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=len(_FIRST), multivariate=True, seed=done)
-        if done < len(_FIRST):
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))  # put there by a killed process
+        if done < len(_FIRST) and not waiting:
             study.enqueue_trial({name: _FIRST[done][name] for name in open_})
         trial = study.ask(space)
         changes = {}
@@ -147,7 +147,10 @@ def _tune_one(url: str, settings: dict[str, Any], open_: list[str], trials: int)
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:trials]
     scores = [trial.values[0] for trial in finished]
     best = int(np.argmax(scores))  # the first of equals
-    key = {name: settings[name] for name in ("data", "backbone", "loss", "distance", "embedding_size", "steps")}
+    key = {
+        name: settings[name]
+        for name in ("data", "backbone", "loss", "distance", "embedding_size", "steps", "validation_share")
+    }
     chosen = {name: finished[best].user_attrs[name] for name in open_}
     seconds = time.perf_counter() - started
     print(f"  {label}: {chosen}, validation MAP@R {scores[best]:.4f}, {seconds:.0f} s", flush=True)
@@ -170,7 +173,7 @@ def _about(profile: str, trials: int, found: list[dict[str, Any]]) -> dict[str, 
         "learning_rates": {"from": RATES[0], "to": RATES[1], "unit": "the rate that suits the network"},
         "trials": trials,
         "seed": _SEED,
-        "validation_share": _VALIDATION_SHARE,
+        "validation_shares": {row["data"]: row.pop("validation_share") for row in found},
         "tuned": [{key: value for key, value in row.items() if key != "trials"} for row in found],
         "tuning": [
             {key: row[key] for key in ("data", "backbone", "loss", "distance")} | trial
