@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -32,6 +33,7 @@ __all__ = [
     "learning_curves",
     "retrieval_grid",
     "roc_curves",
+    "scoreboard_plot",
     "show",
     "use_style",
 ]
@@ -326,6 +328,60 @@ def confusion_matrix_plot(
     axis.grid(False)
     figure.suptitle(title, ha="left", x=0.01, fontsize="medium")
     figure.colorbar(image, ax=axis, shrink=0.6, format=PercentFormatter(1))
+    return figure
+
+
+def scoreboard_plot(
+    board: pd.DataFrame, distances: Sequence[str] = ("snr", "mahalanobis"), score: str = "R@1", level: float = 0.95
+) -> Figure:
+    """Differences to Euclid with their intervals: a row for each study, network and loss, a panel for each distance.
+
+    A triangle points to where the interval leaves 0 out, a circle says that it does not. Filled is what is shown also
+    with Holm's correction.
+
+    Args:
+        board: of `snrlib.scoreboard.scoreboard`.
+        distances: the panels.
+        score: how the compared score is called.
+        level: of confidence; 1 - level is the bound of the corrected p-values.
+
+    Raises:
+        ValueError: a distance that is not compared.
+    """
+    key = ["study", "backbone", "loss"]
+    compared = board[(board.verdict != "") & board.distance.isin(distances)]
+    if unknown := set(distances) - set(compared.distance):
+        raise ValueError(f"not compared on this scoreboard: {', '.join(sorted(unknown))}")
+    rows = list(compared[key].drop_duplicates().itertuples(index=False, name=None))
+    places = {row: place for place, row in enumerate(rows)}
+    figure, axes = plt.subplots(
+        1, len(distances), figsize=(3.2 + 2.9 * len(distances), 0.235 * len(rows) + 1.3), sharey=True, squeeze=False
+    )
+    kinds = {"higher": (">", COLOURS[0]), "lower": ("<", COLOURS[1]), "no difference shown": ("o", "0.45")}
+    for axis, distance in zip(axes[0], distances, strict=True):
+        for row in compared[compared.distance == distance].to_dict("records"):
+            marker, colour = kinds[row["verdict"]]
+            style = {"color": colour, "markerfacecolor": colour if row["p_holm"] < 1 - level else "white"}
+            place, half = places[(row["study"], row["backbone"], row["loss"])], row["difference_half_width"]
+            axis.errorbar(
+                row["difference"], place, xerr=half, fmt=marker, linewidth=1, markersize=6, capsize=2, **style
+            )
+        axis.axvline(0, color="0.3", linewidth=1)
+        axis.set(title=f"{distance} less Euclid", xlabel=f"difference of {score}")
+        axis.locator_params(axis="x", nbins=5)
+    for above, below in pairwise(rows):
+        if above[:2] != below[:2]:
+            for axis in axes[0]:
+                axis.axhline(places[below] - 0.5, color="0.8", linewidth=0.8)
+    names = [f"{study}, {backbone}: {loss}" for study, backbone, loss in rows]
+    axes[0, 0].set_yticks(range(len(rows)), names)
+    axes[0, 0].set_ylim(len(rows) - 0.4, -0.6)
+    handles = [Line2D([], [], linestyle="", marker=marker, color=colour) for marker, colour in kinds.values()]
+    handles += [
+        Line2D([], [], linestyle="", marker="s", color="0.3", markerfacecolor=face) for face in ("0.3", "white")
+    ]
+    labels = [*kinds, "also with Holm's correction", "by itself"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -50,7 +50,7 @@ _VERSIONS = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", 
 
 
 MEMORY: dict[str, str] = {"MALLOC_MMAP_THRESHOLD_": str(2**31), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-"""Environment of processes that train: glibc keeps the memory of one step for the next, a third faster on some machines.
+"""Environment of processes that train: glibc keeps the memory of one step for the next, which can save a third of it.
 
 By default it gives large arrays back to the system, which fills each with zeros anew.
 """
