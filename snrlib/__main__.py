@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--cores", type=int, metavar="N", help="runs at a time, one thread each (default: all cores)")
     one.add_argument("--dry-run", action="store_true", help="say what would run")
     one.add_argument("--force", action="store_true", help="run those that are up to date, too")
+    one.add_argument(
+        "--store", action="store_true", help="for authors: finished cells become studies in data/reference"
+    )
     one = commands.add_parser(
         "tune", help="tune margins and learning rates on validation classes, for a profile's cells"
     )

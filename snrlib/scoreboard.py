@@ -20,7 +20,7 @@ from snrlib.results import differences, read_runs, run_settings, stored, summary
 from snrlib.runs import result_path
 from snrlib.stats import holm, paired, paired_over_queries
 
-__all__ = ["hits", "scoreboard", "sentence", "store", "tally"]
+__all__ = ["by_search_and_training", "hits", "scoreboard", "sentence", "store", "tally"]
 
 _KEY = ["backbone", "loss", "distance"]
 _WORDS = ("higher", "lower", "no difference shown")
@@ -86,6 +86,39 @@ def tally(board: pd.DataFrame, by: Sequence[str] = ("distance",), level: float =
     return counts.rename_axis(columns=None)
 
 
+def by_search_and_training(studies: Sequence[str], score: str = "precision_at_1") -> pd.DataFrame:
+    """Where differences to Euclid come from: the search under another distance, or what was trained under it.
+
+    A network trained under a distance is searched under it, and under Euclid as well. What the first has over the
+    second is due to the search; what the second has over the network that was trained under Euclid, to training.
+
+    Args:
+        studies: as for `scoreboard`.
+        score: the column that is compared.
+
+    Returns:
+        Index study, backbone, loss, distance; ``search``, ``training``, and their sum, ``difference``, means over the
+        seeds that both have.
+
+    Raises:
+        FileNotFoundError: a study that is not stored.
+    """
+    tables = []
+    for name in studies:
+        runs = stored(name).runs
+        own = under_training_distance(runs).set_index([*_KEY, "seed"])[score]
+        by_euclid = runs[(runs.judged_by == "Euclid") & (runs.loss != "untrained")].set_index([*_KEY, "seed"])[score]
+        parts = pd.DataFrame({"own": own, "by_euclid": by_euclid}).reset_index()
+        parts.loc[parts.distance == "euclidean", "by_euclid"] = parts.own  # one judgement, not two
+        euclid = parts[parts.distance == "euclidean"].set_index(["backbone", "loss", "seed"]).own.rename("euclid")
+        parts = parts[parts.distance != "euclidean"].join(euclid, on=["backbone", "loss", "seed"])
+        parts = parts.assign(
+            study=name, search=parts.own - parts.by_euclid, training=parts.by_euclid - parts.euclid
+        ).assign(difference=lambda table: table.search + table.training)
+        tables.append(parts.groupby(["study", *_KEY], sort=False)[["search", "training", "difference"]].mean())
+    return pd.concat(tables).dropna()
+
+
 def sentence(board: pd.DataFrame, distance: str, score: str = "R@1", level: float = 0.95) -> str:
     """What the scoreboard says of a distance, in words that follow its numbers.
 
@@ -123,7 +156,7 @@ def hits(run: Path) -> NDArray[np.float64]:
     with np.load(run.with_name("embeddings.npz")) as arrays:
         x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
         distance = distance_of(run_settings(json.loads(run.read_text())), arrays.get("components"))
-    return retrieval(x, labels, distance, ks=(1,)).precision_at_1.numpy().astype(float)
+    return retrieval(x, labels, distance, ks=(1,)).precision_at_1.to_numpy(dtype=float)
 
 
 def store(profile: str) -> list[Path]:
