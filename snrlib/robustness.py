@@ -59,7 +59,7 @@ def _noise(images: Tensor, level: float, generator: torch.Generator) -> Tensor:
 def _blur(images: Tensor, level: float, generator: torch.Generator) -> Tensor:
     sigma = level * images.shape[-1] / 32
     reach = math.ceil(3 * sigma)
-    weights = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
+    weights = torch.exp(-torch.arange(-reach, reach + 1, dtype=images.dtype).square() / (2 * sigma**2))
     channels = images.shape[1]
     kernel = (weights / weights.sum()).view(1, 1, 1, -1).expand(channels, 1, 1, -1)
     for k, padding in ((kernel, (reach, reach, 0, 0)), (kernel.transpose(2, 3), (0, 0, reach, reach))):
@@ -216,7 +216,7 @@ def compare_drops(table: pd.DataFrame, level: float = 0.95, relative: bool = Tru
     return found.reindex(columns=names).assign(p_holm=lambda found: holm(found.p))
 
 
-def measure_robustness(jobs: int = 2, weights: str | Path | None = None, seeds: tuple[int, ...] = SEEDS) -> Path:
+def measure_robustness(jobs: int = 2, weights: str | Path | None = None) -> Path:
     """Measure glyphs, and photographs where ``weights`` are given; write ``data/reference/robustness.csv``.
 
     The networks and settings of the studies ``glyphs_losses`` and ``cub_features_losses`` (`snrlib.reference`), triplet
@@ -227,7 +227,6 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None, seeds: 
     Args:
         jobs: processes, one thread each.
         weights: file with the ImageNet weights of SqueezeNet 1.1.
-        seeds: of the networks.
 
     Returns:
         The path; beside it lies ``robustness.json``. Each distance and seed is kept in ``data/runs/robustness`` under
@@ -242,7 +241,7 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None, seeds: 
         weights = Path(weights).expanduser().resolve(strict=True)
         sha = hashlib.sha256(weights.read_bytes()).hexdigest()
     datasets = ["glyphs"] if sha is None else ["glyphs", "photographs"]
-    cells = [_cell(data, distance, seed, sha) for data in datasets for distance in DISTANCES for seed in seeds]
+    cells = [_cell(data, distance, seed, sha) for data in datasets for distance in DISTANCES for seed in SEEDS]
     if weights is not None and sha is not None:
         _spoil_photographs(weights, sha, jobs)
     paths = [_cell_path(cell) for cell in cells]
@@ -254,26 +253,24 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None, seeds: 
         raise ChildProcessError(f"{len(failed)} of {len(cells)} failed, the others are kept: {'; '.join(failed)}")
     results = [json.loads(path.read_text()) for path in paths]
     table = pd.DataFrame([row for result in results for row in result["rows"]])
-    text = json.dumps(_about(cells, results, seeds, sha), indent=1)
+    text = json.dumps(_about(cells, results, sha), indent=1)
     path = data_folder("reference") / "robustness.csv"
     write_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(text + "\n"))
     write_atomically(path, lambda temporary: table.to_csv(temporary, index=False, float_format="%.6g"))
     return path
 
 
-def _about(
-    cells: list[dict[str, Any]], results: list[dict[str, Any]], seeds: tuple[int, ...], sha: str | None
-) -> dict[str, Any]:
+def _about(cells: list[dict[str, Any]], results: list[dict[str, Any]], sha: str | None) -> dict[str, Any]:
     varied = ("distance", "margin", "seed", "learning_rate", "trunk_learning_rate")
     return {
         "command": "snr reference robustness" + " --weights FILE" * (sha is not None),
         "not_measured": "" if sha else "photographs, which need --weights, the file of SqueezeNet's ImageNet weights",
-        "seeds": seeds,
+        "seeds": SEEDS,
         "levels": LEVELS,
         "trained": [
             {"data": cell["data"]} | {key: cell["settings"][key] for key in ("distance", "margin", "learning_rate")}
             for cell in cells
-            if cell["settings"]["seed"] == seeds[0]
+            if cell["settings"]["seed"] == SEEDS[0]
         ],
         "settings": {
             cell["data"]: {key: value for key, value in cell["settings"].items() if key not in varied} for cell in cells
