@@ -47,8 +47,11 @@ __all__ = [
 ]
 
 DISTANCES: tuple[str, ...] = ("euclidean", "snr", "mahalanobis")
+"""What is compared."""
 SEEDS: tuple[int, ...] = (0, 1, 2, 3, 4)
+"""Of the networks."""
 _LOSS = "triplet"
+_IN_TRAINING = slice(1, None, 2)  # of the levels of a corruption
 _STUDIES = {"glyphs": "glyphs_losses", "photographs": "cub_features_losses"}  # whose networks these are
 
 
@@ -280,7 +283,7 @@ def _about(cells: list[dict[str, Any]], results: list[dict[str, Any]], sha: str 
         "data": {name: fingerprint for result in results for name, fingerprint in result["data"].items()},
         "cpu": cpu(),
         "threads_per_process": 1,
-        "core_minutes": round(sum(result["seconds"] for result in results) / 60, 1),
+        "core_minutes_of_networks": round(sum(result["seconds"] for result in results) / 60, 1),
         **provenance(),
     }
 
@@ -334,7 +337,7 @@ def _measure(cell: dict[str, Any], train: LabelledImages, test: LabelledImages) 
             query = embed(clean.model, _images(cell, "test", kind, level), transform=clean.crop)
             yield row("test", kind, level, spoiled_recall(query, gallery, test.labels, clean.distance))
     for kind in CORRUPTIONS:
-        for level in levels[kind][1::2]:
+        for level in levels[kind][_IN_TRAINING]:
             yield row("training", kind, level, _recall_after(settings, _images(cell, "train", kind, level), test))
     for share in levels["wrong labels"]:
         wrong = replace(train, labels=mislabel(train.labels, share, settings["seed"]))
@@ -366,14 +369,13 @@ def _feature_path(sha: str, split: str, kind: str, level: float) -> Path:
 
 def _spoil_photographs(weights: Path, sha: str, jobs: int) -> None:
     """Keep SqueezeNet's features of all photographs of `snrlib.data.cub_features`, clean and spoiled."""
-    wanted = [("clean", 0.0), *((kind, level) for kind in CORRUPTIONS for level in LEVELS[kind])]
-    tasks = [
-        (weights, split, kind, level, path)
-        for split in ("train", "test")
-        for kind, level in wanted
-        if not (path := _feature_path(sha, split, kind, level)).exists()
+    wanted = [
+        (split, kind, level)
+        for split, chosen in (("train", _IN_TRAINING), ("test", slice(None)))
+        for kind, level in [("clean", 0.0), *((kind, level) for kind in CORRUPTIONS for level in LEVELS[kind][chosen])]
     ]
-    print(f"robustness: {2 * len(wanted)} sets of features, {2 * len(wanted) - len(tasks)} finished before", flush=True)
+    tasks = [(weights, *one, path) for one in wanted if not (path := _feature_path(sha, *one)).exists()]
+    print(f"robustness: {len(wanted)} sets of features, {len(wanted) - len(tasks)} finished before", flush=True)
     run_processes(_keep_features, tasks, jobs)
 
 

@@ -350,7 +350,7 @@ def test_every_distance_seed_and_level_is_measured_with_what_was_tuned(
     assert about["settings"]["glyphs"]["validation_share"] == 0
     assert set(about["data"]) == {"digits, train", "digits, test"}
     assert about["weights_sha256"] is None
-    assert {"git_commit", "versions", "finished", "cpu", "core_minutes"} <= about.keys()
+    assert {"git_commit", "versions", "finished", "cpu", "core_minutes_of_networks"} <= about.keys()
 
 
 def test_spoiled_images_and_labels_train_and_clean_ones_judge(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -496,7 +496,7 @@ def test_the_photographs_are_spoiled_not_their_features(
     assert made == [], "features are kept"
     weights.write_bytes(b"2")
     measure_robustness(weights=weights)
-    assert len(made) == 2 * 4, "other weights, other features"
+    assert len(made) == 2 + 4, "other weights, other features"
 
 
 def test_missing_margins_and_weights_are_said_before_anything_is_trained(
