@@ -405,6 +405,21 @@ def test_what_is_finished_is_kept_if_another_fails_and_a_second_run_repeats_only
     assert main(["reference", "robustness"]) == 0
 
 
+def test_an_interrupted_measurement_keeps_what_is_finished(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = robustness.fit
+
+    def fit(settings: dict[str, Any], **more: Any) -> Any:
+        if settings["distance"] == "snr":
+            raise KeyboardInterrupt
+        return run(settings, **more)
+
+    monkeypatch.setattr(robustness, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        measure_robustness()
+    assert [name.split("-")[:4] for name in _files(place)] == [["glyphs", "triplet", "euclidean", "3"]]
+    assert len(list(place.iterdir())) == 1, "nothing half-written"
+
+
 def test_a_training_that_diverges_scores_0_but_a_clean_one_fails(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, spoiled = robustness.fit, [True]
 
