@@ -61,9 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     one.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0, none beside this)")
     one = commands.add_parser("reference", help="measure a study whose results stand in data/reference")
-    one.add_argument("study", help="a grid of trainings, as glyphs; or maps, cub_features")
+    one.add_argument("study", help="a grid of trainings, as glyphs; or maps, cub_features, robustness")
     one.add_argument("--jobs", type=int, default=2, help="experiments at a time, one thread each (default: 2)")
-    one.add_argument("--weights", metavar="FILE", help="ImageNet weights of the backbone (default: download them)")
+    one.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="ImageNet weights of the backbone (default: download them; robustness: leave photographs out)",
+    )
     commands.add_parser("report", help="make the page to read and share out of the runs that are there")
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
     one.add_argument("notebooks", nargs="*", help="all if none is named")
@@ -91,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `snr list | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except FloatingPointError as error:  # a training that diverged
+    except (FloatingPointError, ChildProcessError) as error:  # a training that diverged, or some of many that failed
         print(f"snr: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
@@ -228,7 +232,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _reference(options: argparse.Namespace) -> int:
-    from snrlib import frozen, reference
+    from snrlib import frozen, reference, robustness
 
     if options.study == "maps":
         print(frozen.measure_maps())
@@ -236,6 +240,8 @@ def _reference(options: argparse.Namespace) -> int:
         if options.weights is None:
             raise ValueError("cub_features needs --weights, the file of SqueezeNet's ImageNet weights")
         print(frozen.measure_features(options.weights))
+    elif options.study == "robustness":
+        print(robustness.measure_robustness(options.jobs, options.weights))
     else:
         print(reference.measure(options.study, options.jobs, options.weights))
     return 0

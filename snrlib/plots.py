@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from snrlib.evaluate import Verification, most_confused
+from snrlib.stats import mean_interval
 
 __all__ = [
     "COLOURS",
@@ -32,6 +33,7 @@ __all__ = [
     "image_strip",
     "learning_curves",
     "retrieval_grid",
+    "robustness_curves",
     "roc_curves",
     "scoreboard_plot",
     "show",
@@ -273,6 +275,70 @@ def roc_curves(verifications: Mapping[str, Verification]) -> Figure:
         )
     axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(-0.02, 1), ylim=(0, 1.02))
     figure.legend(loc="outside right center", handlelength=3.5)
+    return figure
+
+
+_SPOILED = {
+    "noise": "standard deviation",
+    "blur": "deviation in 1/32 of the width",
+    "occlusion": "share of the area",
+    "wrong labels": "share of the labels",
+}
+
+
+def robustness_curves(table: pd.DataFrame, when: str, level: float = 0.95) -> Figure:
+    """R@1 against how much images are spoiled: a row a data set, a column a kind, mean over seeds with its t-interval.
+
+    Level 0 are the clean images. The distances stand a little beside each other, so that their intervals can be seen.
+
+    Args:
+        table: of `snrlib.robustness.measure_robustness`.
+        when: "test", spoiled queries, or "training", spoiled training.
+        level: of confidence.
+
+    Raises:
+        ValueError: nothing was measured then.
+    """
+    datasets, distances = list(dict.fromkeys(table.data)), list(dict.fromkeys(table.distance))
+    kinds = list(dict.fromkeys(table[table.when == when].kind))
+    if when not in ("test", "training") or not kinds:
+        raise ValueError(f"when must be test or training, and in the table, got {when!r}")
+    size = (2.5 * len(kinds) + 0.7, 2.3 * len(datasets) + 0.9)
+    figure, axes = plt.subplots(len(datasets), len(kinds), figsize=size, sharex="col", sharey="row", squeeze=False)
+    for row, data in zip(axes, datasets, strict=True):
+        row[0].set_ylabel(f"R@1, {data}")
+        for axis, kind in zip(row, kinds, strict=True):
+            shown = table[
+                (table.data == data) & ((table.when == "never") | ((table.when == when) & (table.kind == kind)))
+            ]
+            for number, distance in enumerate(distances):
+                scores = shown[shown.distance == distance].groupby("level").precision_at_1
+                means, halves = np.array([mean_interval(values, level) for _, values in scores]).reshape(-1, 2).T
+                levels = np.array(list(scores.groups), dtype=float)
+                axis.errorbar(
+                    levels + 0.012 * (number - (len(distances) - 1) / 2) * shown.level.max(),
+                    means,
+                    np.nan_to_num(halves),
+                    color=COLOURS[number % 10],
+                    marker=MARKERS[number % 10],
+                    linestyle=LINES[number % len(LINES)],
+                    markersize=4.5,
+                    linewidth=1.6,
+                    elinewidth=1,
+                    capsize=2,
+                    label=distance,
+                )
+            axis.set_ylim(bottom=0)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        axis.set_title(kind)
+    for axis, kind in zip(axes[-1], kinds, strict=True):
+        axis.set_xlabel(_SPOILED.get(kind, "level"))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=4)
+    titles = {
+        "test": "trained on clean images; spoiled queries search a clean gallery",
+        "training": "trained on spoiled images or wrong labels; clean queries search a clean gallery",
+    }
+    figure.suptitle(titles[when], ha="left", x=0.01, fontsize="medium")
     return figure
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from scipy.stats import t as student_t
 
 from snrlib import plots
 from snrlib.distances import get_distance
@@ -173,6 +174,55 @@ def test_no_verification_is_refused() -> None:
     for draw in (plots.distance_histograms, plots.roc_curves):
         with pytest.raises(ValueError, match="need one or more verifications"):
             draw({})
+
+
+def _robustness(seeds: int = 3) -> pd.DataFrame:
+    rows = [
+        {"data": data, "distance": distance, "seed": seed, "when": when, "kind": kind, "level": level}
+        for data in ("glyphs", "photographs")
+        for distance in ("euclidean", "snr", "mahalanobis")
+        for seed in range(seeds)
+        for when, kind, level in [
+            ("never", "clean", 0.0),
+            *(("test", kind, level) for kind in ("noise", "blur") for level in (0.1, 0.4)),
+            *(("training", kind, level) for kind in ("noise", "wrong labels") for level in (0.2, 0.3)),
+        ]
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(precision_at_1=0.6 - table.level + 0.01 * table.seed + 0.1 * (table.distance == "snr"))
+
+
+@pytest.mark.parametrize(("when", "kinds"), [("test", ["noise", "blur"]), ("training", ["noise", "wrong labels"])])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_robustness_has_a_panel_a_kind_and_data_set_with_means_and_intervals(
+    when: str, kinds: list[str], seeds: int
+) -> None:
+    table = _robustness(seeds)
+    figure = plots.robustness_curves(table, when, level=0.9)
+    assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes[:2]] == kinds
+    assert [axis.get_ylabel() for axis in figure.axes[::2]] == ["R@1, glyphs", "R@1, photographs"]
+    levels = [0.0, 0.1, 0.4] if when == "test" else [0.0, 0.2, 0.3]
+    for axis in figure.axes:
+        assert len(axis.containers) == 3
+        for number, lines in enumerate(axis.containers):
+            line, _, (bars,) = lines
+            np.testing.assert_allclose(line.get_xdata(), levels, atol=0.011)
+            means = 0.6 - np.array(levels) + 0.01 * (seeds - 1) / 2 + 0.1 * (number == 1)
+            np.testing.assert_allclose(line.get_ydata(), means)
+            half = 0 if seeds == 1 else student_t.ppf(0.95, 2) * 0.01 / 3**0.5
+            ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+            np.testing.assert_allclose(ends, np.stack([means - half, means + half], axis=1))
+        looks = {(line[0].get_color(), line[0].get_marker(), line[0].get_linestyle()) for line in axis.containers}
+        assert [len(set(look)) for look in zip(*looks, strict=True)] == [3, 3, 3]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["euclidean", "snr", "mahalanobis"]
+    assert is_drawn_whole(figure)
+
+
+def test_robustness_that_was_not_measured_is_refused() -> None:
+    table = _robustness()
+    for when, part in (("never", table), ("later", table), ("training", table[table.when != "training"])):
+        with pytest.raises(ValueError, match=f"when must be test or training, and in the table, got '{when}'"):
+            plots.robustness_curves(part, when)
 
 
 def test_a_confusion_matrix_shows_percentages_as_numbers() -> None:

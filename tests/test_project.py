@@ -103,7 +103,18 @@ def test_imports_run_one_way() -> None:
     below = {"backbones", "checks", "distances", "evaluate", "evaluate.retrieval", "files", "parallel", "sampling"}
     assert _imports("snrlib.train") <= {f"snrlib.{name}" for name in below}, "training knows no loss and no data set"
     for module in MODULES:
-        names = ("experiment", "frozen", "grid", "reference", "report", "results", "scoreboard", "study", "tuning")
+        names = (
+            "experiment",
+            "frozen",
+            "grid",
+            "reference",
+            "report",
+            "results",
+            "robustness",
+            "scoreboard",
+            "study",
+            "tuning",
+        )
         above = {f"snrlib.{name}" for name in names}
         assert module in above or not _imports(module) & above, module
         assert not _imports(module) & {"snrlib.plots", "snrlib.exercises"}, "for notebooks only"
