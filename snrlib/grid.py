@@ -161,6 +161,7 @@ def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Param
         from snrlib.experiment import tuned_parameters  # with torch: slow to import
 
         found = tuned_parameters({key: parameter.default for key, parameter in declared.items()} | axes | others)
+        found = check_values("05", found)
     return Task(stem, axes | others | found, folder / f"{stem}.ipynb")
 
 

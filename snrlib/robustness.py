@@ -51,7 +51,7 @@ DISTANCES: tuple[str, ...] = ("euclidean", "snr", "mahalanobis")
 SEEDS: tuple[int, ...] = (0, 1, 2, 3, 4)
 """Of the networks."""
 _LOSS = "triplet"
-_IN_TRAINING = slice(1, None, 2)  # of the levels of a corruption
+_IN_TRAINING = slice(None, None, 2)  # of the levels of a corruption
 _STUDIES = {"glyphs": "glyphs_losses", "photographs": "cub_features_losses"}  # whose networks these are
 
 
@@ -87,9 +87,9 @@ CORRUPTIONS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
     "occlusion": _occlude,
 }
 LEVELS: dict[str, tuple[float, ...]] = {
-    "noise": (0.05, 0.1, 0.2, 0.4),
-    "blur": (0.25, 0.5, 0.75, 1.0),
-    "occlusion": (0.05, 0.1, 0.2, 0.3),
+    "noise": (0.1, 0.2, 0.4),
+    "blur": (0.5, 0.75, 1.0),
+    "occlusion": (0.1, 0.2, 0.3),
     "wrong labels": (0.1, 0.2, 0.4),
 }
 """What is measured beside the clean images: at test time every level of a corruption, in training every second one, and
