@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ __all__ = ["Begun", "begin", "plan", "run_study", "summarize"]
 
 _PROGRESS = "SNR_STUDY_PROGRESS"  # set by `run_study` for the snakemake that it starts
 _END_S = 30.0  # in which runs that are told to end clean up behind themselves
+_ROOM = 2**20  # bytes, of a run
+# All that snakemake has by default, but its cache, which would be in the home folder: that may not be writable.
+_SHARED = ("persistence", "input-output", "software-deployment", "sources", "storage-local-copies")
 _held: list[FileLock] = []  # until this process ends
 
 
@@ -45,7 +50,7 @@ def run_study(profile: str = "quick", cores: int | None = None, force: bool = Fa
 
     Raises:
         ValueError: the profile does not exist, or has a cell that cannot be.
-        OSError: the folder of the runs cannot be written.
+        OSError: the folder of the runs cannot be written, or its disk is full.
     """
     started = time.monotonic()
     _resolve_places()
@@ -57,13 +62,12 @@ def run_study(profile: str = "quick", cores: int | None = None, force: bool = Fa
     command += ["--config", f"profile={profile}", f"force={int(force)}", "--cores", str(cores or _cores())]
     command += ["--keep-going", "--rerun-incomplete", "--scheduler", "greedy", "--nocolor"]
     command += ["--quiet", "rules", "host", "reason"]  # not about its own errors
-    command += ["--profile", "none", "--workflow-profile", "none", "--no-hooks"]
+    command += ["--profile", "none", "--workflow-profile", "none", "--no-hooks", "--shared-fs-usage", *_SHARED]
     with tempfile.TemporaryFile("w+") as said:
         status = _snakemake(command, said) if grid.to_do() else 0
         said.seek(0)
         lines = said.read().strip().splitlines()
     grid = Grid(profile, force)
-    path = summarize(grid)
     missing = grid.missing()
     done = [sum(task.name not in missing for task in tasks) for tasks in (grid.cells, grid.notebooks)]
     print(
@@ -73,7 +77,9 @@ def run_study(profile: str = "quick", cores: int | None = None, force: bool = Fa
     for name, why in missing.items():
         print(f"Missing: {name.removesuffix('/default')}: {why}")
     if missing:
-        print("The others are kept; the next run repeats only what is missing.")
+        print("The others are kept; the next run repeats only what is missing.", flush=True)
+    _writable(data_folder("runs") / "grid")  # if its disk is full, that is why, and nothing of the below can be
+    path = summarize(grid)
     if status and not set(missing.values()) - {NOT_RUN, STALE}:  # no run says why: it is snakemake itself
         print("\n".join([f"snr: snakemake ended with status {status}:", *lines[-20:]]), file=sys.stderr)
     if grid.cells:
@@ -154,24 +160,30 @@ def _resolve_places() -> None:
 def _writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM))
     except OSError as error:
-        raise OSError(f"cannot write into {folder}: {error.strerror}. SNR_RUNS=FOLDER chooses another place") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = " Free some, then call it again: what is finished is kept." * full
+        raise OSError(
+            f"cannot write into {folder}: {error.strerror}.{advice} SNR_RUNS=FOLDER chooses another place"
+        ) from error
 
 
 def _snakemake(command: list[str], said: Any) -> int:
     """Run it and all its runs in one process group, of which nothing is left afterwards, however this ends."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
+        stdin=subprocess.PIPE,  # which ends when this process does, however that ends: see `_end_with_the_study`
         stderr=said,
         cwd=data_folder("runs"),
         env={**MEMORY, **os.environ, _PROGRESS: "1"},
         start_new_session=True,
-    )
-    try:
-        return process.wait()
-    finally:
-        _end(process)
+    ) as process:
+        try:
+            return process.wait()
+        finally:
+            _end(process)
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -220,16 +232,28 @@ def begin(config: dict[str, Any], workflow: Any) -> Begun:
     folder = data_folder("runs")
     if not workflow.is_main_process:
         return Begun(grid, str(folder), [])
-    if not os.environ.get(_PROGRESS):  # else `run_study` has
+    if os.environ.get(_PROGRESS):
+        threading.Thread(target=_end_with_the_study, daemon=True).start()
+    else:  # `run_study` has
         check(grid.cells)
     if not workflow.output_settings.dryrun:
         _hold(folder)
         for left in (folder / ".study", folder / ".snakemake" / "locks"):
             shutil.rmtree(left, ignore_errors=True)
+        summarize(grid)  # so that a study that is killed has one, too
     to_do = [task.name for task in grid.to_do()]
     if os.environ.get(_PROGRESS):
         logging.getLogger("snakemake.logging").addHandler(Progress(len(to_do)))
     return Begun(grid, str(folder), to_do)
+
+
+def _end_with_the_study() -> None:
+    """If the `run_study` that started this snakemake is killed and cannot end it, end it with all its runs."""
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(_END_S)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _hold(folder: Path) -> None:

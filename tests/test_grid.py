@@ -1,5 +1,6 @@
 """The grid: only cells that can be, each run once, and none taken for finished that is not."""
 
+import contextlib
 import csv
 import json
 import logging
@@ -353,14 +354,21 @@ def _kill(pids: list[int]) -> None:
 
 
 def _results(root: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in (root / "data" / "runs").rglob("result.json")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in root.rglob("result.json")}
+
+
+def _whole_rows(root: Path) -> int:
+    """How many result rows there are, each whole and with a whole notebook."""
+    paths = list(root.rglob("result.json"))
+    for path in paths:
+        assert json.loads(path.read_text())["metrics"]
+        assert nbformat.read(path.with_name("05_train.ipynb"), as_version=4)
+    return len(paths)
 
 
 def _whole(root: Path) -> None:
     """Whatever has a result row has all of it, and nothing else looks finished."""
-    for path in (root / "data" / "runs").rglob("result.json"):
-        assert json.loads(path.read_text())["metrics"]
-        assert nbformat.read(path.with_name("05_train.ipynb"), as_version=4)
+    _whole_rows(root)
     for path in (root / "data" / "runs").rglob("05_train.ipynb"):
         assert path.with_name("result.json").exists()
 
@@ -433,6 +441,80 @@ def test_a_grid_that_is_killed_goes_on_with_what_is_missing(root: Path) -> None:
     assert finished.items() <= _results(root).items()
     assert [start[0] for start in _starts(root)].count("2") == 2
     _whole(root)
+
+
+@slow
+def test_if_the_study_alone_is_killed_its_runs_end_and_the_next_waits_for_that_and_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/proc/none")  # which nobody can write
+    _profile(root, SEEDS)
+    (root / "hold-2").touch()
+    process = _start(root, "--cores", "1")
+    _until(lambda: _starts(root) and _starts(root)[-1][0] == "2", process)
+    _until(lambda: len(_results(root)) == len(_starts(root)) - 1, process)
+    finished = _results(root)
+    process.kill()
+    (root / "hold-3").touch()
+    again = _start(root)
+    _until(lambda: [start[0] for start in _starts(root)].count("2") == 2, again)
+    assert len(_processes("snrlib\0run", str(root), "seed=2\0")) <= 2, "a shell and its run: the first one has ended"
+    for seed in (2, 3):
+        (root / f"hold-{seed}").unlink()
+    out, err = again.communicate(timeout=180)
+    assert again.returncode == 0, out + err
+    assert "3 of 3 cells and 1 of 1 notebooks done" in out
+    assert finished.items() <= _results(root).items(), "what was finished is as it was"
+    assert [start[0] for start in _starts(root)].count("2") == 2
+    assert len(_starts(root)) == 5
+    _whole(root)
+    process.communicate()
+
+
+@slow
+def test_a_full_disk_is_said_and_the_next_study_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = root / "small disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        monkeypatch.setenv("SNR_RUNS", str(place / "runs"))
+        _profile(root, SEEDS)
+        (root / "hold-2").touch()
+        process = _start(root, "--cores", "1")
+        _until(lambda: _starts(root) and _starts(root)[-1][0] == "2", process)
+        _until(lambda: len(_results(place)) == len(_starts(root)) - 1, process)
+        finished = _results(place)
+        _fill(place / "ballast")
+        (root / "hold-2").unlink()
+        out, err = process.communicate(timeout=180)
+        assert process.returncode == 2, out + err
+        assert "Missing: grid/digits-conv4-snr-triplet-seed=2: " in out
+        assert f"snr: cannot write into {place / 'runs' / 'grid'}: No space left on device. Free some, then" in err
+        assert "Traceback" not in out + err
+        assert _results(place) == finished
+        assert len(_starts(root)) == len(finished) + 1, "nothing begins on a full disk"
+        assert _whole_rows(place) == len(finished)
+        (place / "ballast").unlink()
+        again = _study(root)
+        assert again.returncode == 0, again
+        assert "3 of 3 cells and 1 of 1 notebooks done" in again.stdout
+        assert finished.items() <= _results(place).items()
+        assert [start[0] for start in _starts(root)].count("2") == 2
+        assert len(_starts(root)) == 5
+        assert _whole_rows(place) == 4
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        for size in (2**16, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
 
 
 @slow
