@@ -14,10 +14,13 @@ from snrlib.files import partial_prefix
 from snrlib.notebooks import title
 from snrlib.runs import default_output, is_current, result_path
 
-__all__ = ["Chapter", "chapter"]
+__all__ = ["Chapter", "chapter", "is_row"]
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, nbformat.ValidationError)
-_ROW = {"notebook": str, "parameters": dict, "metrics": dict, "data": dict, "versions": dict, "finished": str}
+_ROW: dict[str, Any] = {
+    **{"notebook": str, "source": str, "finished": str, "wall_time_s": int | float},
+    **dict.fromkeys(("parameters", "metrics", "data", "versions"), dict),
+}
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,7 @@ def _run(source: Path, output: Path) -> tuple[dict[str, Any], NotebookNode]:
         row = json.loads(result_path(output).read_text())
     except ValueError as error:
         raise ValueError(f"result.json is not JSON: {error}") from error
-    whole = isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in _ROW.items())
-    if not whole or not isinstance(row.get("wall_time_s"), int | float):
+    if not is_row(row):
         raise ValueError("result.json is not the row of a run")
     if row["notebook"] != source.stem:
         raise ValueError(f"result.json is of {row['notebook']}")
@@ -105,6 +107,11 @@ def _run(source: Path, output: Path) -> tuple[dict[str, Any], NotebookNode]:
         return row, _read(output)
     except _DAMAGE as error:
         raise ValueError(f"{output.name} is damaged: {_first_line(error)}") from error
+
+
+def is_row(row: object) -> bool:
+    """Whether this is what `snrlib.runs` writes into a result.json."""
+    return isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in _ROW.items())
 
 
 def _first_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ from snrlib.notebooks import find_notebook, notebooks
 from snrlib.parameters import Parameter, check_values, parameters
 from snrlib.runs import default_output, is_current, result_path, source_fingerprint
 
-__all__ = ["AXES", "NOT_RUN", "SCHEMA", "STALE", "Grid", "Task", "cells", "check", "profiles"]
+__all__ = ["AXES", "NOT_RUN", "SCHEMA", "STALE", "Grid", "Task", "cells", "check", "profiles", "scores"]
 
 AXES: tuple[str, ...] = ("data", "backbone", "distance", "loss", "seed")
 """What a block lists; its cells are all combinations."""
@@ -195,6 +195,18 @@ def check(tasks: list[Task]) -> None:
                 raise ValueError(f"its weights, {p['weights']}, are not there")
         except ValueError as error:
             raise ValueError(f"{task.name} cannot be: {error}") from None
+
+
+def scores(row: dict[str, Any]) -> dict[str, Any]:
+    """What a cell's result row says, short: scores without a prefix are under the training distance, query anchor."""
+    found: dict[str, Any] = {}
+    for name, value in row["metrics"].items():
+        judge, _, score = name.rpartition(": ")
+        if judge in ("training distance", "training distance, anchor query"):
+            found[score] = value
+        elif not name.startswith("setting ") or name == "setting margin":  # the tuned one, or as given
+            found[name.removeprefix("setting ")] = value
+    return found | {key: row[key] for key in ("wall_time_s", "git_commit", "finished")}
 
 
 class Grid:

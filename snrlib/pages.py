@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from snrlib.markup import Markup
 
-__all__ = ["cells", "details", "figure", "page", "provenance_tables", "table"]
+__all__ = ["cells", "code", "details", "figure", "page", "provenance_tables", "table"]
 
 _STYLE = """
 :root { color-scheme: light; --line: #c9ced6; --soft: #f3f5f8; --link: #0a4a8f; --text: #1b1f24; }
@@ -51,6 +51,7 @@ pre.code { background: var(--soft); } pre.result { border-left: 4px solid #6b748
 table { border-collapse: collapse; font-size: .9375rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3em .7em; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 table.dataframe th, table.dataframe td { text-align: right; white-space: nowrap; }
+table.cells td { white-space: nowrap; }
 table.facts th { font-weight: 600; width: 14rem; min-width: 9rem; } table.facts td { overflow-wrap: anywhere; }
 thead th { border-bottom: 2px solid #6b7480; vertical-align: bottom; }
 figure { margin: 1em 0; overflow-x: auto; } figure img { display: block; max-width: 100%; height: auto; }
@@ -121,6 +122,12 @@ def details(summary: str, body: str, kind: str = "", shown: bool = False) -> str
     """A part that opens on demand; ``summary`` is plain text, ``body`` HTML."""
     given = (f' class="{kind}"' if kind else "") + (" open" if shown else "")
     return f"<details{given}><summary>{escape(summary)}</summary>\n{body}\n</details>\n"
+
+
+def code(text: str) -> str:
+    """Plain text in which `commands` are set as code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from snrlib.chapters import Chapter, chapter
 from snrlib.files import data_folder, make_readable, partial_prefix
+from snrlib.gridpage import grid_section
 from snrlib.markup import Markup
 from snrlib.notebooks import notebooks
-from snrlib.pages import cells, details, figure, page, provenance_tables, table
+from snrlib.pages import cells, code, details, figure, page, provenance_tables, table
 from snrlib.reference import STUDIES
 from snrlib.results import loss_tables, reference_table, stored
 from snrlib.runs import one_at_a_time
@@ -92,7 +93,7 @@ def _page(chapters: list[Chapter], number: int) -> str:
     markup = Markup({other.source.stem for other in chapters})
     body = cells(one.notebook, markup)
     shown = "" if one.row else " What you see are the outputs that are stored with the study."
-    notes = "".join(f'<p class="note">This notebook: {_code(note + shown)}</p>\n' for note in one.notes)
+    notes = "".join(f'<p class="note">This notebook: {code(note + shown)}</p>\n' for note in one.notes)
     links = "".join(f'<li><a href="#{anchor}">{text}</a></li>' for level, anchor, text in markup.headings if level == 2)
     contents = details("On this page", f"<ol>{links}</ol>") if links else ""
     origin = f"<p>What you see: {escape(one.origin)}.</p>\n"
@@ -130,10 +131,13 @@ def _index(chapters: list[Chapter]) -> str:
     body = f"<h1>{_QUESTION}</h1>\n" + _picture(chapters[0])
     body += "<h2>Notebooks</h2>\n" + table(["notebook", "question", "what is shown"], rows)
     same = {note: [one.label for one in chapters if note in one.notes] for one in chapters for note in one.notes}
-    wanting = [f"<li>{escape(', '.join(labels))}: {_code(note)}</li>" for note, labels in same.items()]
+    wanting = [f"<li>{escape(', '.join(labels))}: {code(note)}</li>" for note, labels in same.items()]
+    grid, gaps = grid_section()
     verdict = f"<p>All {len(chapters)} notebooks were run here, by the notebooks and library as they are now.</p>\n"
-    body += "<h2>Missing, failed or out of date</h2>\n" + (f"<ul>{''.join(wanting)}</ul>\n" if wanting else verdict)
-    body += _reference_tables() + "<h2>Where the numbers are from</h2>\n"
+    body += "<h2>Missing, failed or out of date</h2>\n" + ("" if wanting else verdict)
+    wanting += [f'<li><a href="#grid">The grid</a>: {escape(gap)}.</li>' for gap in gaps]
+    body += f"<ul>{''.join(wanting)}</ul>\n" if wanting else ""
+    body += _reference_tables() + grid + "<h2>Where the numbers are from</h2>\n"
     body += "<h3>Runs of the notebooks</h3>\n"
     for one in chapters:
         body += (
@@ -182,9 +186,3 @@ def _reference_tables() -> str:
 def _together(text: str) -> str:
     """A number stays in one line with its interval and its arrow."""
     return re.sub(r" (?=[±▲▼△▽])|(?<=±) ", "\N{NO-BREAK SPACE}", text)
-
-
-def _code(text: str) -> str:
-    """Plain text in which `commands` are set as code."""
-    parts = escape(text).split("`")
-    return "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))

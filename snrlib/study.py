@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from snrlib.files import data_folder, study_root, write_atomically
-from snrlib.grid import NOT_RUN, STALE, Grid, check
+from snrlib.grid import NOT_RUN, STALE, Grid, check, scores
 from snrlib.progress import Progress
 from snrlib.runs import MEMORY
 
@@ -96,7 +96,7 @@ def summarize(grid: Grid) -> Path:
 
     path = data_folder("runs") / "grid" / f"{grid.profile}.csv"
     rows = [
-        {"cell": task.output.parent.name, **task.values, **_scores(row)}
+        {"cell": task.output.parent.name, **task.values, **scores(row)}
         for task in grid.cells
         if (row := grid.row(task)) is not None
     ]
@@ -108,17 +108,6 @@ def summarize(grid: Grid) -> Path:
         frame = pd.DataFrame(table, columns=None if table else ["cell", "why"])
         write_atomically(file, lambda temporary, frame=frame: frame.to_csv(temporary, index=False))  # type: ignore[misc]
     return path
-
-
-def _scores(row: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in row["metrics"].items():
-        judge, _, score = name.rpartition(": ")
-        if judge in ("training distance", "training distance, anchor query"):
-            found[score] = value
-        elif not name.startswith("setting ") or name == "setting margin":  # the tuned one, or as given
-            found[name.removeprefix("setting ")] = value
-    return found | {key: row[key] for key in ("wall_time_s", "git_commit", "finished")}
 
 
 def plan(profile: str, force: bool = False) -> None:

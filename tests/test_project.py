@@ -107,6 +107,7 @@ def test_imports_run_one_way() -> None:
             "experiment",
             "frozen",
             "grid",
+            "gridpage",
             "reference",
             "report",
             "results",

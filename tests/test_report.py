@@ -14,15 +14,20 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import pandas as pd
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from snrlib import report, runs
+from snrlib import grid, report, runs
 from snrlib.__main__ import main
 from snrlib.markup import Markup
+from snrlib.notebooks import find_notebook
 from snrlib.pages import cells
+from snrlib.parameters import parameters
 from snrlib.reference import STUDIES
 from snrlib.results import loss_table, stored
+from snrlib.study import summarize
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "source", "wbr", "col", "area", "base", "embed", "track"}
 BODY = """
@@ -356,6 +361,133 @@ def test_damaged_studies_are_said(study: Path, repository: Path) -> None:
     assert re.search(r"glyphs is damaged: .*has 65 rows, glyphs.json speaks of 66", text)
     assert "omniglot is damaged" in text
     assert "omniglot: omniglot.json is damaged." in text
+
+
+# --- the grid ---------------------------------------------------------------------------------------------------------
+
+AXES: dict[str, Any] = {
+    "data": ["digits"],
+    "backbone": ["conv4"],
+    "loss": ["triplet", "contrastive"],
+    "seed": [0, 1, 2],
+}
+
+
+def _grid(study: Path, repository: Path, *blocks: dict[str, Any]) -> grid.Grid:
+    """A profile of these cells, begun and not yet run."""
+    shutil.copy(repository / "notebooks" / "05_train.ipynb", study / "notebooks")
+    (study / "study.yaml").write_text(yaml.safe_dump({"profiles": {"<small>": list(blocks), "other": list(blocks)}}))
+    found = grid.Grid("<small>")
+    summarize(found)
+    return found
+
+
+def _finish(task: grid.Task, score: float, **changes: Any) -> None:
+    task.output.parent.mkdir(parents=True, exist_ok=True)
+    task.output.write_text("{}")
+    chosen = {name: known.default for name, known in parameters("05").items()} | task.values
+    metrics = {"training distance: precision_at_1": score, "setting margin": 1.5, "setting optimizer": "adam <w>"}
+    row = {"notebook": "05_train", "parameters": chosen, "seed": task.values["seed"], "metrics": metrics}
+    row |= {"data": {"digits, test": "0123abcd"}, "source": runs.source_fingerprint(find_notebook("05"))}
+    row |= {"git_commit": "c0ffee", "versions": {"torch": "2.13.0"}, "wall_time_s": 30.25}
+    row["finished"] = f"2026-11-25T01:00:0{task.values['seed']}+00:00"
+    runs.result_path(task.output).write_text(json.dumps(row | changes))
+
+
+def _section(index: Path) -> tuple[str, str]:
+    """The grid's part of the page, and the list of what is missing above it."""
+    text = index.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    above = text.partition("out of date</h2>")[2].partition("<h2")[0]
+    return text.partition('<h2 id="grid">')[2].partition("<h2>")[0], above
+
+
+def test_the_grid_has_its_scores_its_gaps_and_where_each_number_is_from(study: Path, repository: Path) -> None:
+    done = _grid(study, repository, {**AXES, "distance": ["euclidean", "snr"]})
+    scores = {}
+    for number, task in enumerate(done.cells):
+        if task.values["seed"] < 2:
+            scores[task] = 0.5 + number / 100 + 0.2 * (task.values["distance"] == "snr")
+            _finish(task, scores[task])
+        elif task.values["distance"] == "snr":
+            task.output.parent.mkdir()
+            task.log.write_text("snr: 05_train failed: ValueError: a <b> & `more`\n")
+    index = report.build()
+    html, above = _section(index)
+    page = Page(index)
+    assert "Profile <small>: 8 of 12 cells done" in page.headings
+    assert "digits with conv4: 8 of 12 cells, 2 seeds each" in html
+    rows = [
+        {**task.values, "precision_at_1": score, "judged_by": "training distance"} for task, score in scores.items()
+    ]
+    table = loss_table(pd.DataFrame(rows))
+    for name, line in table.iterrows():
+        assert f"<tr><td>{name}</td>{''.join(f'<td>{text}</td>' for text in line)}</tr>" in html
+    assert "▲" in " ".join(map(str, table.loc["snr"]))
+    assert '<a href="#grid">The grid</a>: 4 of 12 cells of profile &lt;small&gt; are missing.' in above
+    assert "2 cells: 05_train failed: ValueError: a &lt;b&gt; &amp; <code>more</code>" in html
+    assert "2 cells: it did not run to its end" in html
+    assert html.count("<li><code>digits-conv4-") == 4
+    assert {
+        ("git_commit", "c0ffee"),
+        ("versions.torch", "2.13.0"),
+        ("data.digits, test", "0123abcd"),
+        ("parameters.backbone", "conv4"),
+        ("as_trained.margin", "1.5"),
+        ("as_trained.optimizer", "adam <w>"),
+    } <= set(page.facts)
+    assert "parameters.loss" not in dict(page.facts), "it varies: a column"
+    for task in scores:
+        p = task.values
+        cells = (p["distance"], p["loss"], p["seed"], f"2026-11-25T01:00:0{p['seed']}+00:00", "30.25")
+        assert html.count("".join(f"<td>{cell}</td>" for cell in cells)) == 1
+    assert "other" not in html, "it was not begun"
+    _pages(index)
+
+
+def test_a_large_grid_keeps_the_page_small(study: Path, repository: Path) -> None:
+    block = {**AXES, "distance": ["euclidean", "snr"], "seed": list(range(75))}
+    for task in _grid(study, repository, block).cells:
+        _finish(task, 0.5)
+    html, above = _section(report.build())
+    assert html.count("30.25</td></tr>") == 300
+    assert len(html) < 60_000
+    assert "grid" not in above
+
+
+def test_a_grid_of_an_earlier_version_is_shown_and_said_to_be(study: Path, repository: Path) -> None:
+    cells = _grid(study, repository, {**AXES, "distance": ["snr"]}).cells
+    for task in cells[:2]:
+        _finish(task, 0.5, source="of old")
+    _finish(cells[2], 0.5, source="of old", versions=None)
+    html, above = _section(report.build())
+    assert "2 of 6 cells are there" in html
+    assert "run by an earlier version of the notebook or the library; <code>snr study --profile" in html
+    assert "<td>snr</td><td>0.500 ± 0.000</td>" in html
+    assert "all results of profile &lt;small&gt; are of an earlier version" in above
+    assert "Missing, 4 of 6 cells" in html
+    _finish(cells[3], 0.25)
+    html, above = _section(report.build())
+    assert "1 of 6 cells done" in html
+    assert "<td>snr</td><td>0.250</td>" in html, "one seed has no interval; versions are not mixed"
+    assert "3 cells: its result is of another notebook or library" in html
+    assert "5 of 6 cells of profile &lt;small&gt; are missing" in above
+
+
+def test_a_grid_that_cannot_be_read_is_said(study: Path, repository: Path) -> None:
+    cells = _grid(study, repository, {**AXES, "distance": ["euclidean"]}).cells
+    assert "0 of 6 cells done" in _section(report.build())[0]
+    for task in cells[:4]:
+        _finish(task, 0.5)
+    html = _section(report.build())[0]
+    assert "<td>euclidean</td><td>0.500 ± 0.000</td><td>0.500</td>" in html, "nothing to compare with"
+    (study / "study.yaml").write_text("profiles: [")
+    html, above = _section(report.build())
+    assert "&lt;small&gt;: study.yaml: while parsing" in html
+    assert "profile &lt;small&gt; cannot be read" in above
+    (study / "study.yaml").write_text("profiles: {quick: []}")
+    html, above = _section(report.build())
+    assert html == ""
+    assert "grid" not in above
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
