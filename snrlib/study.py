@@ -38,7 +38,8 @@ _held: list[FileLock] = []  # until this process ends
 def run_study(profile: str = "quick", cores: int | None = None, force: bool = False) -> int:
     """Run what is missing of a profile and the notebooks, and say what came out.
 
-    A run that fails is tried once more; the others go on. A second study of the same folder waits for the first.
+    A run that fails is tried once more; the others go on. A second study of the same folder waits for the first. If
+    this process is killed, its runs end.
 
     Args:
         profile: of ``study.yaml``.

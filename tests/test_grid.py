@@ -437,6 +437,7 @@ def test_a_grid_that_is_killed_goes_on_with_what_is_missing(
     else:
         process.kill()
     assert _results(root) == finished
+    assert (root / "data" / "runs" / "grid" / "quick.missing.csv").exists(), "which tells the page of this profile"
     again = _start(root)  # it may have to wait for runs that are about to end
     _until(lambda: [start[0] for start in _starts(root)].count("2") == 2, again)
     assert len(_kernels(root)) == 1, "the first one's has ended"
