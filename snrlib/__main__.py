@@ -194,7 +194,7 @@ def _refresh(options: argparse.Namespace) -> int:
         started = time.monotonic()
         notebooks.refresh(path)
         print(f"{path.name}: {time.monotonic() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB")
-    notebooks.refresh_picture()
+    notebooks.refresh_pictures()
     return 0
 
 

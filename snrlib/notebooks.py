@@ -20,7 +20,7 @@ __all__ = [
     "navigation",
     "notebooks",
     "refresh",
-    "refresh_picture",
+    "refresh_pictures",
     "title",
 ]
 
@@ -115,12 +115,14 @@ def figures(path: Path) -> list[bytes]:
     return [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
 
 
-def refresh_picture() -> Path:
-    """Store the README's picture: the last figure of notebook 00, retrieval after training."""
-    picture = data_folder("reference") / "retrieval.png"
-    png = figures(notebooks()[0])[-1]
-    write_atomically(picture, lambda temporary: temporary.write_bytes(png))
-    return picture
+def refresh_pictures() -> list[Path]:
+    """Store the README's pictures: retrieval, the last figure of notebook 00, and the scoreboard, the first of 09."""
+    pictures = []
+    for name, notebook, number in (("retrieval", "00", -1), ("scoreboard", "09", 0)):
+        png = figures(find_notebook(notebook))[number]
+        pictures.append(data_folder("reference") / f"{name}.png")
+        write_atomically(pictures[-1], lambda temporary, png=png: temporary.write_bytes(png))  # type: ignore[misc]
+    return pictures
 
 
 def _navigation_cell(path: Path, place: str) -> NotebookNode:

@@ -20,6 +20,7 @@ from snrlib.pages import cells, code, details, figure, page, provenance_tables, 
 from snrlib.reference import STUDIES
 from snrlib.results import loss_tables, reference_table, stored
 from snrlib.runs import one_at_a_time
+from snrlib.scoreboard import answers
 
 __all__ = ["build"]
 
@@ -128,7 +129,7 @@ def _index(chapters: list[Chapter]) -> str:
         [f'<a href="{one.source.stem}.html">{escape(one.label)}</a>', escape(one.question), escape(one.origin)]
         for one in chapters
     ]
-    body = f"<h1>{_QUESTION}</h1>\n" + _picture(chapters[0])
+    body = f"<h1>{_QUESTION}</h1>\n" + _answers() + _picture(chapters[0])
     body += "<h2>Notebooks</h2>\n" + table(["notebook", "question", "what is shown"], rows)
     same = {note: [one.label for one in chapters if note in one.notes] for one in chapters for note in one.notes}
     wanting = [f"<li>{escape(', '.join(labels))}: {code(note)}</li>" for note, labels in same.items()]
@@ -152,6 +153,17 @@ def _index(chapters: list[Chapter]) -> str:
         except (OSError, ValueError, AttributeError, TypeError):
             body += f"<p>{escape(path.stem)}: {escape(path.name)} is damaged.</p>\n"
     return page(_QUESTION, _steps(chapters, None), body, "")
+
+
+def _answers() -> str:
+    """The study's answer from its stored tables; nothing if they are not there."""
+    try:
+        found = answers()
+    except (OSError, ValueError, KeyError) as error:
+        return f"<p>The scoreboard cannot be read: {escape(str(error))}</p>\n"
+    items = "".join(f"<dt>{escape(question)}</dt><dd>{escape(text)}</dd>\n" for question, text in found.items())
+    shown = "From the stored studies on the scoreboard: 95 % intervals over seeds, paired with Euclid."
+    return f"<p>{shown}</p>\n<dl>{items}</dl>\n"
 
 
 def _picture(first: Chapter) -> str:

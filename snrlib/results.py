@@ -119,7 +119,7 @@ def stored(name: str) -> Results:
     runs = pd.read_csv(path, keep_default_na=False, na_values=[""])
     if len(runs) != about["rows"]:
         raise ValueError(f"{path} has {len(runs)} rows, {path.with_suffix('.json').name} speaks of {about['rows']}")
-    return Results(runs, pd.DataFrame(about["most_confused"]), about)
+    return Results(runs, pd.DataFrame(about.get("most_confused", [])), about)
 
 
 def gather_runs(data: str, folder: str | Path | None = None) -> Results:
@@ -254,7 +254,7 @@ def loss_tables(names: Sequence[str]) -> str:
     losses = list(next(iter(tables.values())).columns)
     lines = ["| " + " | ".join(["study", "distance", *losses]) + " |", "|---" * (len(losses) + 2) + "|"]
     for name, table in tables.items():
-        for distance, row in table[losses].iterrows():
+        for distance, row in table.reindex(columns=losses).fillna("").iterrows():
             lines.append("| " + " | ".join([name, str(distance), *row]) + " |")
             name = ""
     return "\n".join(lines)

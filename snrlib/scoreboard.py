@@ -17,11 +17,19 @@ from snrlib.experiment import distance_of
 from snrlib.files import data_folder, write_atomically
 from snrlib.grid import Grid, Task
 from snrlib.results import differences, read_runs, run_settings, stored, summary, under_training_distance
+from snrlib.robustness import compare_drops
 from snrlib.runs import result_path
 from snrlib.stats import holm, paired, paired_over_queries
 
-__all__ = ["by_search_and_training", "hits", "scoreboard", "sentence", "store", "tally"]
+__all__ = ["BOARD", "SCORES", "answers", "by_search_and_training", "hits", "scoreboard", "sentence", "store", "tally"]
 
+BOARD: tuple[str, ...] = (
+    *("full_glyphs", "full_omniglot", "full_cub_features", "full_cub200"),
+    *("glyphs", "omniglot", "cub200"),
+)
+"""The studies on the scoreboard: those of the profile *full*, and those of more networks under triplet loss."""
+SCORES: dict[str, str] = {"precision_at_1": "R@1", "mean_average_precision_at_r": "MAP@R", "r_precision": "R-precision"}
+"""How the columns are called in words."""
 _KEY = ["backbone", "loss", "distance"]
 _WORDS = ("higher", "lower", "no difference shown")
 
@@ -144,6 +152,59 @@ def sentence(board: pd.DataFrame, distance: str, score: str = "R@1", level: floa
     return (
         f"{lead}: in {len(part)} comparisons of {score} {up} higher, {down} lower, {none} without a difference shown; "
         f"with Holm's correction {certain_up} higher, {certain_down} lower. From {' to '.join(ends)}."
+    )
+
+
+def answers(studies: Sequence[str] = BOARD, score: str = "precision_at_1", level: float = 0.95) -> dict[str, str]:
+    """The study's question, answered from its tables: nothing but counts, means and words that follow them.
+
+    Args:
+        studies: as for `scoreboard`.
+        score: the column that is compared.
+        level: of confidence.
+
+    Returns:
+        Questions to answers.
+
+    Raises:
+        FileNotFoundError: a study, or the table of robustness, is not stored.
+    """
+    name = SCORES.get(score, score)
+    board, verification = scoreboard(studies, score, level), scoreboard(studies, "EER", level)
+    snr, one_threshold = (table[table.distance == "snr"] for table in (board, verification))
+    better, worse = reversed(_WORDS[:2]) if score == "EER" else _WORDS[:2]
+    helps, hurts = ((snr.verdict == word).sum() for word in (better, worse))
+    much = "More" if helps > hurts else "Less" if helps < hurts else "As"
+    means = snr[snr.verdict != ""].groupby("loss").difference.mean()
+    parts = by_search_and_training(studies, score).xs("snr", level="distance")
+    search, training = parts.search.abs().max(), parts.training.abs().max()
+    cause = "what it does to training" if search < training / 5 else "both training and search"
+    falls = compare_drops(stored("robustness").runs, level).xs("snr", level="distance").reset_index()
+    kept = [
+        f"With {spoiled} the share of its own clean R@1 that it keeps {_clause(falls[falls.when == when], level)}."
+        for when, spoiled in (("test", "spoiled queries"), ("training", "spoiled training images, or wrong labels,"))
+    ]
+    other, other_threshold = (table[table.distance == "mahalanobis"] for table in (board, verification))
+    return {
+        "Does the SNR distance help?": f"{much} {'often as' if much == 'As' else 'often than'} it hurts: {name} "
+        f"{_clause(snr, level)}. The error of one threshold for all, EER, {_clause(one_threshold, level)}.",
+        "When?": f"By loss, its mean difference to Euclid in {name} goes from {means.min():+.3f} ({means.idxmin()}) to "
+        f"{means.max():+.3f} ({means.idxmax()}).",
+        "Why?": f"Because of {cause}: the search under it moves {name} by at most {search:.3f}, the training under it "
+        f"by up to {training:.3f}.",
+        "Is it robust?": " ".join(kept),
+        "What helps more?": f"With a whitening of the spread within classes that follows the training, {name} "
+        f"{_clause(other, level)}; EER {_clause(other_threshold, level)}.",
+    }
+
+
+def _clause(part: pd.DataFrame, level: float) -> str:
+    up, down, none = ((part.verdict == word).sum() for word in _WORDS)
+    certain = part[part.p_holm < 1 - level].verdict.value_counts()
+    sure = " and ".join(f"{certain[word]} {word}" for word in _WORDS[:2] if word in certain)
+    return (
+        f"is higher than Euclid's in {up} of {up + down + none} comparisons, lower in {down}, and in {none} no "
+        f"difference is shown (with Holm's correction {sure or 'none'})"
     )
 
 
