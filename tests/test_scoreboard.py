@@ -16,7 +16,7 @@ from snrlib.__main__ import main
 from snrlib.experiment import experiment, from_parameters
 from snrlib.parameters import parameters
 from snrlib.results import stored
-from snrlib.scoreboard import by_search_and_training, hits, sentence, tally
+from snrlib.scoreboard import answers, by_search_and_training, hits, sentence, tally
 from snrlib.stats import holm, paired_over_queries
 
 SCORES = {  # loss, distance: R@1 of four seeds under the training distance, and under Euclid
@@ -156,6 +156,56 @@ def test_the_figure_has_a_marker_for_every_comparison(root: Path) -> None:
     marks = [container[0].get_marker() for container in snr.containers]
     assert marks == [">", "o", ">", "o"]
     assert [container[0].get_markerfacecolor() == "white" for container in snr.containers] == [False, True, False, True]
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_robustness(root: Path) -> Path:
+    """Also EER, where higher is worse, and a table of robustness in which SNR keeps more under noise."""
+    folder = root / "data" / "reference"
+    for name in ("one", "two"):
+        table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=[""])
+        table.assign(EER=(1 - table.precision_at_1) / 2).to_csv(folder / f"{name}.csv", index=False)
+    rows = []
+    for distance, keeps in (("euclidean", 0.5), ("snr", 0.7), ("mahalanobis", 0.5)):
+        for seed in range(4):
+            fixed = {"data": "glyphs", "loss": "triplet", "distance": distance, "seed": seed}
+            noisy = 0.8 * keeps + (0.001 * seed if distance == "snr" else 0)
+            rows += [{**fixed, "when": "never", "kind": "clean", "level": 0.0, "precision_at_1": 0.8}]
+            rows += [{**fixed, "when": "test", "kind": "noise", "level": 0.1, "precision_at_1": noisy}]
+            rows += [{**fixed, "when": "training", "kind": "noise", "level": 0.1, "precision_at_1": 0.4 + 0.01 * seed}]
+    pd.DataFrame(rows).to_csv(folder / "robustness.csv", index=False)
+    (folder / "robustness.json").write_text(json.dumps({"rows": len(rows)}))
+    return folder
+
+
+def test_the_answers_are_the_counts_of_the_tables(with_robustness: Path) -> None:
+    found = answers(["one"])
+    help, when, why, robust, other = found.values()
+    assert help.startswith(
+        "More often than it hurts: R@1 is higher than Euclid's in 1 of 2 comparisons, lower in 0, and in 1 no"
+    )
+    assert "with Holm's correction 1 higher" in help
+    assert "EER, is higher than Euclid's in 0 of 2 comparisons, lower in 1" in help
+    assert when.endswith("goes from -0.003 (n_pair) to +0.102 (triplet).")
+    assert why == (
+        "Because of both training and search: the search under it moves R@1 by at most 0.105, "
+        "the training under it by up to 0.107."
+    )
+    assert "spoiled queries the share of its own clean R@1 that it keeps is higher than Euclid's in 1 of 1" in robust
+    assert "wrong labels, the share of its own clean R@1 that it keeps is higher than Euclid's in 0 of 1" in robust
+    assert "R@1 is higher than Euclid's in 0 of 1 comparisons, lower in 1" in other
+
+
+def test_of_an_error_lower_is_better(with_robustness: Path) -> None:
+    assert answers(["one"], "EER")["Does the SNR distance help?"].startswith(
+        "More often than it hurts: EER is higher than"
+    )
+    worse = pd.read_csv(with_robustness / "one.csv", keep_default_na=False, na_values=[""])
+    worse.assign(EER=1 - worse.EER).to_csv(with_robustness / "one.csv", index=False)
+    assert answers(["one"], "EER")["Does the SNR distance help?"].startswith("Less often than it hurts: EER is higher")
 
 
 # --- from finished cells ----------------------------------------------------------------------------------------------
