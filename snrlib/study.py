@@ -120,9 +120,14 @@ def plan(profile: str, force: bool = False) -> None:
     print(f"{_describe(grid)}. Nothing is run.")
     for (data, backbone), count in groups.items():
         same = [task for task in grid.cells if (task.values["data"], task.values["backbone"]) == (data, backbone)]
-        counts = [f"{len({task.values[axis] for task in same})} {axis}s" for axis in ("distance", "loss", "seed")]
+        numbers = {axis: len({task.values[axis] for task in same}) for axis in ("distance", "loss", "seed")}
+        plural = {"loss": "es"}
+        counts = [f"{n} {axis}" + (n > 1) * plural.get(axis, "s") for axis, n in numbers.items()]
         absent = f"; {grid.absent(same[0])}" if grid.absent(same[0]) else ""
-        print(f"  {count} cells of {data} with {backbone}: {', '.join(counts).replace('losss', 'losses')}{absent}")
+        print(f"  {count} cells of {data} with {backbone}: {', '.join(counts)}{absent}")
+    usual = sum(not {"margin", "learning_rate"} & task.values.keys() for task in grid.cells)
+    if usual:
+        print(f"  {usual} take the usual margin and learning rate; `snr tune --profile {profile}` tunes them")
     for name, task in grid.tasks.items():
         state = "to do   " if name in to_do else "absent  " if grid.absent(task) else "finished"
         print(f"{state} {name.removesuffix('/default')}")

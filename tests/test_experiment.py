@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import data_copies
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from training_cases import KilledError, stop_at
 
 from snrlib import experiment as module
+from snrlib import grid
 from snrlib.backbones import BACKBONES, embed, embedder
 from snrlib.data import DATASETS, LabelledImages, load
 from snrlib.distances import DISTANCES, LinearMap, get_distance
@@ -31,6 +33,7 @@ from snrlib.experiment import (
 from snrlib.losses import LOSSES, LogDetRegularizer, ZeroMeanRegularizer
 from snrlib.mahalanobis import LMNN, RunningWhitening, Whitening
 from snrlib.parameters import parameters
+from snrlib.vision import torchvision
 
 
 def _settings(**changes: Any) -> dict[str, Any]:
@@ -578,3 +581,34 @@ def test_the_unit_of_a_mahalanobis_margin_is_the_mean_squared_distance_under_the
     assert initial_scale(settings) == pytest.approx(np.mean(squared), rel=rel)
     if distance != "mahalanobis/learned":
         assert 2 * 6 * 0.5 < initial_scale(settings) < 2 * 6 * 5, "of whitened vectors, whatever the network's unit"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["alexnet", "resnet18", "resnet50"])
+def test_cells_of_the_profile_paper_run_on_small_copies_of_its_images(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are in study.yaml, but for weights that are not ImageNet's, smaller images and batches, and two steps."""
+    data_copies.cub_copy(tmp_path, classes=8)
+    data_copies.cars_copy(tmp_path, classes=8)
+    data_copies.cifar_copy(tmp_path, monkeypatch, classes=10)
+    weights = tmp_path / "weights.pth"
+    torch.save(torchvision.models.get_model(backbone, weights=None).state_dict(), weights)
+    small = {"root": str(tmp_path), "weights": str(weights), "image_size": 64, "batch_size": 8, "m": 2, "steps": 2}
+    known = {name: parameter.default for name, parameter in parameters("05").items()}
+    tried = set()
+    for number, data in enumerate(("cars196", "cub200", "cifar10")):
+        cells = [
+            cell.values
+            for cell in grid.cells("paper")
+            if (cell.values["data"], cell.values["backbone"]) == (data, backbone)
+        ]
+        assert len(cells) == 2 * 4 * 5
+        for cell in (cells[number * 5], cells[20 + (number + 1) * 5]):
+            done = experiment(from_parameters(known | cell | small) | {"validation_share": 0.0})
+            tried.add((cell["distance"], cell["loss"]))
+            assert done.embeddings.shape[1] == 512
+            assert torch.isfinite(done.embeddings).all()
+            assert done.scores.precision_at_1.between(0, 1).all()
+    assert {loss for _, loss in tried} == {"contrastive", "triplet", "n_pair", "lifted"}
+    assert {distance for distance, _ in tried} == {"euclidean", "snr"}

@@ -217,6 +217,19 @@ def test_cells_and_notebook_05_take_what_was_found(root: Path, trainings: Traini
         ] == pytest.approx(experiment.default_settings("digits", "conv4")["learning_rate"]), "another unit"
 
 
+def test_a_plan_says_how_many_cells_are_not_tuned(
+    root: Path, trainings: Trainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "--profile", "small", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "  8 cells of digits with conv4: 2 distances, 2 losses, 2 seeds\n" in said
+    assert "  8 take the usual margin and learning rate; `snr tune --profile small` tunes them\n" in said
+    tune("small", trials=1)
+    capsys.readouterr()
+    assert main(["study", "--profile", "small", "--dry-run"]) == 0
+    assert "usual" not in capsys.readouterr().out
+
+
 def test_the_same_embedding_size_comes_before_another_and_a_tuned_rate_before_none(root: Path) -> None:
     folder = root / "data" / "reference"
     folder.mkdir(parents=True)
