@@ -242,19 +242,27 @@ def tuned(data: str, backbone: str, loss: str, distance: str, embedding_size: in
     What `snrlib.tuning` found comes before the margins of the studies of `snrlib.reference`, and the same embedding
     size before another.
     """
+    files = sorted(data_folder("reference").glob("*.json"))
     best: tuple[tuple[bool, bool], dict[str, float]] = ((False, False), {})
-    for path in sorted(data_folder("reference").glob("*.json")):
+    for row in _tuned_rows(tuple((path, path.stat().st_mtime_ns) for path in files)):
+        if (row["data"], row["backbone"], row["loss"], row["distance"]) == (data, backbone, loss, distance):
+            rank = (row["embedding_size"] == embedding_size, "learning_rate" in row)
+            if not best[1] or rank > best[0]:
+                best = rank, {key: float(row[key]) for key in ("margin", "learning_rate") if key in row}
+    return best[1]
+
+
+@lru_cache(maxsize=1)  # a grid asks for each of its cells
+def _tuned_rows(files: tuple[tuple[Path, int], ...]) -> list[dict[str, Any]]:
+    """What the files say was tuned; each with the time of its last change, so that a changed one is read again."""
+    found = []
+    for path, _ in files:
         about = json.loads(path.read_text())
-        rows = about.get("tuned", [])
+        found += about.get("tuned", [])
         if study := about.get("study"):
             shared = {"data": study["data"], "embedding_size": about.get("settings", {}).get("embedding_size")}
-            rows = [shared | row for row in about["tuned_margins"]]
-        for row in rows:
-            if (row["data"], row["backbone"], row["loss"], row["distance"]) == (data, backbone, loss, distance):
-                rank = (row["embedding_size"] == embedding_size, "learning_rate" in row)
-                if not best[1] or rank > best[0]:
-                    best = rank, {key: float(row[key]) for key in ("margin", "learning_rate") if key in row}
-    return best[1]
+            found += [shared | row for row in about["tuned_margins"]]
+    return found
 
 
 @dataclass(eq=False)
