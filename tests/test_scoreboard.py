@@ -15,7 +15,7 @@ from snrlib import grid, plots, scoreboard
 from snrlib.__main__ import main
 from snrlib.experiment import experiment, from_parameters
 from snrlib.parameters import parameters
-from snrlib.results import stored
+from snrlib.results import stored, under_training_distance
 from snrlib.scoreboard import answers, by_search_and_training, hits, sentence, tally
 from snrlib.stats import holm, paired_over_queries
 
@@ -290,3 +290,31 @@ def test_an_unfinished_grid_is_not_stored(finished: Path, capsys: pytest.Capture
     assert main(["study", "--profile", "small", "--store"]) == 2
     assert "1 of 6 cells of profile small are not finished" in capsys.readouterr().err
     assert not (finished / "data" / "reference").exists()
+
+
+# --- as stored --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", ["glyphs", "omniglot", "cub_features", "cub200"])
+def test_a_stored_study_of_the_full_profile_has_all_its_cells_as_they_were_tuned(data: str, repository: Path) -> None:
+    found = stored(f"full_{data}")
+    cells = [task.values for task in grid.cells("full") if task.values["data"] == data]
+    key = ["backbone", "loss", "distance", "seed"]
+    own = under_training_distance(found.runs)
+    assert sorted(own[key].itertuples(index=False, name=None)) == sorted(
+        tuple(values[name] for name in key) for values in cells
+    )
+    margins = own.set_index(key).margin.to_dict()
+    rates = {(row["backbone"], row["loss"], row["distance"]): row["learning_rate"] for row in found.about["chosen"]}
+    tuning = json.loads((repository / "data" / "reference" / "tuned_full.json").read_text())
+    for values in cells:
+        index = tuple(values[name] for name in key)
+        this = {"data": data, **dict(zip(key[:3], index, strict=False))}.items()
+        same = [row for row in tuning["tuning"] if this <= row.items()]
+        assert len(same) == tuning["trials"], "as many trials for each"
+        best = max(same, key=lambda row: row["validation_map_at_r"])
+        assert rates[index[:3]] == pytest.approx(best["learning_rate"])
+        assert margins[index] == pytest.approx(best.get("margin", 0.0), rel=1e-5)
+        assert tuning["seed"] != values["seed"]
+    compared = {(loss, distance) for _, loss, distance, _ in margins if distance != "euclidean"}
+    assert {(row["loss"], row["distance"]) for row in found.about["same_queries"]} == compared
