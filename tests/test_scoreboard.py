@@ -304,7 +304,7 @@ def test_a_stored_study_of_the_full_profile_has_all_its_cells_as_they_were_tuned
     assert sorted(own[key].itertuples(index=False, name=None)) == sorted(
         tuple(values[name] for name in key) for values in cells
     )
-    margins = own.set_index(key).margin.to_dict()
+    margins: dict[Any, float] = own.set_index(key).margin.to_dict()
     rates = {(row["backbone"], row["loss"], row["distance"]): row["learning_rate"] for row in found.about["chosen"]}
     tuning = json.loads((repository / "data" / "reference" / "tuned_full.json").read_text())
     for values in cells:
@@ -316,5 +316,5 @@ def test_a_stored_study_of_the_full_profile_has_all_its_cells_as_they_were_tuned
         assert rates[index[:3]] == pytest.approx(best["learning_rate"])
         assert margins[index] == pytest.approx(best.get("margin", 0.0), rel=1e-5)
         assert tuning["seed"] != values["seed"]
-    compared = {(loss, distance) for _, loss, distance, _ in margins if distance != "euclidean"}
+    compared = {(values["loss"], values["distance"]) for values in cells if values["distance"] != "euclidean"}
     assert {(row["loss"], row["distance"]) for row in found.about["same_queries"]} == compared
