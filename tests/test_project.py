@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -177,8 +178,11 @@ def test_the_scoreboard_of_the_readme_is_the_stored_figure_of_notebook_09_and_it
     repository: Path,
 ) -> None:
     picture = repository / "data" / "reference" / "scoreboard.png"
-    assert picture.read_bytes() == figures(repository / "notebooks" / "09_scoreboard.ipynb")[0]
+    notebook = repository / "notebooks" / "09_scoreboard.ipynb"
+    assert picture.read_bytes() == figures(notebook)[0]
     readme = (repository / "README.md").read_text()
+    (alt,) = re.findall(r"!\[(.*)\]\(data/reference/scoreboard\.png\)", readme)
+    assert f'"alt": {json.dumps(alt)}' in notebook.read_text()
     shown = readme.partition("<!-- answers: begin -->\n")[2].partition("\n<!-- answers: end -->")[0]
     assert shown == "\n".join(f"- **{question}** {text}" for question, text in answers().items())
 
