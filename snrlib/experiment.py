@@ -218,15 +218,20 @@ def from_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     return default_settings(**changes)
 
 
-def tuned_parameters(parameters: dict[str, Any]) -> dict[str, float]:
+def tuned_parameters(parameters: dict[str, Any], profile: str | None = None) -> dict[str, float]:
     """What is tuned of the margin and the learning rate that the parameters of notebook 05 leave open.
 
     Nothing with embeddings of length 1, which have another unit than those that were tuned.
+
+    Args:
+        parameters: all of notebook 05.
+        profile: of ``study.yaml``, whose own tuning comes first.
     """
     p = parameters
     if p["normalize_embeddings"]:
         return {}
-    found = tuned(p["data"], p["backbone"], p["loss"], _distance_name(p), p["embedding_size"])
+    key = (p["data"], p["backbone"], p["loss"], _distance_name(p), p["embedding_size"])
+    found = tuned(*key, pretrained=bool(p["weights"]), profile=profile)
     left = {"margin": p["margin"] < 0, "learning_rate": not p["learning_rate"]}
     return {name: value for name, value in found.items() if left[name]}
 
@@ -236,17 +241,36 @@ def _distance_name(parameters: dict[str, Any]) -> str:
     return f"{name}/{map}" if "mahalanobis" in name and map != MAPS[0] else name
 
 
-def tuned(data: str, backbone: str, loss: str, distance: str, embedding_size: int) -> dict[str, float]:
+def tuned(
+    data: str,
+    backbone: str,
+    loss: str,
+    distance: str,
+    embedding_size: int,
+    pretrained: bool = False,
+    profile: str | None = None,
+) -> dict[str, float]:
     """What was found best on validation classes, from ``data/reference``: "margin", "learning_rate", or neither.
 
-    What `snrlib.tuning` found comes before the margins of the studies of `snrlib.reference`, and the same embedding
-    size before another.
+    The same embedding size comes before another, the profile's own tuning before others, and what `snrlib.tuning`
+    found before the margins of the studies of `snrlib.reference`.
+
+    Args:
+        data: name of the data set.
+        backbone: of the network.
+        loss: its name.
+        distance: its name, as in `default_settings`.
+        embedding_size: that is wanted.
+        pretrained: whether the network starts with given weights; what was found for the others does not count.
+        profile: of ``study.yaml``, or None.
     """
     files = sorted(data_folder("reference").glob("*.json"))
-    best: tuple[tuple[bool, bool], dict[str, float]] = ((False, False), {})
+    best: tuple[tuple[bool, bool, bool], dict[str, float]] = ((False, False, False), {})
     for row in _tuned_rows(tuple((path, path.stat().st_mtime_ns) for path in files)):
-        if (row["data"], row["backbone"], row["loss"], row["distance"]) == (data, backbone, loss, distance):
-            rank = (row["embedding_size"] == embedding_size, "learning_rate" in row)
+        same = (row["data"], row["backbone"], row["loss"], row["distance"], row["pretrained"])
+        if same == (data, backbone, loss, distance, pretrained):
+            own = row["profile"] is not None and row["profile"] == profile
+            rank = (row["embedding_size"] == embedding_size, own, "learning_rate" in row)
             if not best[1] or rank > best[0]:
                 best = rank, {key: float(row[key]) for key in ("margin", "learning_rate") if key in row}
     return best[1]
@@ -258,10 +282,15 @@ def _tuned_rows(files: tuple[tuple[Path, int], ...]) -> list[dict[str, Any]]:
     found = []
     for path, _ in files:
         about = json.loads(path.read_text())
-        found += about.get("tuned", [])
+        found += [{"profile": about["profile"]} | row for row in about.get("tuned", [])]
         if study := about.get("study"):
-            shared = {"data": study["data"], "embedding_size": about.get("settings", {}).get("embedding_size")}
-            found += [shared | row for row in about["tuned_margins"]]
+            size = about.get("settings", {}).get("embedding_size")
+            shared = {"data": study["data"], "embedding_size": size, "profile": None}
+            given = study.get("backbones", {})
+            found += [
+                shared | {"pretrained": "weights" in given.get(row["backbone"], {})} | row
+                for row in about["tuned_margins"]
+            ]
     return found
 
 

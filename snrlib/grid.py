@@ -55,7 +55,7 @@ SCHEMA: dict[str, Any] = {
 
 
 NOT_RUN = "it did not run to its end"
-STALE = "its result is of another notebook or library"
+STALE = "its result is of other values, or of an earlier notebook or library"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,13 +141,13 @@ def cells(profile: str, tuned_values: bool = True) -> list[Task]:
         except ValueError as error:
             raise ValueError(f"study.yaml, profiles.{profile}.{number}: {error}") from None
         for combination in itertools.product(*axes):
-            cell = _cell(dict(zip(AXES, combination, strict=True)), fixed, declared, tuned_values)
+            cell = _cell(dict(zip(AXES, combination, strict=True)), fixed, declared, profile if tuned_values else None)
             if found.setdefault(cell.name, cell).values != cell.values:
                 raise ValueError(f"study.yaml, profile {profile}: two different cells are called {cell.name}")
     return list(found.values())
 
 
-def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Parameter], tuned_values: bool) -> Task:
+def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Parameter], tuned_for: str | None) -> Task:
     """Named by its values, the tuned ones aside: other ones make its result out of date.
 
     A setting that says the default is left out, so that the same run has one name.
@@ -157,10 +157,11 @@ def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Param
     folder = data_folder("runs") / "grid" / "-".join([*named, f"seed={axes['seed']}"])
     stem = find_notebook("05").stem
     found: dict[str, float] = {}
-    if tuned_values:
+    if tuned_for is not None:
         from snrlib.experiment import tuned_parameters  # with torch: slow to import
 
-        found = tuned_parameters({key: parameter.default for key, parameter in declared.items()} | axes | others)
+        defaults = {key: parameter.default for key, parameter in declared.items()}
+        found = tuned_parameters(defaults | axes | others, tuned_for)
         found = check_values("05", found)
     return Task(stem, axes | others | found, folder / f"{stem}.ipynb")
 
@@ -224,13 +225,15 @@ class Grid:
         self.tasks = {task.name: task for task in (*self.cells, *self.notebooks)}
         self._source = cache(lambda notebook: source_fingerprint(find_notebook(notebook)))
         self._absent = cache(_absent)
+        self._declared = cache(parameters)
 
     def row(self, task: Task) -> dict[str, Any] | None:
         """The result row of a task that was finished by the notebook and library as they are now; else None."""
         if not is_current(task.output, self._source(task.notebook)):
             return None
         row = json.loads(result_path(task.output).read_text())
-        return row if task.values.items() <= row["parameters"].items() else None
+        asked = {key: known.default for key, known in self._declared(task.notebook).items()} | task.values
+        return row if row["parameters"] == asked else None
 
     def absent(self, task: Task) -> str:
         """Why a cell is not tried: its images are not there. Nothing if they are."""

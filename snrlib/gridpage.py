@@ -59,7 +59,8 @@ def _profile(grid: Grid) -> tuple[str, str]:
     if outdated:
         gap = f"all results of profile {grid.profile} are of an earlier version of notebook or library"
         again = (
-            f"run by an earlier version of the notebook or the library; `snr study --profile {grid.profile}` repeats"
+            "run with other values, or by an earlier version of the notebook or the library; "
+            f"`snr study --profile {grid.profile}` repeats"
         )
         html += f'<p class="note">{code(again)} them.</p>\n'
         missing = {name: why for name, why in missing.items() if why != STALE or grid.tasks[name] not in done}

@@ -15,6 +15,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -209,6 +210,7 @@ def run_processes(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs
 
     Raises:
         Exception: the first one that ``work`` raised.
+        ChildProcessError: a process was killed.
     """
     os.environ.update({name: value for name, value in MEMORY.items() if name not in os.environ})  # they inherit it
     context = multiprocessing.get_context("spawn")
@@ -218,6 +220,9 @@ def run_processes(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs
             for number, future in enumerate(as_completed(futures), start=1):
                 result = future.result()
                 print(f"  {number}/{len(tasks)}" + f" {result}" * isinstance(result, str), flush=True)
+        except BrokenProcessPool as error:
+            what = "a process ended before its work was done, often for want of memory; what is finished is kept"
+            raise ChildProcessError(what) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

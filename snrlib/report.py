@@ -156,7 +156,7 @@ def _index(chapters: list[Chapter]) -> str:
 
 
 def _answers() -> str:
-    """The study's answer from its stored tables; nothing if they are not there."""
+    """The study's answer from its stored tables, or why there is none."""
     try:
         found = answers()
     except (OSError, ValueError, KeyError) as error:

@@ -225,7 +225,8 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None) -> Path
     The networks and settings of the studies ``glyphs_losses`` and ``cub_features_losses`` (`snrlib.reference`), triplet
     loss, with what was tuned for each distance. Of photographs, the features of a pretrained network are what a linear
     layer is trained on; the photographs are spoiled, not the features. Spoiled images are the same for all distances
-    and seeds, wrong labels for all distances. A training that diverges has R@1 0.
+    and seeds, wrong labels for all distances. A training on spoiled images or labels that diverges has R@1 0; a clean
+    one that does fails.
 
     Args:
         jobs: processes, one thread each.

@@ -102,7 +102,8 @@ def run(
         output: the executed notebook; None chooses `default_output`.
         force: replace a named output, or a result row beside it, that exists. `default_output` is always replaced.
         wait: if another run is writing into this folder, wait for it instead of refusing.
-        skip_current: if the output is there and up to date (`is_current`), return its row and run nothing.
+        skip_current: if the output is there, up to date (`is_current`) and of the same values, return its row and run
+            nothing.
         progress: show a progress bar.
 
     Returns:
@@ -123,7 +124,9 @@ def run(
         raise FileExistsError(f"{target.parent} holds the notebooks themselves; choose another folder for the output")
     with one_at_a_time(target.parent, wait):
         if skip_current and is_current(target):
-            return {**json.loads(result_path(target).read_text()), "output": str(target)}
+            row = json.loads(result_path(target).read_text())
+            if row["parameters"] == {key: known.default for key, known in parameters(source.stem).items()} | checked:
+                return {**row, "output": str(target)}
         if output is not None and not force:
             for taken in (target, result_path(target)):
                 if taken.exists():

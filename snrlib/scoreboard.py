@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,15 @@ from snrlib.evaluate import retrieval
 from snrlib.experiment import distance_of
 from snrlib.files import data_folder, write_atomically
 from snrlib.grid import Grid, Task
-from snrlib.results import differences, read_runs, run_settings, stored, summary, under_training_distance
+from snrlib.results import Results, differences, read_runs, run_settings, stored, summary, under_training_distance
 from snrlib.robustness import compare_drops
 from snrlib.runs import result_path
 from snrlib.stats import holm, paired, paired_over_queries
 
 __all__ = ["BOARD", "SCORES", "answers", "by_search_and_training", "hits", "scoreboard", "sentence", "store", "tally"]
 
-BOARD: tuple[str, ...] = (
-    *("full_glyphs", "full_omniglot", "full_cub_features", "full_cub200"),
-    *("glyphs", "omniglot", "cub200"),
-)
-"""The studies on the scoreboard: those of the profile *full*, and those of more networks under triplet loss."""
+BOARD: tuple[str, ...] = ("full_glyphs", "full_omniglot", "full_cub_features", "full_cub200", "glyphs", "omniglot")
+"""The studies on the scoreboard: those of the profile *full*, and more networks under triplet loss."""
 SCORES: dict[str, str] = {"precision_at_1": "R@1", "mean_average_precision_at_r": "MAP@R", "r_precision": "R-precision"}
 """How the columns are called in words."""
 _KEY = ["backbone", "loss", "distance"]
@@ -38,7 +36,8 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
     """Every network, loss and distance of some stored studies, judged by its training distance, query as anchor.
 
     Args:
-        studies: names of CSV files in ``data/reference``, as in `snrlib.results.stored`.
+        studies: names of CSV files in ``data/reference``, as in `snrlib.results.stored`. What one of them measured, the
+            later ones do not again: of each data set, network and loss the first study counts.
         score: the column that is compared.
         level: of confidence.
 
@@ -56,8 +55,7 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
     if not studies:
         raise ValueError("studies must name at least one study, got none")
     tables = []
-    for name in studies:
-        found = stored(name)
+    for name, found in _each_once(studies):
         own = under_training_distance(found.runs)
         against = differences(own, "distance", "euclidean", score, level).reset_index()
         against = against.drop(columns=["seeds", "p_holm"])
@@ -71,6 +69,19 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
     board["verdict"] = board.verdict.fillna("")
     board["p_holm"] = holm(board.p)
     return board[["study", *(column for column in board if column != "study")]]
+
+
+def _each_once(studies: Sequence[str]) -> Iterator[tuple[str, Results]]:
+    """Stored studies, the later ones without the networks and losses that an earlier one has of the same data set."""
+    seen: set[tuple[str, str, str]] = set()
+    for name in studies:
+        found = stored(name)
+        data = found.about.get("grid", found.about.get("study", {"data": name}))["data"]
+        keys = [(data, *key) for key in found.runs[["backbone", "loss"]].itertuples(index=False, name=None)]
+        runs = found.runs[[key not in seen for key in keys]]
+        seen |= set(keys)
+        if not under_training_distance(runs).empty:
+            yield name, replace(found, runs=runs)
 
 
 def tally(board: pd.DataFrame, by: Sequence[str] = ("distance",), level: float = 0.95) -> pd.DataFrame:
@@ -112,8 +123,8 @@ def by_search_and_training(studies: Sequence[str], score: str = "precision_at_1"
         FileNotFoundError: a study that is not stored.
     """
     tables = []
-    for name in studies:
-        runs = stored(name).runs
+    for name, found in _each_once(studies):
+        runs = found.runs
         own = under_training_distance(runs).set_index([*_KEY, "seed"])[score]
         by_euclid = runs[(runs.judged_by == "Euclid") & (runs.loss != "untrained")].set_index([*_KEY, "seed"])[score]
         parts = pd.DataFrame({"own": own, "by_euclid": by_euclid}).reset_index()
@@ -123,8 +134,9 @@ def by_search_and_training(studies: Sequence[str], score: str = "precision_at_1"
         parts = parts.assign(
             study=name, search=parts.own - parts.by_euclid, training=parts.by_euclid - parts.euclid
         ).assign(difference=lambda table: table.search + table.training)
+        parts = parts.dropna(subset=["difference"])
         tables.append(parts.groupby(["study", *_KEY], sort=False)[["search", "training", "difference"]].mean())
-    return pd.concat(tables).dropna()
+    return pd.concat(tables)
 
 
 def sentence(board: pd.DataFrame, distance: str, score: str = "R@1", level: float = 0.95) -> str:
@@ -141,7 +153,8 @@ def sentence(board: pd.DataFrame, distance: str, score: str = "R@1", level: floa
     """
     part = board[(board.distance == distance) & (board.verdict != "")]
     if part.empty:
-        raise ValueError(f"{distance!r} is not compared; there are {', '.join(board.distance.unique())}")
+        others = board[board.verdict != ""].distance.unique()
+        raise ValueError(f"{distance!r} is not compared; there are {', '.join(others)}")
     up, down, none, certain_up, certain_down = tally(part, level=level).iloc[0].tolist()
     much = "more often than" if up > down else "less often than" if up < down else "as often as"
     lead = f"{distance} is higher than Euclid {much} it is lower"
@@ -178,7 +191,8 @@ def answers(studies: Sequence[str] = BOARD, score: str = "precision_at_1", level
     means = snr[snr.verdict != ""].groupby("loss").difference.mean()
     parts = by_search_and_training(studies, score).xs("snr", level="distance")
     search, training = parts.search.abs().max(), parts.training.abs().max()
-    cause = "what it does to training" if search < training / 5 else "both training and search"
+    causes = {"what it does to training": training > 5 * search, "the search under it": search > 5 * training}
+    cause = next((name for name, holds in causes.items() if holds), "both training and search")
     falls = compare_drops(stored("robustness").runs, level).xs("snr", level="distance").reset_index()
     kept = [
         f"With {spoiled} the share of its own clean R@1 that it keeps {_clause(falls[falls.when == when], level)}."
@@ -238,6 +252,10 @@ def store(profile: str) -> list[Path]:
     for data in dict.fromkeys(task.values["data"] for task in grid.cells):
         tasks = [task for task in grid.cells if task.values["data"] == data]
         found = read_runs([result_path(task.output) for task in tasks])
+        if found.runs.duplicated([*_KEY, "seed", "judged_by"]).any():
+            raise ValueError(
+                f"blocks of profile {profile} with {data} differ by their settings alone; they are no study"
+            )
         rows = [grid.row(task) for task in tasks]
         about = _about(profile, data, tasks, [row for row in rows if row is not None])
         about |= {"rows": len(found.runs), "most_confused": found.confused.groupby(_KEY).head(12).to_dict("records")}

@@ -340,6 +340,8 @@ def _score(model: nn.Module, data: Dataset, loss: nn.Module, crop: Callable[[Ten
     """MAP@R under the distance of the loss, the query its anchor where it leaves the choice."""
     distance = getattr(loss, "distance", None)
     embeddings = embed(model, data, transform=crop)
+    if not torch.isfinite(embeddings).all():
+        raise FloatingPointError("the embeddings of the validation images are not finite any more")
     judge = distance if isinstance(distance, Distance) else None
     scores = retrieval(embeddings, data.labels, judge, ks=(1,))  # type: ignore[attr-defined]
     return float(scores["mean_average_precision_at_r"].mean())

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 
 from snrlib.experiment import default_settings, fit, from_parameters
 from snrlib.files import data_folder, write_atomically
-from snrlib.grid import cells, check
+from snrlib.grid import Grid, cells, check
 from snrlib.parameters import parameters
 from snrlib.reference import cpu, margin_unit, run_processes
 from snrlib.runs import one_at_a_time, provenance
@@ -33,6 +33,7 @@ MARGINS: tuple[float, float] = (0.03, 3.0)
 RATES: tuple[float, float] = (0.25, 4.0)
 """Between which learning rates are tried, in units of the one that suits the network."""
 _SEED = 1000
+_KEY = ("data", "backbone", "loss", "distance", "embedding_size")  # what cells find their values by
 _FIRST: tuple[dict[str, float], ...] = (
     {"margin": 0.3, "learning_rate": 1.0},
     {"margin": 1.0, "learning_rate": 0.5},
@@ -63,8 +64,13 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
     """
     if trials < 1:
         raise ValueError(f"trials must be positive, got {trials}")
+    if jobs < 1:
+        raise ValueError(f"jobs must be positive, got {jobs}")
     tasks = cells(profile, tuned_values=False)
     check(tasks)
+    grid = Grid(profile)
+    if absent := dict.fromkeys(why for task in tasks if (why := grid.absent(task))):
+        raise FileNotFoundError("; ".join(absent))
     groups = _groups(tasks)
     if not groups:
         raise ValueError(f"profile {profile} leaves nothing to tune")
@@ -92,8 +98,13 @@ def _groups(tasks: list[Any]) -> list[tuple[dict[str, Any], list[str]]]:
         chosen = {"margin": max(p["margin"], 0.0), "learning_rate": p["learning_rate"] or usual["learning_rate"]}
         settings = from_parameters(p | chosen)
         settings |= {"every": settings["steps"]}  # validated once, at the end
+        if open_ and p["normalize_embeddings"]:
+            raise ValueError(f"{task.name}: embeddings of length 1 are not tuned; give a margin and a learning_rate")
         if open_:
             found[json.dumps(settings, sort_keys=True)] = (settings, open_)
+    keys = [(*(settings[name] for name in _KEY), bool(settings["weights"])) for settings, _ in found.values()]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise ValueError(f"blocks that differ by their settings alone cannot be tuned apart: {sorted(twice)[0]}")
     return list(found.values())
 
 
@@ -137,6 +148,8 @@ def _tune_one(url: str, settings: dict[str, Any], open_: list[str], trials: int)
         begun = time.perf_counter()
         try:
             score = fit(settings | changes, device="cpu").validation_score
+            if not np.isfinite(score):
+                raise ValueError(f"{label}: the validation score must be finite, got {score}; has a class two images?")
         except FloatingPointError as error:
             score = 0.0
             trial.set_user_attr("diverged", str(error))
@@ -147,10 +160,8 @@ def _tune_one(url: str, settings: dict[str, Any], open_: list[str], trials: int)
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:trials]
     scores = [trial.values[0] for trial in finished]
     best = int(np.argmax(scores))  # the first of equals
-    key = {
-        name: settings[name]
-        for name in ("data", "backbone", "loss", "distance", "embedding_size", "steps", "validation_share")
-    }
+    key = {name: settings[name] for name in (*_KEY, "steps", "validation_share")}
+    key["pretrained"] = bool(settings["weights"])
     chosen = {name: finished[best].user_attrs[name] for name in open_}
     seconds = time.perf_counter() - started
     print(f"  {label}: {chosen}, validation MAP@R {scores[best]:.4f}, {seconds:.0f} s", flush=True)
@@ -169,6 +180,7 @@ def _tune_one(url: str, settings: dict[str, Any], open_: list[str], trials: int)
 def _about(profile: str, trials: int, found: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "command": f"snr tune --profile {profile} --trials {trials}",
+        "profile": profile,
         "margins": {"from": MARGINS[0], "to": MARGINS[1], "unit": "of the distance, snrlib.reference.margin_unit"},
         "learning_rates": {"from": RATES[0], "to": RATES[1], "unit": "the rate that suits the network"},
         "trials": trials,
