@@ -64,6 +64,7 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
         queries = pd.DataFrame(found.about.get("same_queries", []), columns=[*_KEY, "low", "high"])
         if score != "precision_at_1":
             queries = queries[:0]
+        queries = queries.astype({"low": float, "high": float})
         tables.append(table.merge(queries, "left", _KEY).assign(study=name))
     board = pd.concat(tables, ignore_index=True)
     board["verdict"] = board.verdict.fillna("")
