@@ -306,6 +306,10 @@ def test_an_output_is_renewed_only_if_it_is_not_up_to_date(study: Path, capsys: 
     assert main(["run", "04", "-o", str(target), "--renew"]) == 0
     assert target.stat().st_mtime_ns > before
     assert "04_other: " in capsys.readouterr().out
+    assert main(["run", "04", "-p", "seed=7", "-o", str(target), "--renew"]) == 0
+    assert json.loads(target.with_name("result.json").read_text())["parameters"]["seed"] == 7, (
+        "other values are another run"
+    )
 
 
 def test_the_notebooks_themselves_cannot_be_an_output(study: Path) -> None:

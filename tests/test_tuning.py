@@ -13,8 +13,10 @@ import yaml
 from snrlib import experiment, grid, tuning
 from snrlib.__main__ import main
 from snrlib.experiment import from_parameters, initial_scale, tuned
+from snrlib.notebooks import find_notebook
 from snrlib.parameters import parameters
 from snrlib.reference import margin_unit
+from snrlib.runs import source_fingerprint
 from snrlib.tuning import MARGINS, RATES, tune
 
 BLOCK: dict[str, Any] = {
@@ -234,14 +236,23 @@ def test_the_same_embedding_size_comes_before_another_and_a_tuned_rate_before_no
     folder = root / "data" / "reference"
     folder.mkdir(parents=True)
     key = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "snr"}
-    rows = [{**key, "embedding_size": size, "margin": size / 100, "learning_rate": 0.01} for size in (8, 16)]
-    (folder / "tuned_small.json").write_text(json.dumps({"tuned": rows}))
+    rows = [
+        {**key, "embedding_size": size, "pretrained": False, "margin": size / 100, "learning_rate": 0.01}
+        for size in (8, 16)
+    ]
+    (folder / "tuned_small.json").write_text(json.dumps({"profile": "small", "tuned": rows}))
     study = {"study": {"data": "digits"}, "settings": {"embedding_size": 8}, "tuned_margins": [{**key, "margin": 5.0}]}
     (folder / "z.json").write_text(json.dumps(study))
     args = ("digits", "conv4", "triplet", "snr")
     assert tuned(*args, 8) == {"margin": 0.08, "learning_rate": 0.01}
     assert tuned(*args, 16) == {"margin": 0.16, "learning_rate": 0.01}
     assert tuned(*args, 64)["learning_rate"] == 0.01
+    first = {"profile": "a", "tuned": [{**rows[0], "margin": 9.0}]}
+    (folder / "tuned_a.json").write_text(json.dumps(first))
+    assert tuned(*args, 8, profile="small")["margin"] == 0.08, "a profile's own"
+    assert tuned(*args, 8, profile="a")["margin"] == 9.0
+    assert tuned(*args, 8, pretrained=True) == {}, "given weights want other rates"
+    (folder / "tuned_a.json").unlink()
     (folder / "tuned_small.json").unlink()
     assert tuned(*args, 8) == tuned(*args, 64) == {"margin": 5.0}
 
@@ -255,6 +266,46 @@ def test_a_tuning_that_cannot_be_is_refused(root: Path, trainings: Trainings, ca
     assert main(["tune", "--profile", "small"]) == 2
     assert "features go with backbone linear" in capsys.readouterr().err
     assert not trainings.asked
+
+
+def test_what_cells_could_not_tell_apart_is_not_tuned(root: Path, trainings: Trainings) -> None:
+    _profile(root, BLOCK, {**BLOCK, "settings": {"steps": 5, "embedding_size": 8}})
+    with pytest.raises(
+        ValueError, match=r"blocks that differ by their settings alone cannot be tuned apart: \('digits'"
+    ):
+        tune("small")
+    _profile(root, {**BLOCK, "settings": {**BLOCK["settings"], "normalize_embeddings": True}})
+    with pytest.raises(ValueError, match="embeddings of length 1 are not tuned; give a margin and a learning_rate"):
+        tune("small")
+    with pytest.raises(ValueError, match="jobs must be positive, got 0"):
+        tune("small", jobs=0)
+    _profile(root, {**BLOCK, "data": ["cub200"]})
+    with pytest.raises(FileNotFoundError, match="cub200 is not in .*; `snr data fetch cub200`"):
+        tune("small")
+    assert not trainings.asked
+
+
+def test_a_score_that_is_no_number_ends_the_tuning_instead_of_being_tried_for_ever(
+    root: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
+) -> None:
+    monkeypatch.setattr(tuning, "fit", lambda settings, device: SimpleNamespace(validation_score=float("nan")))
+    with pytest.raises(ValueError, match="validation score must be finite, got nan"):
+        tune("small", trials=2)
+
+
+def test_a_cell_that_was_tuned_to_other_values_is_not_finished_any_more(root: Path, trainings: Trainings) -> None:
+    cell = grid.cells("small")[0]
+    cell.output.parent.mkdir(parents=True)
+    cell.output.write_text("{}")
+    values = {name: known.default for name, known in parameters("05").items()} | cell.values
+    row = {"parameters": values, "source": source_fingerprint(find_notebook("05"))}
+    cell.output.with_name("result.json").write_text(json.dumps(row))
+    assert grid.Grid("small").row(cell) == row
+    tune("small", trials=1)
+    now = grid.Grid("small")
+    assert now.row(now.cells[0]) is None
+    assert now.cells[0].name == cell.name
+    assert now.missing()[cell.name] == grid.STALE
 
 
 def test_the_trials_stand_in_one_sqlite_file(root: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> None:
