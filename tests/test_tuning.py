@@ -280,7 +280,7 @@ def test_what_cells_could_not_tell_apart_is_not_tuned(root: Path, trainings: Tra
     with pytest.raises(ValueError, match="jobs must be positive, got 0"):
         tune("small", jobs=0)
     _profile(root, {**BLOCK, "data": ["cub200"]})
-    with pytest.raises(FileNotFoundError, match="cub200 is not in .*; `snr data fetch cub200`"):
+    with pytest.raises(FileNotFoundError, match=r"cub200 is not in .*; `snr data fetch cub200`"):
         tune("small")
     assert not trainings.asked
 
