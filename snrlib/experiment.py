@@ -237,8 +237,8 @@ def tuned_parameters(parameters: dict[str, Any], profile: str | None = None) -> 
 
 
 def _distance_name(parameters: dict[str, Any]) -> str:
-    name, map = parameters["distance"], parameters["map"]
-    return f"{name}/{map}" if "mahalanobis" in name and map != MAPS[0] else name
+    name = str(parameters["distance"])
+    return f"{name}/{parameters['map']}" if "mahalanobis" in name and parameters["map"] != MAPS[0] else name
 
 
 def tuned(
@@ -282,7 +282,7 @@ def _tuned_rows(files: tuple[tuple[Path, int], ...]) -> list[dict[str, Any]]:
     found = []
     for path, _ in files:
         about = json.loads(path.read_text())
-        found += [{"profile": about["profile"]} | row for row in about.get("tuned", [])]
+        found += [{"profile": about.get("profile"), "pretrained": False} | row for row in about.get("tuned", [])]
         if study := about.get("study"):
             size = about.get("settings", {}).get("embedding_size")
             shared = {"data": study["data"], "embedding_size": size, "profile": None}

@@ -254,7 +254,7 @@ def loss_tables(names: Sequence[str]) -> str:
     losses = list(next(iter(tables.values())).columns)
     lines = ["| " + " | ".join(["study", "distance", *losses]) + " |", "|---" * (len(losses) + 2) + "|"]
     for name, table in tables.items():
-        for distance, row in table.reindex(columns=losses).fillna("").iterrows():
+        for distance, row in table.reindex(columns=losses, fill_value="").iterrows():
             lines.append("| " + " | ".join([name, str(distance), *row]) + " |")
             name = ""
     return "\n".join(lines)

@@ -209,7 +209,10 @@ def test_finished_is_what_the_notebook_as_it_is_now_has_run_with_these_values(ro
     _finish(second, parameters={**second.values, "seed": 9})
     assert grid.Grid("quick").row(second) is None, "another seed's"
     _finish(second, source="0" * 16)
-    assert grid.Grid("quick").missing()[second.name] == "its result is of another notebook or library"
+    assert (
+        grid.Grid("quick").missing()[second.name]
+        == "its result is of other values, or of an earlier notebook or library"
+    )
     second.output.unlink()
     _finish(first)
     runs.result_path(first.output).write_text("{")
@@ -227,7 +230,7 @@ def test_a_cell_without_its_images_is_not_tried_and_said_to_be_missing(
     assert main(["study", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "Profile quick: 4 cells, 0 up to date; 1 notebooks, 0 up to date. Nothing is run." in out
-    assert "2 cells of omniglot with conv4: 2 distances, 1 losses, 1 seeds; omniglot is not in" in out
+    assert "2 cells of omniglot with conv4: 2 distances, 1 loss, 1 seed; omniglot is not in" in out
     assert "absent   grid/omniglot-conv4-snr-triplet-seed=0" in out
     assert "to do    grid/digits-conv4-snr-triplet-seed=0" in out
     assert "to do    05_train" in out

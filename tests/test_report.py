@@ -464,7 +464,10 @@ def test_a_grid_of_an_earlier_version_is_shown_and_said_to_be(study: Path, repos
     _finish(cells[2], 0.5, source="of old", versions=None)
     html, above = _section(report.build())
     assert "2 of 6 cells are there" in html
-    assert "run by an earlier version of the notebook or the library; <code>snr study --profile" in html
+    assert (
+        "run with other values, or by an earlier version of the notebook or the library; <code>snr study --profile"
+        in html
+    )
     assert "<td>snr</td><td>0.500 ± 0.000</td>" in html
     assert "all results of profile &lt;small&gt; are of an earlier version" in above
     assert "Missing, 4 of 6 cells" in html
@@ -472,7 +475,7 @@ def test_a_grid_of_an_earlier_version_is_shown_and_said_to_be(study: Path, repos
     html, above = _section(report.build())
     assert "1 of 6 cells done" in html
     assert "<td>snr</td><td>0.250</td>" in html, "one seed has no interval; versions are not mixed"
-    assert "3 cells: its result is of another notebook or library" in html
+    assert "3 cells: its result is of other values, or of an earlier notebook or library" in html
     assert "5 of 6 cells of profile &lt;small&gt; are missing" in above
 
 
