@@ -331,7 +331,7 @@ def test_every_distance_seed_and_level_is_measured_with_what_was_tuned(
     table = pd.read_csv(path)
     assert list(table.columns) == ["data", "loss", "distance", "seed", "when", "kind", "level", "precision_at_1"]
     wanted = {("never", "clean", 0.0), ("test", "noise", 0.1), ("test", "noise", 0.2), ("test", "blur", 0.5)}
-    wanted |= {("training", "noise", 0.2), ("training", "wrong labels", 0.5)}
+    wanted |= {("training", "noise", 0.1), ("training", "blur", 0.5), ("training", "wrong labels", 0.5)}
     for _, part in table.groupby(["distance", "seed"]):
         assert set(part[["when", "kind", "level"]].itertuples(index=False, name=None)) == wanted
         assert len(part) == len(wanted)
@@ -364,11 +364,12 @@ def test_spoiled_images_and_labels_train_and_clean_ones_judge(place: Path, monke
     monkeypatch.setattr(robustness, "fit", fit)
     monkeypatch.setattr(robustness, "DISTANCES", ("snr",))
     measure_robustness()
-    clean, noise, labels = trained
+    clean, noise, blur, labels = trained
     train = load("digits", "train", size=8)
     assert torch.equal(clean.images, train.images)
     assert torch.equal(clean.labels, train.labels)
-    assert torch.equal(noise.images, corrupt(train.images, "noise", 0.2))
+    assert torch.equal(noise.images, corrupt(train.images, "noise", 0.1))
+    assert torch.equal(blur.images, corrupt(train.images, "blur", 0.5))
     assert torch.equal(noise.labels, train.labels)
     assert torch.equal(labels.images, train.images)
     assert torch.equal(labels.labels, mislabel(train.labels, 0.5, 3))
@@ -496,7 +497,7 @@ def test_the_photographs_are_spoiled_not_their_features(
     assert set(made) == {("squeezenet1_1", None, weights)}
     table = pd.read_csv(path)
     assert set(table.data) == {"glyphs", "photographs"}
-    assert (table.data == "photographs").sum() == 2 * 6
+    assert (table.data == "photographs").sum() == 2 * 7
     about = json.loads(path.with_suffix(".json").read_text())
     assert about["not_measured"] == ""
     assert about["command"] == "snr reference robustness --weights FILE"
