@@ -512,7 +512,7 @@ def test_the_photographs_are_spoiled_not_their_features(
     assert made == [], "features are kept"
     weights.write_bytes(b"2")
     measure_robustness(weights=weights)
-    assert len(made) == 2 + 4, "other weights, other features"
+    assert len(made) == 2 + 5, "other weights, other features"
 
 
 def test_missing_margins_and_weights_are_said_before_anything_is_trained(
