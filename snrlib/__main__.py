@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     one.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0, none beside this)")
     one = commands.add_parser("reference", help="measure a study whose results stand in data/reference")
-    one.add_argument("study", help="a grid of trainings, as glyphs; or maps, cub_features, robustness")
+    one.add_argument("study", help="a grid of trainings, as glyphs; or maps, cub_features, robustness, embeddings")
     one.add_argument("--jobs", type=int, default=2, help="experiments at a time, one thread each (default: 2)")
     one.add_argument(
         "--weights",
@@ -240,6 +240,10 @@ def _reference(options: argparse.Namespace) -> int:
         if options.weights is None:
             raise ValueError("cub_features needs --weights, the file of SqueezeNet's ImageNet weights")
         print(frozen.measure_features(options.weights))
+    elif options.study == "embeddings":
+        from snrlib.explore import stored  # with bokeh
+
+        print(stored.measure_embeddings())
     elif options.study == "robustness":
         print(robustness.measure_robustness(options.jobs, options.weights))
     else:

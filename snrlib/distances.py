@@ -279,6 +279,17 @@ class Distance(nn.Module):
             )
         return checked, F.normalize(checked_ref) if self.normalize_embeddings else checked_ref
 
+    @property
+    def name(self) -> str:
+        """Which of `DISTANCES` it is, "custom" if its map is of another kind."""
+        kinds = {nn.Identity: "euclidean", Centre: "centred_euclidean", LinearMap: "mahalanobis"}
+        absolute = next((name for kind, name in kinds.items() if isinstance(self.map, kind)), None)
+        if absolute is None:
+            return "custom"
+        if not self.relative:
+            return absolute
+        return "snr" if absolute == "centred_euclidean" else f"relative_{absolute}"
+
     def extra_repr(self) -> str:
         if not self.relative:
             return f"d(a, b) = ||A(b - a)||, normalize_embeddings={self.normalize_embeddings}"

@@ -32,6 +32,7 @@ __all__ = [
     "framework",
     "image_strip",
     "learning_curves",
+    "pixels",
     "retrieval_grid",
     "robustness_curves",
     "roc_curves",
@@ -87,21 +88,27 @@ def show(figure: Figure, alt: str) -> None:
     )
 
 
-def image_strip(axes: Sequence[Axes], images: Tensor) -> None:
-    """One image an axis, without ticks; images (n, 1, H, W), grey, or (n, 3, H, W), colour, in about [0, 1].
+def pixels(image: Tensor) -> np.ndarray:
+    """What an image shows: (H, W), grey, of (1, H, W), or (H, W, 3), colour, of (3, H, W); values are about [0, 1].
 
-    Features (n, C, 1, 1) are shown as a square of C grey cells, each image in its own range.
+    Features (C, 1, 1) become a square of C grey cells in their own range.
     """
+    if image.shape[0] > 3:
+        side = math.ceil(image.numel() ** 0.5)
+        cells = F.pad(image.flatten(), (0, side * side - image.numel())).view(1, side, side)
+        image = cells / cells.abs().amax().clamp_min(1e-12)
+    values = image.detach().float().cpu().permute(1, 2, 0).numpy()
+    return values if values.shape[2] == 3 else values[:, :, 0]
+
+
+def image_strip(axes: Sequence[Axes], images: Tensor) -> None:
+    """One image an axis, without ticks; images (n, channels, H, W), as `pixels` takes them."""
     for axis, image in zip(axes, images, strict=True):
-        if image.shape[0] > 3:
-            side = math.ceil(image.numel() ** 0.5)
-            cells = F.pad(image.flatten(), (0, side * side - image.numel())).view(1, side, side)
-            image = cells / cells.abs().amax().clamp_min(1e-12)
-        pixels = image.detach().float().cpu().permute(1, 2, 0).numpy()
-        if pixels.shape[2] == 3:
-            axis.imshow(pixels.clip(0, 1))
+        values = pixels(image)
+        if values.ndim == 3:
+            axis.imshow(values.clip(0, 1))
         else:
-            axis.imshow(pixels[:, :, 0], cmap="gray", vmin=-0.2, vmax=1.2, interpolation="nearest")
+            axis.imshow(values, cmap="gray", vmin=-0.2, vmax=1.2, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
         for spine in axis.spines.values():

@@ -1,0 +1,11 @@
+"""See it: t-SNE maps under the study's distances, the inspector that links them, and the playground.
+
+`maps` computes, `inspector` and `playground` make pages that live in a notebook and in a file that needs no network.
+"""
+
+from snrlib.explore.figure import map_figure
+from snrlib.explore.inspector import inspect, thumbnails
+from snrlib.explore.maps import Map, tsne
+from snrlib.explore.page import ExplorePage
+
+__all__ = ["ExplorePage", "Map", "inspect", "map_figure", "thumbnails", "tsne"]

@@ -1,0 +1,53 @@
+"""The static twin of the inspector: the same maps as a picture, for print and for pages that run no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from snrlib.explore.inspector import MARKS
+from snrlib.explore.maps import Map
+from snrlib.plots import COLOURS
+
+__all__ = ["map_figure"]
+
+
+def map_figure(
+    maps: Sequence[Map], labels: Tensor, *, chosen: Sequence[int] = (), wrong: bool = False, columns: int = 3
+) -> Figure:
+    """Maps side by side, with the colours and marks of `snrlib.explore.inspect`.
+
+    Args:
+        maps: of the same n images.
+        labels: (n,), of the images.
+        chosen: indices of images that are ringed on every map.
+        wrong: show by mark and colour which images are retrieved wrongly, instead of their classes.
+        columns: maps in a row.
+    """
+    rows = math.ceil(len(maps) / columns)
+    columns = min(columns, len(maps))
+    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 4.1 * rows), squeeze=False)
+    y = labels.numpy()
+    for axis in axes.flat[len(maps) :]:
+        axis.set_visible(False)
+    for axis, one in zip(axes.flat, maps, strict=False):
+        if wrong:
+            hit = one.hits[:, 0]
+            groups = [(hit, COLOURS[0], "o", 8), (~hit, COLOURS[2], "*", 40)]
+        else:
+            groups = [(y == c, COLOURS[c % 10], MARKS[(c + c // 10) % 8][1], 12) for c in np.unique(y)]
+        for rows_of, colour, mark, size in groups:
+            axis.scatter(*one.points[rows_of].T, s=size, color=colour, marker=mark, linewidths=0)
+        if len(chosen):
+            axis.scatter(*one.points[list(chosen)].T, s=70, facecolors="none", edgecolors="black", linewidths=1.5)
+        axis.set(xticks=[], yticks=[], title=one.title, aspect="equal", adjustable="datalim")
+        axis.set_xlabel(f"{one.facts}\n{one.scores.replace(chr(59), chr(10))}", fontsize=8, loc="left")
+        axis.grid(False)
+        for spine in axis.spines.values():
+            spine.set(visible=True, color="0.8")
+    return figure

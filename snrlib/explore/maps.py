@@ -1,0 +1,261 @@
+"""t-SNE maps under the study's distances, each with what it cannot show: the scores of the space it was made from.
+
+t-SNE takes from a space only which neighbours each point has, and how far each is *in units of that point's own
+surroundings*: with a bandwidth ``beta_i`` found for every point i so that its neighbours have the chosen perplexity,
+
+    p(j | i) = exp(-beta_i d_ij^2) / sum_k exp(-beta_i d_ik^2)        (van der Maaten & Hinton 2008)
+
+A relative distance with the query as anchor is ``||A(x_j - x_i)||^2 / ||A x_i||^2``; its unit is a constant of the row i
+and vanishes in ``beta_i``. So the map of the SNR distance **is** the map of the centred vectors ``A x``: a t-SNE cannot
+see the anchor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+import zipfile
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE, trustworthiness
+from torch import Tensor
+
+from snrlib.checks import check_choice, check_embeddings, check_labels, check_number
+from snrlib.distances import Distance, get_distance
+from snrlib.evaluate import knn, retrieval
+from snrlib.files import data_folder, write_atomically
+
+__all__ = ["ENGINES", "SPACES", "Map", "tsne"]
+
+SPACES: tuple[str, ...] = ("mapped", "symmetrised")
+"""What a map shows: Euclid in the mapped space ``A x``, or the mean of the distance's two anchor sides."""
+ENGINES: tuple[str, ...] = ("auto", "sklearn", "openTSNE")
+_MANY = 5000  # points, beyond which openTSNE is faster and a trustworthiness of all takes gigabytes
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Where every embedding lies on a map, and what the map leaves out.
+
+    Attributes:
+        points: (n, 2), without a unit: neither the axes nor the gaps between groups have a meaning.
+        neighbours: (n, k), indices of the nearest others under the distance itself, nearest first.
+        distances: (n, k), theirs.
+        hits: (n, k), whether they are of the same class.
+        distance: the distance of the neighbours, in a few words, anchor side included.
+        space: what the map shows, in a few words.
+        precision_at_1: R@1 of the embeddings under the distance; NaN if no class has two members.
+        trustworthiness: 1 if the k nearest on the map are near under the distance as well, about 0.5 for a random map.
+        perplexity: of the map.
+        start: of the map, in a few words.
+        title: above it.
+    """
+
+    points: NDArray[np.float32]
+    neighbours: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    hits: NDArray[np.bool_]
+    distance: str
+    space: str
+    precision_at_1: float
+    trustworthiness: float
+    perplexity: float
+    start: str
+    title: str
+
+    @property
+    def facts(self) -> str:
+        """How it was made, in a line."""
+        return f"t-SNE of {self.space}, perplexity {self.perplexity:g}, {self.start} start"
+
+    @property
+    def scores(self) -> str:
+        """What the space itself is worth, in a line."""
+        k = self.neighbours.shape[1]
+        r = f"R@1 {self.precision_at_1:.3f} under {self.distance}"
+        return f"{r}; trustworthiness ({k} nearest) {self.trustworthiness:.3f}"
+
+    def __repr__(self) -> str:
+        return f"Map({self.title!r}: {len(self.points)} points, {self.facts}; {self.scores})"
+
+
+def tsne(
+    embeddings: Tensor,
+    labels: Tensor,
+    distance: Distance | None = None,
+    *,
+    space: str = "mapped",
+    perplexity: float = 30.0,
+    start: str = "pca",
+    seed: int = 0,
+    k: int = 10,
+    title: str = "",
+    engine: str = "auto",
+) -> Map:
+    """A map of embeddings under a member of the family.
+
+    The neighbours that the map is made of are found exactly, by `snrlib.evaluate.knn`. Maps are kept in ``data/cache``,
+    under a digest of all that decides them.
+
+    Args:
+        embeddings: (n, M).
+        labels: (n,), integers.
+        distance: the study's distance, anchor side included; None is Euclid.
+        space: one of `SPACES`. "mapped" shows ``A x``, which for an absolute distance, and for a relative one with the
+            query as anchor, is the map of the distance itself. "symmetrised" shows the root of the mean of
+            ``d(a, b)`` and ``d(b, a)`` of a relative distance, so that each point counts in both roles.
+        perplexity: about the number of neighbours that count, at least 1 and less than a third of n.
+        start: "pca", the first two principal components of the mapped space, or "random".
+        seed: of a random start; with "pca" nothing is random.
+        k: neighbours that the map remembers, and over which its trustworthiness is taken.
+        title: of the map; empty is the name of the distance.
+        engine: "auto" is scikit-learn up to 5,000 points, and beyond them openTSNE where it is installed.
+
+    Raises:
+        TypeError, ValueError: embeddings, labels or options that are none; the message names them.
+        ImportError: engine "openTSNE" without the package.
+    """
+    distance = get_distance("euclidean") if distance is None else distance
+    x = check_embeddings(embeddings).detach().cpu()
+    n = len(x)
+    check_labels(labels, n)
+    check_choice(space, "space", SPACES)
+    check_choice(start, "start", ("pca", "random"))
+    perplexity = check_number(perplexity, "perplexity", at_least=1)
+    if n < 4 or 3 * perplexity + 1 > n - 1:
+        raise ValueError(f"perplexity {perplexity:g} needs more than {3 * perplexity + 2:g} embeddings, got {n}")
+    labels = labels.cpu()
+    distances, neighbours = knn(x, k, distance=distance)
+    if space == "symmetrised" and distance.relative:
+        near, far = _symmetrised(x, distance, int(3 * perplexity + 1))
+        shown = "the root of the mean of both anchor sides"
+    else:
+        near, far = _mapped(x, distance, int(3 * perplexity + 1))
+        shown = _space_in_words(distance)
+    first = _start(distance.embed(x), start, seed)
+    points = _placed(near, far, first, perplexity, _engine(check_choice(engine, "engine", ENGINES), n))
+    return Map(
+        points=points,
+        neighbours=neighbours.numpy(),
+        distances=distances.float().numpy(),
+        hits=(labels[neighbours] == labels[:, None]).numpy(),
+        distance=_in_words(distance),
+        space=shown,
+        precision_at_1=float(retrieval(x, labels, distance, ks=(1,)).precision_at_1.mean()),
+        trustworthiness=_trustworthiness(x, points, distance, k),
+        perplexity=perplexity,
+        start="PCA" if start == "pca" else f"random ({seed})",
+        title=title or _in_words(distance),
+    )
+
+
+def _in_words(distance: Distance) -> str:
+    """Its name, with its anchor side if it has one."""
+    words = {"euclidean": "Euclid", "centred_euclidean": "centred Euclid", "snr": "SNR"}.get(distance.name)
+    words = words or distance.name.replace("_", " ").replace("mahalanobis", "Mahalanobis").replace("euclid", "Euclid")
+    return words + f", anchor = {distance.anchor}" * distance.relative + ", length 1" * distance.normalize_embeddings
+
+
+def _space_in_words(distance: Distance) -> str:
+    x = "x / ||x||" if distance.normalize_embeddings else "x"
+    space = {"Identity": x, "Centre": f"P {x}"}.get(type(distance.map).__name__, f"L {x}")
+    return f"{space}, anchors left out" if distance.relative and distance.anchor == "ref" else space
+
+
+def _mapped(x: Tensor, distance: Distance, k: int) -> tuple[NDArray, NDArray]:
+    """Indices (n, k) and distances (n, k) of the nearest neighbours in the mapped space."""
+    far, near = knn(distance.embed(x), k)
+    return near.numpy(), far.numpy()
+
+
+def _symmetrised(x: Tensor, distance: Distance, k: int) -> tuple[NDArray, NDArray]:
+    """The same under the root of ``(d(a, b) + d(b, a)) / 2``: t-SNE squares what it is given."""
+    n = len(x)
+    near, far = np.empty((n, k), dtype=np.int64), np.empty((n, k), dtype=np.float32)
+    for rows in torch.arange(n).split(max(1, 2**24 // n)):
+        d = (distance(x[rows], x) + distance(x, x[rows]).T) / 2
+        d[torch.arange(len(rows)), rows] = torch.inf  # no point is its own neighbour
+        found = d.topk(k, largest=False)
+        near[rows], far[rows] = found.indices.numpy(), found.values.sqrt().numpy()
+    return near, far
+
+
+def _start(z: Tensor, start: str, seed: int) -> NDArray[np.float32]:
+    """Places (n, 2) to start from, with standard deviation 1e-4, as scikit-learn does it."""
+    if start == "random":
+        return np.random.default_rng(seed).normal(scale=1e-4, size=(len(z), 2)).astype(np.float32)
+    principal = PCA(2, random_state=0).fit_transform(z.double().numpy())
+    return (1e-4 * principal / max(principal[:, 0].std(), 1e-300)).astype(np.float32)
+
+
+def _engine(engine: str, n: int) -> str:
+    if engine == "auto" and n <= _MANY:
+        return "sklearn"
+    if engine != "sklearn":
+        try:
+            import openTSNE  # noqa: F401
+        except ImportError as error:
+            if engine == "openTSNE":
+                raise ImportError("engine 'openTSNE' needs the package: pip install 'snrlib[tsne]'") from error
+            return "sklearn"
+        return "openTSNE"
+    return engine
+
+
+def _placed(near: NDArray, far: NDArray, first: NDArray, perplexity: float, engine: str) -> NDArray[np.float32]:
+    """The points of the map, from ``data/cache`` or computed and put there."""
+    package = {"sklearn": "scikit-learn", "openTSNE": "opentsne"}[engine]
+    digest = hashlib.sha256(f"{package} {version(package)} {perplexity!r} {near.shape}".encode())
+    for array in (near, far, first):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    path = data_folder("cache") / f"tsne-{digest.hexdigest()[:16]}.npz"
+    try:
+        with np.load(path) as stored:  # a zip file checks its own bytes
+            points = stored["points"]
+        if points.shape == first.shape:
+            return points
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as damage:
+        warnings.warn(f"the cache file {path} is damaged ({damage}); the map is computed anew", stacklevel=3)
+    points = (_by_sklearn if engine == "sklearn" else _by_open_tsne)(near, far, first, perplexity)
+    try:
+        write_atomically(path, lambda temporary: np.savez(temporary, points=points))
+    except OSError as error:
+        place = f"{path.parent} ({error.strerror}); SNR_CACHE=FOLDER chooses another place"
+        warnings.warn(f"the map cannot be cached in {place}", stacklevel=3)
+    return points
+
+
+def _by_sklearn(near: NDArray, far: NDArray, first: NDArray, perplexity: float) -> NDArray[np.float32]:
+    n, k = near.shape
+    # Each row also holds its own point, at distance 0, which scikit-learn expects and leaves out.
+    indices = np.hstack([np.arange(n)[:, None], near]).ravel()
+    data = np.hstack([np.zeros((n, 1)), far]).ravel()
+    graph = csr_array((data, indices, np.arange(0, n * (k + 1) + 1, k + 1)), shape=(n, n))
+    model = TSNE(metric="precomputed", perplexity=perplexity, init=first.copy(), random_state=0)
+    return model.fit_transform(graph).astype(np.float32)
+
+
+def _by_open_tsne(near: NDArray, far: NDArray, first: NDArray, perplexity: float) -> NDArray[np.float32]:
+    from openTSNE import TSNE as OpenTSNE
+    from openTSNE.affinity import PerplexityBasedNN
+    from openTSNE.nearest_neighbors import PrecomputedNeighbors
+
+    affinities = PerplexityBasedNN(perplexity=perplexity, knn_index=PrecomputedNeighbors(near, far.astype(float)))
+    model = OpenTSNE(perplexity=perplexity, initialization=first.astype(float), random_state=0)
+    return np.asarray(model.fit(affinities=affinities), dtype=np.float32)
+
+
+def _trustworthiness(x: Tensor, points: NDArray, distance: Distance, k: int) -> float:
+    """scikit-learn's, with the distance's own rows; of a sample of 5,000 where there are more, for its memory."""
+    if len(x) > _MANY:
+        chosen = np.random.default_rng(0).choice(len(x), _MANY, replace=False)
+        x, points = x[chosen], points[chosen]
+    return float(trustworthiness(distance(x).numpy(), points, n_neighbors=k, metric="precomputed"))
