@@ -68,6 +68,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="ImageNet weights of the backbone (default: download them; robustness: leave photographs out)",
     )
+    one = commands.add_parser("inspect", help="make the page of linked t-SNE maps out of runs of notebook 05")
+    one.add_argument("runs", nargs="*", metavar="RUN", help="their folders (default: the stored embeddings)")
+    one.add_argument("-o", dest="output", default="tsne.html", metavar="FILE.html", help="default: tsne.html")
+    one.add_argument("--perplexity", type=float, default=30.0, help="of the maps (default: 30)")
+    one.add_argument("--symmetrised", action="store_true", help="show the mean of both anchor sides")
+    one = commands.add_parser("playground", help="write the page to drag points and draw signals on")
+    one.add_argument("-o", dest="output", default="playground.html", metavar="FILE.html", help="default: playground.html")
     commands.add_parser("report", help="make the page to read and share out of the runs that are there")
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
     one.add_argument("notebooks", nargs="*", help="all if none is named")
@@ -188,6 +195,28 @@ def _page(options: argparse.Namespace) -> int:
     return 0
 
 
+def _inspect(options: argparse.Namespace) -> int:
+    from snrlib.explore import inspect, tsne  # with torch and bokeh: slow to import
+    from snrlib.explore.stored import run_embeddings, stored_embeddings
+
+    spaces = run_embeddings(options.runs) if options.runs else stored_embeddings()
+    space = "symmetrised" if options.symmetrised else "mapped"
+    chosen = {"perplexity": options.perplexity, "space": space}
+    labels, distances, titles = spaces.images.labels, spaces.distances, spaces.titles
+    maps = [tsne(x, labels, distances[name], title=titles[name], **chosen) for name, x in spaces.embeddings.items()]
+    inspect(maps, spaces.images, save=options.output)
+    print(Path(options.output).resolve())
+    return 0
+
+
+def _playground(options: argparse.Namespace) -> int:
+    from snrlib.explore import playground  # with torch: slow to import
+
+    playground(save=options.output)
+    print(Path(options.output).resolve())
+    return 0
+
+
 def _refresh(options: argparse.Namespace) -> int:
     names = options.notebooks or [path.stem for path in notebooks.notebooks()]
     for path in [notebooks.find_notebook(name) for name in names]:
@@ -266,8 +295,10 @@ def _data(options: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "data": _data,
+    "inspect": _inspect,
     "list": _list,
     "params": _params,
+    "playground": _playground,
     "reference": _reference,
     "refresh": _refresh,
     "report": _page,

@@ -42,6 +42,7 @@ __all__ = [
     "fit",
     "from_parameters",
     "initial_scale",
+    "test_images",
     "tuned",
     "tuned_parameters",
     "untrained",
@@ -414,6 +415,11 @@ def untrained(settings: dict[str, Any]) -> Experiment:
     distance = _distance(s, training, fit_to)
     history = pd.DataFrame({"validation": []}, dtype=float)
     return _judged(s, model, distance, history, training, test, embeddings, float("nan"), started)
+
+
+def test_images(settings: dict[str, Any]) -> LabelledImages | ImageFiles:
+    """The images that an experiment with these settings is judged on, in the order of its embeddings."""
+    return _images(settings, "test")
 
 
 def initial_scale(settings: dict[str, Any]) -> float:

@@ -33,6 +33,7 @@ __all__ = [
     "image_strip",
     "learning_curves",
     "pixels",
+    "png",
     "retrieval_grid",
     "robustness_curves",
     "roc_curves",
@@ -80,12 +81,15 @@ def show(figure: Figure, alt: str) -> None:
     """
     if len(alt.split()) < 5:
         raise ValueError(f"alt must be a sentence that states the finding, got {alt!r}")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110)
+    display({"image/png": png(figure), "text/plain": f"Figure: {alt}"}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG file; it is closed."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
-    display(
-        {"image/png": png.getvalue(), "text/plain": f"Figure: {alt}"}, raw=True, metadata={"image/png": {"alt": alt}}
-    )
+    return file.getvalue()
 
 
 def pixels(image: Tensor) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snrlib.chapters import Chapter, chapter
 from snrlib.files import data_folder, make_readable, partial_prefix
+from snrlib.explorepage import explore_section
 from snrlib.gridpage import grid_section
 from snrlib.markup import Markup
 from snrlib.notebooks import notebooks
@@ -36,7 +37,7 @@ _READ = {  # what a reader must know of each table
 
 
 def build() -> Path:
-    """Write ``data/runs/report``, whole or not at all: a page for each notebook and ``index.html``.
+    """Write ``data/runs/report``, whole or not at all: a page for each notebook, those to explore, and ``index.html``.
 
     Returns:
         The path of ``index.html``.
@@ -52,9 +53,12 @@ def build() -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _replaced(target) as folder:
-            (folder / "index.html").write_text(_index(chapters), encoding="utf-8")
-            for number, one in enumerate(chapters):
-                (folder / f"{one.source.stem}.html").write_text(_page(chapters, number), encoding="utf-8")
+            explored, section = explore_section()
+            for name, one in explored.items():
+                (folder / f"{name}.html").write_text(one.html, encoding="utf-8")
+            (folder / "index.html").write_text(_index(chapters, section), encoding="utf-8")
+            for number, each in enumerate(chapters):
+                (folder / f"{each.source.stem}.html").write_text(_page(chapters, number), encoding="utf-8")
     except OSError as error:
         if error.errno is None:  # said in words already
             raise
@@ -124,13 +128,14 @@ def _steps(chapters: list[Chapter], number: int | None, name: str = "Notebooks")
     return f'<nav aria-label="{name}"><ul class="steps">{line}</ul>{every}</nav>'
 
 
-def _index(chapters: list[Chapter]) -> str:
+def _index(chapters: list[Chapter], explore: str) -> str:
     rows = [
         [f'<a href="{one.source.stem}.html">{escape(one.label)}</a>', escape(one.question), escape(one.origin)]
         for one in chapters
     ]
     body = f"<h1>{_QUESTION}</h1>\n" + _answers() + _picture(chapters[0])
     body += "<h2>Notebooks</h2>\n" + table(["notebook", "question", "what is shown"], rows)
+    body += explore
     same = {note: [one.label for one in chapters if note in one.notes] for one in chapters for note in one.notes}
     wanting = [f"<li>{escape(', '.join(labels))}: {code(note)}</li>" for note, labels in same.items()]
     grid, gaps = grid_section()

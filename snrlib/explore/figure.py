@@ -31,7 +31,7 @@ def map_figure(
     """
     rows = math.ceil(len(maps) / columns)
     columns = min(columns, len(maps))
-    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 4.1 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 3.6 * rows), squeeze=False)
     y = labels.numpy()
     for axis in axes.flat[len(maps) :]:
         axis.set_visible(False)
@@ -46,7 +46,8 @@ def map_figure(
         if len(chosen):
             axis.scatter(*one.points[list(chosen)].T, s=70, facecolors="none", edgecolors="black", linewidths=1.5)
         axis.set(xticks=[], yticks=[], title=one.title, aspect="equal", adjustable="datalim")
-        axis.set_xlabel(f"{one.facts}\n{one.scores.replace(chr(59), chr(10))}", fontsize=8, loc="left")
+        below = "\n".join([one.facts, *one.scores.split("; ")])
+        axis.set_xlabel(below, fontsize=7.5, loc="left")
         axis.grid(False)
         for spine in axis.spines.values():
             spine.set(visible=True, color="0.8")

@@ -112,7 +112,7 @@ def inspect(
             for one in maps
         ],
     }
-    parts = ["bokeh", "bokeh-gl"] if len(images) > _FEW else ["bokeh"]
+    parts: list[Any] = ["bokeh", "bokeh-gl"] if len(images) > _FEW else ["bokeh"]
     folder = Path(__file__).parent
     html = Template((folder / "inspector.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
@@ -197,9 +197,7 @@ def _plot(one: Map, m: int, source: ColumnDataSource) -> Plot:
     plot.axis.visible = False  # neither the axes of a t-SNE nor its gaps have a unit
     plot.grid.visible = False
     plot.outline_line_color = "#c9ced6"
-    links = ColumnDataSource(
-        name=f"links{m}", data={key: [] for key in ("x0", "y0", "x1", "y1", "colour", "dash")}
-    )
+    links = ColumnDataSource(name=f"links{m}", data={key: [] for key in ("x0", "y0", "x1", "y1", "colour", "dash")})
     plot.segment("x0", "y0", "x1", "y1", line_color="colour", line_dash="dash", line_width=2, source=links)
     plot.scatter("x1", "y1", size=15, fill_color=None, line_color="colour", line_width=2, source=links)
     dots = plot.scatter(
@@ -212,10 +210,10 @@ def _plot(one: Map, m: int, source: ColumnDataSource) -> Plot:
         line_color="white",
         line_width=0.5,
         selection_line_color="black",
-        selection_line_width=1.5,
         nonselection_fill_alpha=0.15,
         nonselection_line_alpha=0.15,
     )
+    dots.selection_glyph.line_width = 1.5  # type: ignore[union-attr]
     hover.renderers = [dots]
     return plot
 

@@ -5,9 +5,9 @@ surroundings*: with a bandwidth ``beta_i`` found for every point i so that its n
 
     p(j | i) = exp(-beta_i d_ij^2) / sum_k exp(-beta_i d_ik^2)        (van der Maaten & Hinton 2008)
 
-A relative distance with the query as anchor is ``||A(x_j - x_i)||^2 / ||A x_i||^2``; its unit is a constant of the row i
-and vanishes in ``beta_i``. So the map of the SNR distance **is** the map of the centred vectors ``A x``: a t-SNE cannot
-see the anchor.
+A relative distance with the query as anchor is ``||A(x_j - x_i)||^2 / ||A x_i||^2``; its unit is a constant of the row
+i and vanishes in ``beta_i``. So the map of the SNR distance **is** the map of the centred vectors ``A x``: a t-SNE
+cannot see the anchor.
 """
 
 from __future__ import annotations
@@ -244,12 +244,12 @@ def _by_sklearn(near: NDArray, far: NDArray, first: NDArray, perplexity: float) 
 
 
 def _by_open_tsne(near: NDArray, far: NDArray, first: NDArray, perplexity: float) -> NDArray[np.float32]:
-    from openTSNE import TSNE as OpenTSNE
+    import openTSNE
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
 
     affinities = PerplexityBasedNN(perplexity=perplexity, knn_index=PrecomputedNeighbors(near, far.astype(float)))
-    model = OpenTSNE(perplexity=perplexity, initialization=first.astype(float), random_state=0)
+    model = openTSNE.TSNE(perplexity=perplexity, initialization=first.astype(float), random_state=0)
     return np.asarray(model.fit(affinities=affinities), dtype=np.float32)
 
 

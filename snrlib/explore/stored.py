@@ -8,6 +8,7 @@ was trained under each of three distances.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snrlib.data import LabelledImages, load
+from snrlib.data import ImageFiles, LabelledImages, load
 from snrlib.distances import Distance, LinearMap
-from snrlib.experiment import default_settings, distance_of, experiment, tuned, untrained
+from snrlib.experiment import default_settings, distance_of, experiment, test_images, tuned, untrained
 from snrlib.files import data_folder, write_atomically
+from snrlib.results import run_settings
 from snrlib.runs import provenance
 
-__all__ = ["SPACES", "Stored", "measure_embeddings", "stored_embeddings"]
+__all__ = ["SPACES", "Stored", "measure_embeddings", "run_embeddings", "stored_embeddings"]
 
 SPACES: tuple[str, ...] = ("untrained", "euclidean", "snr", "relative_mahalanobis")
 """Before training, and after it under each of these distances."""
 _SETTINGS: dict[str, Any] = {"data": "glyphs", "backbone": "conv4", "loss": "triplet", "steps": 150}
+_WORDS = {"euclidean": "Euclid", "snr": "SNR", "relative_mahalanobis": "relative Mahalanobis"}
 _EVERY = 8  # of the test classes that are kept, so that a map can be read
 
 
@@ -38,12 +41,14 @@ class Stored:
         images: of the characters, with their labels and classes.
         embeddings: (n, 64) of each of `SPACES`.
         distances: the training distance of each; of the untrained network Euclid's.
+        titles: of each space, for its map.
         about: where they come from.
     """
 
-    images: LabelledImages
+    images: LabelledImages | ImageFiles
     embeddings: dict[str, Tensor]
     distances: dict[str, Distance]
+    titles: dict[str, str]
     about: dict[str, Any]
 
     def __repr__(self) -> str:
@@ -56,23 +61,30 @@ def measure_embeddings() -> Path:
     Returns:
         The path of ``embeddings.npz``.
     """
-    arrays, about = {}, {}
+    arrays: dict[str, Any] = {}
+    about: dict[str, Any] = {}
     for space in SPACES:
         name = "euclidean" if space == "untrained" else space
         found = tuned("glyphs", "conv4", "triplet", name, embedding_size=64)
-        settings = default_settings(**_SETTINGS, distance=name, **found)
+        settings = default_settings(**_SETTINGS | {"distance": name} | found)
         done = untrained(settings) if space == "untrained" else experiment(settings)
         arrays[space] = done.embeddings[done.test.labels % _EVERY == 0].numpy()
         if isinstance(done.distance.map, LinearMap):
             arrays[f"{space}_components"] = done.distance.map.components.numpy()
         about[space] = settings
     path = data_folder("reference") / "embeddings.npz"
-    kept = _kept(done.test)
-    row = {"what": "embeddings of test images of every eighth class", "settings": about, "data": done.fingerprints}
+    kept = _kept(load("glyphs", "test"))
+    row: dict[str, Any] = {
+        "what": "embeddings of test images of every eighth class",
+        "settings": about,
+        "data": done.fingerprints,
+    }
     row |= {"classes": list(kept.classes), "images": len(kept)}
     row |= provenance()
     write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
-    write_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(row, indent=1) + "\n"))
+    write_atomically(
+        path.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(row, indent=1) + "\n")
+    )
     return path
 
 
@@ -97,7 +109,41 @@ def stored_embeddings() -> Stored:
         embeddings = {space: torch.from_numpy(arrays[space]) for space in SPACES}
         settings = {space: about["settings"][space] for space in SPACES}
         distances = {space: distance_of(settings[space], arrays.get(f"{space}_components")) for space in SPACES}
-    return Stored(images, embeddings, distances, about)
+    titles = {space: f"trained under {_WORDS.get(space, space)}" for space in SPACES} | {"untrained": "before training"}
+    return Stored(images, embeddings, distances, titles, about)
+
+
+def run_embeddings(folders: Sequence[str | Path]) -> Stored:
+    """Read the test embeddings of runs of notebook 05, and load the images they belong to.
+
+    Args:
+        folders: one or more, each with ``result.json`` and ``embeddings.npz``; all of one data set.
+
+    Raises:
+        FileNotFoundError: a folder holds no run.
+        ValueError: no folder, runs of several data sets, or other images than are there now.
+    """
+    embeddings, distances, titles, every, images = {}, {}, {}, {}, None
+    for folder in map(Path, folders):
+        result = folder / "result.json"
+        if not result.exists():
+            raise FileNotFoundError(f"{folder} holds no run of notebook 05: {result.name} is not there")
+        row = json.loads(result.read_text())
+        settings = run_settings(row)
+        with np.load(folder / "embeddings.npz") as arrays:
+            x, labels = torch.from_numpy(arrays["embeddings"]), torch.from_numpy(arrays["labels"])
+            distance = distance_of(settings, arrays.get("components"))
+        if images is None:
+            images = test_images(settings)
+        if not torch.equal(images.labels, labels):
+            raise ValueError(f"{folder} is of other images than {images.name}; all runs must be of the same")
+        embeddings[folder.name], distances[folder.name], every[folder.name] = x, distance, settings
+        titles[folder.name] = (
+            f"{settings['backbone']}, {settings['loss']}, {settings['distance']}, seed {settings['seed']}"
+        )
+    if images is None:
+        raise ValueError("at least one folder of a run must be named")
+    return Stored(images, embeddings, distances, titles, {"settings": every})
 
 
 def _kept(test: LabelledImages) -> LabelledImages:
