@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,6 +34,7 @@ __all__ = [
     "image_strip",
     "learning_curves",
     "pixels",
+    "png",
     "retrieval_grid",
     "robustness_curves",
     "roc_curves",
@@ -80,12 +82,16 @@ def show(figure: Figure, alt: str) -> None:
     """
     if len(alt.split()) < 5:
         raise ValueError(f"alt must be a sentence that states the finding, got {alt!r}")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110)
+    display({"image/png": png(figure), "text/plain": f"Figure: {alt}"}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG file, without the opacity that no figure uses: a tenth smaller; it is closed."""
+    drawn, file = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
     plt.close(figure)
-    display(
-        {"image/png": png.getvalue(), "text/plain": f"Figure: {alt}"}, raw=True, metadata={"image/png": {"alt": alt}}
-    )
+    Image.open(drawn).convert("RGB").save(file, format="png", optimize=True)
+    return file.getvalue()
 
 
 def pixels(image: Tensor) -> np.ndarray:
