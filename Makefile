@@ -10,6 +10,12 @@ LOCKED = $(PYTHON) -c 'import fcntl, os, sys; lock = open(".venv.lock", "w"); fc
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 # Whether another make has installed meanwhile.
 CURRENT = test $@ -nt pyproject.toml -a $@ -nt constraints.txt
+# JupyterLab serves this machine alone and asks for its token, whatever a user's own settings of Jupyter say;
+LOCAL = --ip=127.0.0.1 --ServerApp.allow_remote_access=False --ServerApp.allow_origin= --ServerApp.allow_origin_pat= \
+  --ServerApp.disable_check_xsrf=False \
+  --ServerApp.identity_provider_class=snrlib.lab.SignIn --KernelManager.transport_encryption=auto
+# it asks no other machine for news, updates or extensions.
+QUIET = --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
 .PHONY: study test lab bench lint refresh clean
 .DELETE_ON_ERROR:
@@ -18,7 +24,7 @@ study: $(READY)
 	$(BIN)/snr study --profile $(PROFILE)
 
 lab: $(READY)
-	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(LOCAL) $(QUIET) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest -m "not slow"

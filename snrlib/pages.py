@@ -17,13 +17,15 @@ from snrlib.markup import Markup
 __all__ = ["cells", "code", "details", "figure", "page", "provenance_tables", "table"]
 
 _STYLE = """
-:root { color-scheme: light; --line: #c9ced6; --soft: #f3f5f8; --link: #0a4a8f; --text: #1b1f24; }
+:root { color-scheme: light; --line: #c9ced6; --soft: #f3f5f8; --link: #0a4a8f; --text: #1b1f24; --paper: #fff; }
 * { box-sizing: border-box; }
 html { scroll-behavior: auto; -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: #fff; color: var(--text); overflow-wrap: break-word;
   font: 1.0625rem/1.6 system-ui, "Segoe UI", "Noto Sans", sans-serif; }
 main, header, footer { max-width: 72rem; margin: 0 auto; padding: 0 1rem; }
-main > p, main > ul, main > ol, main > blockquote, main > details:not(.code) { max-width: 46rem; }
+main > p, main > ul, main > ol, main > dl, main > blockquote, main > details:not(.code) { max-width: 46rem; }
+main > p:has(> .formula:only-child) { max-width: none; }
+dt { font-weight: 600; margin-top: .6em; } dd { margin-left: 1.25rem; }
 h1, h2, h3, h4 { line-height: 1.25; margin: 2em 0 .6em; text-wrap: balance; }
 h1 { font-size: 1.9rem; margin-top: 1em; }
 h2 { font-size: 1.4rem; border-top: 1px solid var(--line); padding-top: .8em; }
@@ -35,18 +37,21 @@ nav ul.steps { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: 
 nav ol { margin: .25rem 0; padding-left: 1.5rem; }
 nav a { padding: .2rem 0; } nav li { padding: .1rem 0; }
 header { border-bottom: 1px solid var(--line); } footer { border-top: 1px solid var(--line); margin-top: 3rem; }
-blockquote { margin: 1em 0; padding: .1em 1em; border-left: 4px solid var(--line); background: var(--soft); }
+blockquote { margin: 1em 0; padding: .1em 1em; border-left: 4px solid var(--line); background: var(--paper);
+  --paper: var(--soft); }
 summary { cursor: pointer; padding: .2rem 0; width: fit-content; } details { margin: .5em 0; }
 details.code > summary { color: #4a525c; font-size: .875rem; }
 pre, code { font: .875rem/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 :not(pre) > code { background: var(--soft); padding: .1em .25em; border-radius: 3px; }
 pre { overflow-x: auto; margin: .5em 0; padding: .6em .8em; border: 1px solid var(--line); border-radius: 4px; }
 pre.code { background: var(--soft); } pre.result { border-left: 4px solid #6b7480; }
+pre.result:not(.columns) { white-space: pre-wrap; }
 /* a shadow where more is to be seen */
-.scroll { overflow-x: auto; margin: 1em 0; background-repeat: no-repeat;
+.scroll { overflow-x: auto; margin: 1em 0; }
+.scroll, .formula { background-repeat: no-repeat;
   background-size: 2rem 100%, 2rem 100%, 1rem 100%, 1rem 100%;
   background-attachment: local, local, scroll, scroll; background-position: 0 0, 100% 0, 0 0, 100% 0;
-  background-image: linear-gradient(90deg, #fff 40%, #fff0), linear-gradient(270deg, #fff 40%, #fff0),
+  background-image: linear-gradient(90deg, var(--paper) 40%, #fff0), linear-gradient(270deg, var(--paper) 40%, #fff0),
     linear-gradient(90deg, #0004, #0000), linear-gradient(270deg, #0004, #0000); }
 table { border-collapse: collapse; font-size: .9375rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3em .7em; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
@@ -57,14 +62,15 @@ thead th { border-bottom: 2px solid #6b7480; vertical-align: bottom; }
 figure { margin: 1em 0; overflow-x: auto; } figure img { display: block; max-width: 100%; height: auto; }
 figcaption { font-size: .9375rem; max-width: 46rem; }
 .note { border: 1px solid #6b7480; border-left-width: 6px; padding: .5em 1em; margin: 1em 0; }
-.formula { display: block; overflow-x: auto; overflow-y: hidden; padding: .5em 0; text-align: center; }
+.formula { display: block; overflow-x: auto; overflow-y: hidden; padding: .5em 0; text-align: center;
+  width: fit-content; min-width: min(46rem, 100%); max-width: 100%; }
 .formula math { display: inline math; math-style: normal; } .formula .tag { margin-left: 2em; }
 math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", "TeX Gyre DejaVu Math", math, serif;
   font-size: 1.05em; }
 menclose[notation="box"] { border: 1px solid; padding: .3em; }
 mtd[columnalign="left"] { text-align: left; } mtd[columnalign="right"] { text-align: right; }
 @media (max-width: 46rem) {
-  h1 { font-size: 1.5rem; } figure img.wide { max-width: none; width: 42rem; }
+  h1 { font-size: 1.5rem; } figure img.wide { max-width: 50rem; }
   .long { display: inline-block; max-width: 100%; overflow-x: auto; overflow-y: hidden; vertical-align: middle; }
 }
 @page { margin: 16mm; }
@@ -175,7 +181,7 @@ def _value(value: Any) -> str:
 
 
 def figure(png: str, alt: str, caption: str = "") -> str:
-    """A figure that is part of the page; a wide one keeps a readable size on a narrow screen and scrolls.
+    """A figure that is part of the page; a wide one stays readable on a narrow screen: it scrolls and hardly shrinks.
 
     Args:
         png: in base64.
@@ -186,7 +192,7 @@ def figure(png: str, alt: str, caption: str = "") -> str:
         width, height = (int.from_bytes(base64.b64decode(png[:32])[at : at + 4], "big") for at in (16, 20))
     except ValueError:
         width = height = 0
-    wide = ' class="wide"' if width > 672 else ""  # 42rem
+    wide = ' class="wide"' if width > 528 else ""  # 33rem
     size = f' width="{width}" height="{height}"' if width and height else ""
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     source = f"data:image/png;base64,{''.join(png.split())}"
@@ -236,4 +242,6 @@ def _output(output: NotebookNode, markup: Markup, number: str) -> str:
 
 
 def _result(text: str) -> str:
-    return f'<pre class="result">{escape(_TERMINAL.sub("", text).rstrip())}</pre>\n' if text else ""
+    text = _TERMINAL.sub("", text).rstrip()
+    columns = " columns" if re.search(r"\S {2,}\S", text) else ""  # words may go on in the next line
+    return f'<pre class="result{columns}">{escape(text)}</pre>\n' if text else ""

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -85,10 +86,11 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG file; it is closed."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    """The figure as PNG file, without the opacity that no figure uses: a tenth smaller; it is closed."""
+    drawn, file = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
     plt.close(figure)
+    Image.open(drawn).convert("RGB").save(file, format="png", optimize=True)
     return file.getvalue()
 
 

@@ -99,6 +99,26 @@ def test_widgets_are_drawn_only_where_interactive_is_true(path: Path) -> None:
 
 
 @each_notebook
+def test_a_numbered_question_and_a_figure_stand_before_every_slider(path: Path) -> None:
+    cells = _cells(path)
+    numbers = []
+    for n, cell in enumerate(cells):
+        if cell.cell_type != "code" or not re.search(r"^if interactive:", cell.source, re.MULTILINE):
+            continue
+        question = cells[n - 1]
+        assert question.cell_type == "markdown", cell.source
+        asked = re.findall(
+            r"^\*\*Q(\d+)\.\*\* \([^)]+: set `interactive` to True\.\) .*\?", question.source, re.MULTILINE
+        )
+        assert len(asked) == 1, question.source
+        numbers.append(int(asked[0]))
+        start = max(k for k in range(n) if re.search(r"^##? ", cells[k].source, re.MULTILINE))
+        drawn = [shown for other in cells[start:n] for shown in other.get("outputs", [])]
+        assert any("image/png" in shown.get("data", {}) for shown in drawn), "nothing to see without the slider"
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@each_notebook
 def test_a_prediction_is_asked_before_and_checked_after(path: Path) -> None:
     code = _cells(path, "code")
     asked = [n for n, cell in enumerate(code) if "prediction" in cell.metadata.get("tags", [])]

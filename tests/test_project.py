@@ -206,9 +206,3 @@ def test_the_version_has_its_changelog_and_citation(repository: Path) -> None:
     assert citation["version"] == version
     assert [reference["type"] for reference in citation["references"]] == ["report", "conference-paper"]
     assert all(reference["title"] and reference["authors"] for reference in citation["references"])
-
-
-def test_jupyterlab_stays_on_loopback_with_its_token(repository: Path) -> None:
-    makefile = (repository / "Makefile").read_text()
-    assert "--ip=127.0.0.1" in makefile
-    assert "token" not in makefile
