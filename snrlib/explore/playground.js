@@ -1,0 +1,492 @@
+// What the playground shows of its numbers, and what moves them.
+"use strict";
+(() => {
+  const START = JSON.parse(document.getElementById("start").textContent);
+  const $ = (id) => document.getElementById(id);
+  const SVG = "http://www.w3.org/2000/svg";
+  const LIMIT = 3, LARGEST = 10; // of the plane, of a component of a signal
+  const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#a96b59"]; // a, p, n1, n2: petroff10
+  const names = () => (state.mode === "points" ? ["a", "p", "n₁", "n₂"] : ["a", "b", "n₁", "n₂"]);
+  const clamp = (x, limit) => Math.min(limit, Math.max(-limit, x));
+  const round = (x, digits = 2) => Number(x.toFixed(digits)) + 0;
+
+  let state = structuredClone(START);
+  let lesson = "start";
+  let drawn = 0; // counts the seeds of added noise
+  let component = [0, 0]; // chosen by keyboard, of each signal
+
+  // --- Questions: what each sets, and what it claims of the numbers now shown -----------------------------------------
+  const far = [[-1.8, 1.6], [-1.2, -1.9]];
+  const LESSONS = {
+    start: { title: "Start again", set: {}, claim: () => null },
+    asymmetry: {
+      title: "1 Asymmetry",
+      set: { points: [[1, 0.5], [2, 1], ...far], distance: "snr", loss: "distance" },
+      claim: (n) => {
+        const [there, back] = [n.distances.snr[0][1], n.distances.snr[1][0]];
+        const ratio = power(centre(n.embeddings[1])) / power(centre(n.embeddings[0]));
+        return [there !== back, `SNR: (a → p) / (p → a) = ${format(there / back)}, Var(p) / Var(a) = ${format(ratio)}.`];
+      },
+    },
+    triangle: {
+      title: "2 Triangle inequality",
+      set: { points: [[0.8, 0.4], [1.6, 0.8], [2.4, 1.2], [-1.2, -1.9]], distance: "snr", loss: "distance" },
+      claim: (n) => {
+        const d = n.distances.snr, [one, two, direct] = [d[0][1], d[1][2], d[0][2]];
+        const roots = [one, two, direct].map(Math.sqrt);
+        const sign = (x, y) => (Math.abs(x - y) <= 1e-9 * y ? "=" : x < y ? "<" : ">");
+        return [one + two < direct, `SNR: (a → p) + (p → n₁) = ${format(one)} + ${format(two)} ${sign(one + two, direct)} ${format(direct)} = a → n₁; ` +
+          `with roots ${format(roots[0])} + ${format(roots[1])} ${sign(roots[0] + roots[1], roots[2])} ${format(roots[2])}.`];
+      },
+    },
+    offset: {
+      title: "3 Offset in the plane",
+      set: { anchor_offset: -0.5, offset: 1, distance: "snr", loss: "triplet" },
+      claim: (n) => {
+        const none = numbers({ ...state, anchor_offset: 0, offset: 0 });
+        const both = (d) => `${format(n.distances[d][0][1])} with these offsets, ${format(none.distances[d][0][1])} without`;
+        return [Math.abs(n.distances.snr[0][1] - none.distances.snr[0][1]) < 1e-9, `a → p: SNR ${both("snr")}; Euclid ${both("euclidean")}.`];
+      },
+    },
+    signals: {
+      title: "4 Offset of a signal",
+      set: () => ({ mode: "signals", signals: [START.signals[0], START.signals[0].map((x) => x + 1), ...START.signals.slice(2)], distance: "snr", loss: "contrastive" }),
+      claim: (n) => {
+        const { correlation, ratio } = n.pair, k = correlation * ratio;
+        const fits = correlation > 1 - 1e-9;
+        return [fits, fits ? `b = k a + c with k = ${format(k)}: (1 − k)² = ${format((1 - k) ** 2)}, SNR distance a → b = ${format(n.distances.snr[0][1])}, correlation ${format(correlation)}.`
+          : `b is no multiple of a plus a constant: SNR distance a → b = ${format(n.distances.snr[0][1])}, correlation ${format(correlation)}.`];
+      },
+    },
+    normalisation: {
+      title: "5 Normalisation",
+      set: { points: [[1.4, 0.5], [0.8, 1.6], ...far], normalize_embeddings: true, distance: "snr", loss: "triplet" },
+      claim: (n) => {
+        const d = (name) => n.distances[name][0][1];
+        const four = [d("euclidean") ** 2, d("centred_euclidean") ** 2, d("relative_euclidean"), d("snr")];
+        const two = [d("mahalanobis") ** 2, d("relative_mahalanobis")];
+        const equal = (x) => Math.max(...x) - Math.min(...x) < 1e-9;
+        const shown = (x) => x.map(format).join(", ");
+        return [equal(four), `a → p: Euclid², centred Euclid², relative Euclid, SNR: ${shown(four)}; Mahalanobis², relative Mahalanobis: ${shown(two)}. ` +
+          (equal([...four, ...two]) ? "All six agree." : equal(four) ? "The first four agree." : "The first four do not all agree.")];
+      },
+    },
+    flees: {
+      title: "6 The anchor flees",
+      set: { points: [[1.3, -0.3], [-1.1, 1], ...far], distance: "snr", loss: "distance" },
+      claim: (n) => {
+        if (state.loss !== "distance") return [false, "Choose “d(a, p) alone” as the loss."];
+        const [a, p] = n.embeddings;
+        const towards = -dot(n.gradient[0], minus(p, a)), inner = dot(centre(a), centre(p));
+        return [towards < 0, `(Pa)′(Pp) = ${format(inner)}; step of a towards p, (p − a)′(−∂d/∂a) = ${format(towards)}: ` +
+          (towards < 0 ? "a flees its positive." : "a goes towards its positive.")];
+      },
+    },
+    constant: {
+      title: "7 Constant anchor",
+      set: { points: [[0, 0], [1.2, 0.9], ...far], anchor_offset: 1, distance: "snr", loss: "distance" },
+      claim: (n) => {
+        const floored = power(centre(n.embeddings[0])) <= EPS;
+        return [floored, `Var(a) = ${format(n.pair.signal)}; SNR distance a → p = ${format(n.distances.snr[0][1])}; length of the gradient at a: ${format(Math.sqrt(power(n.gradient[0])))}` +
+          (floored ? ", for it is undefined and held." : ".")];
+      },
+    },
+  };
+
+  // --- Small helpers ----------------------------------------------------------------------------------------------------
+  function format(x) {
+    if (Number.isNaN(x)) return "undefined";
+    if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
+    const size = Math.abs(x);
+    const text = size >= 1e5 || (size > 0 && size < 5e-5) ? (size < 1e-13 ? "0.0000" : x.toExponential(3)) : x.toFixed(4);
+    return (Number(text) === 0 ? text.replace("-", "") : text).replace(/-/g, "−");
+  }
+  const element = (name, properties = {}, ...children) => {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...children);
+    return made;
+  };
+  const shape = (name, attributes, ...children) => {
+    const made = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  };
+  // A cell keeps all digits in its value and shows four.
+  const cell = (x, key, chosen = false) => {
+    const shown = element("data", { value: String(x) }, format(x));
+    shown.dataset.number = key;
+    return element("td", { className: chosen ? "chosen" : "" }, shown);
+  };
+  const row = (head, cells, chosen = false) => element("tr", { className: chosen ? "chosen" : "" }, element("th", { scope: "row" }, head), ...cells);
+  const table = (id, caption, columns, rows) => $(id).replaceChildren(
+    element("caption", {}, caption),
+    element("thead", {}, element("tr", {}, ...columns.map((text) => element(text ? "th" : "td", text ? { scope: "col" } : {}, text)))),
+    element("tbody", {}, ...rows));
+
+  // --- The plane --------------------------------------------------------------------------------------------------------
+  const MARKS = [ // circle, square, triangles
+    (x, y, r, a) => shape("circle", { ...a, cx: x, cy: y, r }),
+    (x, y, r, a) => shape("rect", { ...a, x: x - r, y: y - r, width: 2 * r, height: 2 * r }),
+    (x, y, r, a) => shape("path", { ...a, d: `M${x} ${y - 1.3 * r}L${x + 1.2 * r} ${y + r}H${x - 1.2 * r}Z` }),
+    (x, y, r, a) => shape("path", { ...a, d: `M${x} ${y + 1.3 * r}L${x + 1.2 * r} ${y - r}H${x - 1.2 * r}Z` }),
+  ];
+  const px = (u) => 100 * u, py = (v) => -100 * v;
+
+  const arrow = (x0, y0, x1, y1) => {
+    const long = Math.hypot(x1 - x0, y1 - y0);
+    if (long < 3) return "";
+    const [ex, ey] = [(x1 - x0) / long, (y1 - y0) / long], head = Math.min(16, long);
+    const [bx, by] = [x1 - head * ex, y1 - head * ey];
+    return shape("path", { class: "arrow", d: `M${x0} ${y0}L${bx} ${by}M${x1} ${y1}L${bx - 0.45 * head * ey} ${by + 0.45 * head * ex}L${bx + 0.45 * head * ey} ${by - 0.45 * head * ex}Z` });
+  };
+
+  /** The largest 1, 2, 5, 10, ... times 10^k by which a step of this size stays within `most`. */
+  function learningRate(size, most) {
+    if (!(size > 0)) return 0;
+    const ten = 10 ** Math.floor(Math.log10(most / size));
+    return [5, 2, 1].map((m) => m * ten).find((rate) => rate * size <= most * (1 + 1e-9)) ?? ten;
+  }
+
+  /** Where f(u, v) = level: crossings with the edges of a grid, exact by bisection, chained to lines. */
+  function isoline(f, level) {
+    const n = 60, at = (i) => -LIMIT + (2 * LIMIT * i) / n, ends = new Map(), places = new Map();
+    const inside = Array.from({ length: n + 1 }, (_, i) => Array.from({ length: n + 1 }, (_, j) => f(at(i), at(j)) < level));
+    const crossing = (i, j, k, l) => { // on the edge from (i, j) to (k, l)
+      const key = `${i},${j},${k},${l}`;
+      if (places.has(key)) return key;
+      let [low, high] = inside[i][j] ? [[at(i), at(j)], [at(k), at(l)]] : [[at(k), at(l)], [at(i), at(j)]];
+      for (let step = 0; step < 9; step++) {
+        const middle = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
+        if (f(...middle) < level) low = middle; else high = middle;
+      }
+      places.set(key, low);
+      return key;
+    };
+    const join = (one, other) => { for (const [x, y] of [[one, other], [other, one]]) ends.set(x, [...(ends.get(x) ?? []), y]); };
+    for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) {
+      const found = [[i, j, i + 1, j], [i + 1, j, i + 1, j + 1], [i, j + 1, i + 1, j + 1], [i, j, i, j + 1]]
+        .filter(([a, b, c, d]) => inside[a][b] !== inside[c][d]).map((edge) => crossing(...edge));
+      for (let k = 0; k < found.length; k += 2) join(found[k], found[k + 1]);
+    }
+    let d = "";
+    const draw = (first) => {
+      let key = first, pen = "M";
+      while (key !== undefined) {
+        d += `${pen}${px(places.get(key)[0]).toFixed(1)} ${py(places.get(key)[1]).toFixed(1)}`;
+        pen = "L";
+        const next = ends.get(key).find((other) => ends.get(other)?.includes(key));
+        if (next !== undefined) { ends.set(key, ends.get(key).filter((x) => x !== next)); ends.set(next, ends.get(next).filter((x) => x !== key)); }
+        key = next;
+      }
+    };
+    for (const [key, to] of ends) if (to.length === 1) draw(key); // open at the border
+    for (const [key, to] of ends) if (to.length) draw(key);
+    return d;
+  }
+
+  const plane = $("plane");
+  const layers = ["back", "iso", "marks", "arrows"].map((name) => shape("g", { id: `plane-${name}` }));
+  for (let i = -2; i <= 2; i++) {
+    layers[0].append(shape("path", { class: i ? "grid" : "axis", d: `M${100 * i} -300V300M-300 ${100 * i}H300` }));
+    if (i) layers[0].append(Object.assign(shape("text", { x: 100 * i, y: 22, style: "font-size: 16px; font-weight: 400; fill: #4a525c", "text-anchor": "middle" }), { textContent: String(i).replace("-", "−") }));
+  }
+  for (const [text, x, y] of [["e₁", 280, -10], ["e₂", 18, -280]]) layers[0].append(Object.assign(shape("text", { x, y, style: "font-size: 18px; font-weight: 400; fill: #4a525c", "text-anchor": "middle" }), { textContent: text }));
+  plane.append(...layers);
+
+  const knobs = START.points.map((_, i) => {
+    const knob = shape("g", { class: "point", tabindex: 0, role: "slider", "aria-roledescription": "point in the plane", "aria-valuemin": -LIMIT, "aria-valuemax": LIMIT, id: `point-${i}` });
+    let grip = null; // where on the point it was taken
+    const place = (event) => {
+      const box = plane.getBoundingClientRect();
+      return [((event.clientX - box.left) / box.width) * 6 - 3, 3 - ((event.clientY - box.top) / box.height) * 6];
+    };
+    knob.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      const [u, v] = place(event);
+      grip = [state.points[i][0] - u, state.points[i][1] - v];
+      knob.setPointerCapture(event.pointerId);
+      knob.focus();
+      event.preventDefault();
+    });
+    knob.addEventListener("pointermove", (event) => {
+      if (!grip) return;
+      const [u, v] = place(event);
+      move(i, u + grip[0], v + grip[1]);
+    });
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) knob.addEventListener(name, () => { grip = null; });
+    knob.addEventListener("keydown", (event) => {
+      const step = event.shiftKey ? 0.01 : 0.1;
+      const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] }[event.key];
+      if (!by || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      move(i, state.points[i][0] + by[0], state.points[i][1] + by[1]);
+    });
+    layers[2].append(knob);
+    return knob;
+  });
+  function move(i, u, v) {
+    const points = state.points.map((point) => [...point]);
+    points[i] = [round(clamp(u, LIMIT - 0.1)), round(clamp(v, LIMIT - 0.1))];
+    set({ points });
+  }
+
+  function showPlane(n) {
+    // In the plane: a vector's coordinates along e1 and e2.
+    const flat = (x) => [dot(x, E1), dot(x, E2)];
+    const steps = n.gradient.map((g) => flat(g).map((x) => -x));
+    const rate = learningRate(Math.max(...steps.map((s) => Math.hypot(...s))), 0.9);
+    state.points.forEach(([u, v], i) => {
+      const [x, y] = [px(u), py(v)];
+      const label = Object.assign(shape("text", { x: x + (u > 2.5 ? -22 : 22), y: y - 14, "text-anchor": u > 2.5 ? "end" : "start" }), { textContent: names()[i] });
+      const parts = [shape("circle", { class: "hit", cx: x, cy: y, r: 25 }), MARKS[i](x, y, 10, { class: "mark", fill: COLOURS[i] }), label];
+      if (state.normalize_embeddings) {
+        const [gu, gv] = flat(normalize(n.embeddings[i]));
+        parts.unshift(shape("path", { class: "lead", d: `M${x} ${y}L${px(gu)} ${py(gv)}` }), MARKS[i](px(gu), py(gv), 7, { class: "ghost", stroke: COLOURS[i] }));
+      }
+      knobs[i].replaceChildren(...parts);
+      knobs[i].setAttribute("aria-label", ["anchor a", "positive p", "negative n₁", "negative n₂"][i]);
+      knobs[i].setAttribute("aria-valuenow", u);
+      knobs[i].setAttribute("aria-valuetext", `u ${u.toFixed(2)}, v ${v.toFixed(2)}`);
+    });
+    layers[3].replaceChildren(...steps.map(([du, dv], i) => {
+      const [x, y] = [px(state.points[i][0]), py(state.points[i][1])];
+      return arrow(x, y, x + 100 * rate * du, y - 100 * rate * dv);
+    }).filter(Boolean));
+
+    const A = map(state.distance, n.components), relative = isRelative(state.distance);
+    const mapped = (x) => A(state.normalize_embeddings ? normalize(x) : x);
+    const at = (u, v) => mapped(E1.map((_, m) => u * E1[m] + v * E2[m] + state.offset));
+    const a = mapped(n.embeddings[0]), d = n.distances[state.distance];
+    const there = isoline((u, v) => ofMapped(relative, a, at(u, v), a), d[0][1]);
+    const back = relative ? isoline((u, v) => { const x = at(u, v); return ofMapped(true, x, a, x); }, d[1][0]) : "";
+    layers[1].replaceChildren(shape("path", { class: "iso back", d: back }), shape("path", { class: "iso", d: there }));
+    return [
+      [element("span", { className: "swatch" }), `points as far from a as p, ${format(d[0][1])}, with a as the anchor`],
+      ...(relative ? [[element("span", { className: "swatch back" }), `points from which, as anchors, a is as far as from p, ${format(d[1][0])}`]] : []),
+      [rate ? `→ one step of gradient descent, − gradient × ${rateText(rate)}, as seen in the plane` : "No arrows: the gradient in the plane is 0."],
+      ...(state.normalize_embeddings ? [["Hollow marks: the embeddings scaled to length 1, as seen in the plane."]] : []),
+    ];
+  }
+  const rateText = (rate) => (rate >= 1e-3 && rate <= 1e5 ? String(Number(rate.toPrecision(1))) : rate.toExponential(0).replace("-", "−"));
+
+  // --- The signals ------------------------------------------------------------------------------------------------------
+  const canvases = [0, 1].map((i) => {
+    const canvas = $(`signal-${i}`);
+    let last = null; // [component, value] where the pen was
+    const range = () => limits(state.signals[i]);
+    const pen = (event) => {
+      const box = canvas.getBoundingClientRect();
+      const m = Math.floor(((event.clientX - box.left) / box.width) * 32);
+      return [Math.min(31, Math.max(0, m)), round(clamp((0.5 - (event.clientY - box.top) / box.height) * 2.3 * range(), LARGEST))];
+    };
+    const draw = ([m, x]) => {
+      const signal = [...state.signals[i]], [m0, x0] = last ?? [m, x];
+      // A fast pen skips components: a straight line fills them.
+      for (let k = Math.min(m0, m); k <= Math.max(m0, m); k++) signal[k] = k === m ? x : k === m0 ? signal[k] : round(x0 + ((x - x0) * (k - m0)) / (m - m0));
+      last = [m, x];
+      component[i] = m;
+      change(i, signal);
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      canvas.setPointerCapture(event.pointerId);
+      canvas.focus();
+      event.preventDefault();
+      draw(pen(event));
+    });
+    canvas.addEventListener("pointermove", (event) => { if (last) draw(pen(event)); });
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) canvas.addEventListener(name, () => { last = null; });
+    canvas.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.altKey || event.metaKey) return;
+      const step = event.shiftKey ? 0.01 : 0.1, m = component[i];
+      const to = { ArrowLeft: m - 1, ArrowRight: m + 1, Home: 0, End: 31 }[event.key];
+      const by = { ArrowUp: step, ArrowDown: -step }[event.key];
+      if (to === undefined && by === undefined) return;
+      event.preventDefault();
+      if (to !== undefined) { component[i] = Math.min(31, Math.max(0, to)); show(); return; }
+      change(i, state.signals[i].map((x, k) => (k === m ? round(clamp(x + by, LARGEST)) : x)));
+    });
+    return canvas;
+  });
+  const limits = (signal) => Math.max(LIMIT, Math.ceil(Math.max(...signal.map(Math.abs))));
+  const change = (i, signal) => set({ signals: state.signals.map((one, k) => (k === i ? signal : one)) });
+
+  function showSignals(n) {
+    const steps = n.gradient.slice(0, 2).map((g) => g.map((x) => -x));
+    const rate = learningRate(Math.max(...steps.flat().map(Math.abs)), 1);
+    for (const i of [0, 1]) {
+      const signal = state.signals[i], high = limits(signal), y = (x) => 115 - (x / high) * 100, x = (m) => 10 + 20 * m;
+      const parts = [shape("rect", { class: "here", x: 20 * component[i], y: 0, width: 20, height: 230 }), shape("path", { class: "axis", d: "M0 115H640" }),
+        shape("path", { class: "grid", d: `M0 ${y(high)}H640M0 ${y(-high)}H640` })];
+      if (i === 1) parts.push(shape("path", { d: "M" + state.signals[0].map((v, m) => `${x(m)} ${y(clamp(v, high * 1.15))}`).join("L"), fill: "none", stroke: COLOURS[0], "stroke-width": 2, "stroke-dasharray": "6 4" }));
+      signal.forEach((v, m) => parts.push(shape("path", { d: `M${x(m)} 115V${y(v)}`, stroke: COLOURS[i], "stroke-width": 4 }), MARKS[i](x(m), y(v), 6, { fill: COLOURS[i], stroke: "#1b1f24" })));
+      steps[i].forEach((s, m) => parts.push(arrow(x(m), y(signal[m]), x(m), y(signal[m] + rate * s))));
+      const label = (text, lx, ly) => Object.assign(shape("text", { x: lx, y: ly }), { textContent: text });
+      parts.push(label(["a", "b (dashed: a)"][i], 8, 24), Object.assign(label(`±${high}`, 632, 24), {}));
+      parts.at(-1).setAttribute("text-anchor", "end");
+      canvases[i].replaceChildren(...parts.filter(Boolean));
+      canvases[i].setAttribute("aria-label", ["signal a", "noisy signal b"][i]);
+      canvases[i].setAttribute("aria-valuemin", -LARGEST);
+      canvases[i].setAttribute("aria-valuemax", LARGEST);
+      canvases[i].setAttribute("aria-valuenow", signal[component[i]]);
+      canvases[i].setAttribute("aria-valuetext", `component ${component[i] + 1} of 32: ${signal[component[i]].toFixed(2)}`);
+      canvases[i].setAttribute("aria-describedby", "hint-signals");
+    }
+    const line = (signal, dash) => shape("path", { d: "M" + signal.map((v, m) => `${10 + 20 * m} ${65 - (v / LIMIT) * 60}`).join("L"), fill: "none", stroke: COLOURS[dash ? 3 : 2], "stroke-width": 3, "stroke-dasharray": dash ? "9 6" : "none" });
+    const text = Object.assign(shape("text", { x: 8, y: 24 }), { textContent: "n₁, n₂" });
+    $("signal-2").replaceChildren(shape("path", { class: "axis", d: "M0 65H640" }), line(state.signals[2], false), line(state.signals[3], true), text);
+    return [[rate ? `→ one step of gradient descent on a and b, − gradient × ${rateText(rate)}` : "No arrows: the gradient of a and b is 0."]];
+  }
+
+  /** Standard normal numbers that depend on the seed alone (mulberry32, Box and Muller). */
+  function gaussian(seed, count) {
+    let s = seed >>> 0;
+    const uniform = () => {
+      s = (s + 0x6d2b79f5) >>> 0;
+      let t = Math.imul(s ^ (s >>> 15), s | 1);
+      t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+      return (((t ^ (t >>> 14)) >>> 0) + 0.5) / 4294967296;
+    };
+    return Array.from({ length: count }, () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()));
+  }
+  const ACTIONS = {
+    noise: ([a, b]) => [a, b.map((x, m) => round(x + 0.3 * gaussian(drawn, 32)[m]))],
+    offset: ([a, b]) => [a, b.map((x) => x + 0.5)],
+    scale: ([a, b]) => [a, b.map((x) => 1.5 * x)],
+    both: ([a, b]) => [a, b].map((signal) => signal.map((x) => 1.5 * x)),
+    copy: ([a]) => [a, [...a]],
+  };
+  for (const button of document.querySelectorAll("[data-do]")) button.onclick = () => {
+    drawn += 1;
+    const changed = ACTIONS[button.dataset.do](state.signals);
+    if (Math.max(...changed.flat().map(Math.abs)) > LARGEST) say(`Not done: a component would exceed ${LARGEST}.`);
+    else set({ signals: [...changed, ...state.signals.slice(2)] });
+  };
+
+  // --- The tables -------------------------------------------------------------------------------------------------------
+  function showTables(n) {
+    const [a, p, n1, n2] = names(), every = [a, p, n1, n2];
+    const directions = [[0, 1], [1, 0], [0, 2], [2, 0], [0, 3], [3, 0]];
+    table("distances", "Anchor → compared", ["", ...directions.map(([i, j]) => `${every[i]} → ${every[j]}`)], DISTANCES.map((name) =>
+      row(name, directions.map(([i, j]) => cell(n.distances[name][i][j], `${name} ${i} ${j}`)), name === state.distance)));
+    table("matrix", `All pairs under ${state.distance}: the anchor is the row`, ["", ...every], every.map((one, i) =>
+      row(one, every.map((_, j) => cell(n.distances[state.distance][i][j], `pair ${i} ${j}`)))));
+    table("losses", `Anchor: ${state.anchor === "query" ? "query i" : "reference j"}; margin ${state.margin}`, ["", "contrastive", "triplet", "n_pair", "lifted", `d(a, ${p})`], DISTANCES.map((name) =>
+      row(name, Object.entries(n.losses[name]).map(([loss, x]) => cell(x, `${name} ${loss}`, name === state.distance && loss === state.loss)), name === state.distance)));
+    const length = (x) => Math.sqrt(power(x));
+    const along = (x) => sum(x) / Math.sqrt(x.length);
+    const plane = state.mode === "points";
+    table("gradients", `${state.loss === "distance" ? `d(a, ${p}) alone` : state.loss} under ${state.distance}${plane ? ", by component" : ""}`,
+      ["", ...(plane ? ["∂/∂x₁", "∂/∂x₂", "∂/∂x₃"] : []), "length", "along (1, …, 1)"], every.map((one, i) => row(one,
+        [...(plane ? n.gradient[i].map((g, m) => cell(g, `gradient ${i} ${m}`)) : []), cell(length(n.gradient[i]), `gradient ${i} length`), cell(along(n.gradient[i]), `gradient ${i} mean`)])));
+    const f = n.pair, d = n.distances.snr[0][1];
+    const quiet = f.noise <= 1e-15 * f.signal;
+    const raw = state.normalize_embeddings ? "before they are scaled to length 1" : "as they are";
+    table("facts", `a and ${p}, ${raw}; the variance is taken over the components of one vector`, [`Var(a)`, `Var(${p})`, `Var(${p} − a)`, "SNR", "in dB", "correlation ρ", "1 / √(1 + 1/SNR)"], [element("tr", {},
+      cell(f.signal, "fact signal"), cell(f.signal * f.ratio ** 2, "fact compared"), cell(f.noise, "fact noise"), cell(quiet ? Infinity : f.snr, "fact snr"), cell(quiet ? Infinity : f.decibel, "fact decibel"), cell(f.correlation, "fact correlation"),
+      cell(1 / Math.sqrt(1 + f.noise / f.signal), "fact formula"))]);
+    table("vectors", plane ? "Components of each embedding" : "Mean, variance and length of each embedding", ["", ...(plane ? ["x₁", "x₂", "x₃"] : []), "mean", "variance", "length"], every.map((one, i) => {
+      const x = n.embeddings[i];
+      return row(one, [...(plane ? x.map((xm, m) => cell(xm, `x ${i} ${m}`)) : []), cell(mean(x), `x ${i} mean`), cell(power(centre(x)) / x.length, `x ${i} variance`), cell(length(x), `x ${i} length`)]);
+    }));
+    const small = plane ? n.components : [];
+    table("components", plane ? "L of the two Mahalanobis distances: I + (stretch − 1) w w′, w in the plane at the angle" : `L of the two Mahalanobis distances: I + (${state.stretch} − 1) · (1/32), a matrix of 32 × 32`,
+      plane ? ["", "1", "2", "3"] : [""], small.map((line, i) => row(String(i + 1), line.map((x, j) => cell(x, `L ${i} ${j}`)))));
+  }
+
+  function snippet() {
+    const points = state.mode === "points", mahalanobis = state.distance.endsWith("mahalanobis");
+    const x = embeddings(state).map((one) => `    [${one.join(", ")}],`).join("\n");
+    const w = points ? `torch.tensor([${stretched(state).join(", ")}], dtype=torch.float64)` : "torch.full((32,), 32**-0.5, dtype=torch.float64)";
+    const L = mahalanobis ? `w = ${w}\nL = torch.eye(${points ? 3 : 32}, dtype=torch.float64) + (${state.stretch} - 1) * torch.outer(w, w)\n` : "";
+    const options = [`"${state.distance}"`, ...(mahalanobis ? ["components=L"] : []), `anchor="${state.anchor}"`, `normalize_embeddings=${state.normalize_embeddings ? "True" : "False"}`];
+    const margin = state.loss === "n_pair" ? "" : `, margin=${state.margin}`;
+    const value = state.loss === "distance" ? "distance.pairwise_distance(x[:1], x[1:2]).sum()" : `get_loss("${state.loss}", distance${margin})(x, labels)`;
+    return `import torch
+
+from snrlib.distances import get_distance
+${state.loss === "distance" ? "" : "from snrlib.losses import get_loss\n"}
+# ${names().join(", ")}
+x = torch.tensor([
+${x}
+], dtype=torch.float64, requires_grad=True)
+labels = torch.tensor([0, 0, 1, 1])
+${L}distance = get_distance(${options.join(", ")})
+loss = ${value}
+loss.backward()
+print(distance(x))  # query i, ref j; the anchor of a relative distance is the ${state.anchor}
+print(loss.item())
+print(x.grad)
+`;
+  }
+
+  // --- State and controls -----------------------------------------------------------------------------------------------
+  function show() {
+    const n = numbers(state), points = state.mode === "points";
+    $("points-view").hidden = !points;
+    $("signals-view").hidden = points;
+    for (const one of document.querySelectorAll("[data-mode]")) one.hidden = one.dataset.mode !== state.mode;
+    for (const one of document.querySelectorAll(".second")) one.textContent = names()[1];
+    const legend = points ? showPlane(n) : showSignals(n);
+    $("legend").replaceChildren(...legend.map((parts) => element("li", {}, ...parts)));
+    showTables(n);
+    for (const control of document.querySelectorAll("[data-key]")) {
+      const value = state[control.dataset.key];
+      if (control.type === "checkbox") control.checked = value; else control.value = value;
+      if (control.type === "range") control.parentElement.querySelector("output").textContent = String(value).replace("-", "−");
+    }
+    for (const radio of document.querySelectorAll('[name="mode"], [name="anchor"]')) radio.checked = state[radio.name] === radio.value;
+    $("stretch-name").textContent = points ? "Stretch of L (question 9)" : "Stretch of L along (1, …, 1) (question 9)";
+    for (const box of document.querySelectorAll(".formula-box")) box.classList.toggle("chosen", box.dataset.distance === state.distance || box.dataset.loss === state.loss);
+    for (const part of document.querySelectorAll("[data-kind]")) part.hidden = (part.dataset.kind === "relative") !== isRelative(state.distance);
+    for (const button of $("presets").children) button.setAttribute("aria-pressed", button.dataset.lesson === lesson);
+    for (const article of document.querySelectorAll("article")) article.hidden = article.dataset.lesson !== lesson;
+    const claim = LESSONS[lesson].claim(n);
+    $("claim").textContent = claim ? claim[1] : "";
+    $("claim").dataset.holds = claim ? claim[0] : "";
+    $("snippet").value = snippet();
+    say(`${names()[0]} → ${names()[1]} is ${format(n.distances[state.distance][0][1])} under ${state.distance}; ${state.loss === "distance" ? "chosen alone" : `the ${state.loss} loss is ${format(n.loss)}`}.`, 700);
+  }
+  let waiting = 0; // a reader of the screen hears where things stand once they stand
+  function say(text, after = 0) {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { if ($("status").textContent !== text) $("status").textContent = text; }, after);
+  }
+  function set(changes) {
+    state = { ...state, ...changes };
+    show();
+  }
+  function choose(name) {
+    const { set: changes } = LESSONS[name];
+    lesson = name;
+    component = [0, 0];
+    drawn = 0;
+    state = { ...structuredClone(START), ...(typeof changes === "function" ? changes() : structuredClone(changes)) };
+    show();
+  }
+
+  $("presets").append(...Object.entries(LESSONS).map(([name, { title }]) => {
+    const button = element("button", { type: "button", onclick: () => choose(name) }, title);
+    button.dataset.lesson = name;
+    return button;
+  }));
+  const options = { distance: DISTANCES.map((name) => [name, name]), loss: Object.keys(LOSSES).map((name) => [name, name === "distance" ? "d(a, p) alone" : name]) };
+  for (const control of document.querySelectorAll("[data-key]")) {
+    const key = control.dataset.key;
+    if (options[key]) control.append(...options[key].map(([value, text]) => element("option", { value }, text)));
+    control.oninput = () => set({ [key]: control.type === "checkbox" ? control.checked : control.type === "range" ? Number(control.value) : control.value });
+  }
+  for (const radio of document.querySelectorAll('[name="mode"], [name="anchor"]')) radio.onchange = () => set({ [radio.name]: radio.value });
+  $("copy").onclick = async () => {
+    $("python").open = true;
+    $("snippet").select();
+    let done = false;
+    try { await navigator.clipboard.writeText($("snippet").value); done = true; } catch { done = document.execCommand("copy"); }
+    $("copy").textContent = done ? "Copied" : "Press Ctrl+C to copy";
+    setTimeout(() => { $("copy").textContent = "Copy as Python"; }, 2000);
+  };
+
+  window.playground = { set, choose, state: () => structuredClone(state), numbers: (changes = {}) => numbers({ ...state, ...changes }), lessons: Object.keys(LESSONS) };
+  show();
+})();
