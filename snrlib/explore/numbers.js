@@ -173,6 +173,6 @@ function numbers(state) {
 function pairFacts(a, b) {
   const [ca, cb] = [centre(a), centre(b)], M = a.length;
   const signal = power(ca) / M, noise = power(minus(cb, ca)) / M; // Var(a), Var(b - a), eq. 7
-  const both = Math.sqrt(power(ca) * power(cb));
-  return { signal, noise, snr: signal / noise, decibel: 10 * Math.log10(signal / noise), correlation: dot(ca, cb) / both, ratio: Math.sqrt(power(cb) / power(ca)) };
+  const compared = power(cb) / M, correlation = dot(ca, cb) / Math.sqrt(power(ca) * power(cb));
+  return { signal, compared, noise, snr: signal / noise, decibel: 10 * Math.log10(signal / noise), correlation };
 }

@@ -5,7 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const LIMIT = 3, LARGEST = 10; // of the plane, of a component of a signal
-  const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#a96b59"]; // a, p, n1, n2: petroff10
+  const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#832db6"]; // a, p, n1, n2: petroff10
   const names = () => (state.mode === "points" ? ["a", "p", "n₁", "n₂"] : ["a", "b", "n₁", "n₂"]);
   const clamp = (x, limit) => Math.min(limit, Math.max(-limit, x));
   const round = (x, digits = 2) => Number(x.toFixed(digits)) + 0;
@@ -52,7 +52,7 @@
       title: "4 Offset of a signal",
       set: () => ({ mode: "signals", signals: [START.signals[0], START.signals[0].map((x) => x + 1), ...START.signals.slice(2)], distance: "snr", loss: "contrastive" }),
       claim: (n) => {
-        const { correlation, ratio } = n.pair, k = correlation * ratio;
+        const { correlation, signal, compared } = n.pair, k = correlation * Math.sqrt(compared / signal);
         const fits = correlation > 1 - 1e-9;
         return [fits, fits ? `b = k a + c with k = ${format(k)}: (1 − k)² = ${format((1 - k) ** 2)}, SNR distance a → b = ${format(n.distances.snr[0][1])}, correlation ${format(correlation)}.`
           : `b is no multiple of a plus a constant: SNR distance a → b = ${format(n.distances.snr[0][1])}, correlation ${format(correlation)}.`];
@@ -84,7 +84,7 @@
     },
     constant: {
       title: "7 Constant anchor",
-      set: { points: [[0, 0], [1.2, 0.9], ...far], anchor_offset: 1, distance: "snr", loss: "distance" },
+      set: { points: [[0, 0], [1.2, 0.9], ...far], anchor_offset: 1, margin: 0.5, distance: "snr", loss: "distance" }, // margin 1 = n → a would be the kink of a hinge
       claim: (n) => {
         const floored = power(centre(n.embeddings[0])) <= EPS;
         return [floored, `Var(a) = ${format(n.pair.signal)}; SNR distance a → p = ${format(n.distances.snr[0][1])}; length of the gradient at a: ${format(Math.sqrt(power(n.gradient[0])))}` +
@@ -133,17 +133,17 @@
   ];
   const px = (u) => 100 * u, py = (v) => -100 * v;
 
-  const arrow = (x0, y0, x1, y1) => {
+  const arrow = (x0, y0, x1, y1, most = 16) => {
     const long = Math.hypot(x1 - x0, y1 - y0);
     if (long < 3) return "";
-    const [ex, ey] = [(x1 - x0) / long, (y1 - y0) / long], head = Math.min(16, long);
+    const [ex, ey] = [(x1 - x0) / long, (y1 - y0) / long], head = Math.min(most, long);
     const [bx, by] = [x1 - head * ex, y1 - head * ey];
     return shape("path", { class: "arrow", d: `M${x0} ${y0}L${bx} ${by}M${x1} ${y1}L${bx - 0.45 * head * ey} ${by + 0.45 * head * ex}L${bx + 0.45 * head * ey} ${by - 0.45 * head * ex}Z` });
   };
 
   /** The largest 1, 2, 5, 10, ... times 10^k by which a step of this size stays within `most`. */
   function learningRate(size, most) {
-    if (!(size > 0)) return 0;
+    if (!(size > 1e-12)) return 0; // nothing but rounding
     const ten = 10 ** Math.floor(Math.log10(most / size));
     return [5, 2, 1].map((m) => m * ten).find((rate) => rate * size <= most * (1 + 1e-9)) ?? ten;
   }
@@ -239,7 +239,7 @@
     state.points.forEach(([u, v], i) => {
       const [x, y] = [px(u), py(v)];
       const label = Object.assign(shape("text", { x: x + (u > 2.5 ? -22 : 22), y: y - 14, "text-anchor": u > 2.5 ? "end" : "start" }), { textContent: names()[i] });
-      const parts = [shape("circle", { class: "hit", cx: x, cy: y, r: 25 }), MARKS[i](x, y, 10, { class: "mark", fill: COLOURS[i] }), label];
+      const parts = [shape("circle", { class: "hit", cx: x, cy: y, r: 26 }), MARKS[i](x, y, 10, { class: "mark", fill: COLOURS[i] }), label];
       if (state.normalize_embeddings) {
         const [gu, gv] = flat(normalize(n.embeddings[i]));
         parts.unshift(shape("path", { class: "lead", d: `M${x} ${y}L${px(gu)} ${py(gv)}` }), MARKS[i](px(gu), py(gv), 7, { class: "ghost", stroke: COLOURS[i] }));
@@ -262,8 +262,8 @@
     const back = relative ? isoline((u, v) => { const x = at(u, v); return ofMapped(true, x, a, x); }, d[1][0]) : "";
     layers[1].replaceChildren(shape("path", { class: "iso back", d: back }), shape("path", { class: "iso", d: there }));
     return [
-      [element("span", { className: "swatch" }), `points as far from a as p, ${format(d[0][1])}, with a as the anchor`],
-      ...(relative ? [[element("span", { className: "swatch back" }), `points from which, as anchors, a is as far as from p, ${format(d[1][0])}`]] : []),
+      ...(there ? [[element("span", { className: "swatch" }), `points as far from a as p, ${format(d[0][1])}, with a as the anchor`]] : []),
+      ...(back ? [[element("span", { className: "swatch back" }), `points from which, as anchors, a is as far as from p, ${format(d[1][0])}`]] : []),
       [rate ? `→ one step of gradient descent, − gradient × ${rateText(rate)}, as seen in the plane` : "No arrows: the gradient in the plane is 0."],
       ...(state.normalize_embeddings ? [["Hollow marks: the embeddings scaled to length 1, as seen in the plane."]] : []),
     ];
@@ -321,7 +321,7 @@
         shape("path", { class: "grid", d: `M0 ${y(high)}H640M0 ${y(-high)}H640` })];
       if (i === 1) parts.push(shape("path", { d: "M" + state.signals[0].map((v, m) => `${x(m)} ${y(clamp(v, high * 1.15))}`).join("L"), fill: "none", stroke: COLOURS[0], "stroke-width": 2, "stroke-dasharray": "6 4" }));
       signal.forEach((v, m) => parts.push(shape("path", { d: `M${x(m)} 115V${y(v)}`, stroke: COLOURS[i], "stroke-width": 4 }), MARKS[i](x(m), y(v), 6, { fill: COLOURS[i], stroke: "#1b1f24" })));
-      steps[i].forEach((s, m) => parts.push(arrow(x(m), y(signal[m]), x(m), y(signal[m] + rate * s))));
+      steps[i].forEach((s, m) => parts.push(arrow(x(m), y(signal[m]), x(m), y(signal[m] + rate * s), 10)));
       const label = (text, lx, ly) => Object.assign(shape("text", { x: lx, y: ly }), { textContent: text });
       parts.push(label(["a", "b (dashed: a)"][i], 8, 24), Object.assign(label(`±${high}`, 632, 24), {}));
       parts.at(-1).setAttribute("text-anchor", "end");
@@ -380,19 +380,22 @@
     table("gradients", `${state.loss === "distance" ? `d(a, ${p}) alone` : state.loss} under ${state.distance}${plane ? ", by component" : ""}`,
       ["", ...(plane ? ["∂/∂x₁", "∂/∂x₂", "∂/∂x₃"] : []), "length", "along (1, …, 1)"], every.map((one, i) => row(one,
         [...(plane ? n.gradient[i].map((g, m) => cell(g, `gradient ${i} ${m}`)) : []), cell(length(n.gradient[i]), `gradient ${i} length`), cell(along(n.gradient[i]), `gradient ${i} mean`)])));
-    const f = n.pair, d = n.distances.snr[0][1];
+    const f = n.pair;
     const quiet = f.noise <= 1e-15 * f.signal;
     const raw = state.normalize_embeddings ? "before they are scaled to length 1" : "as they are";
-    table("facts", `a and ${p}, ${raw}; the variance is taken over the components of one vector`, [`Var(a)`, `Var(${p})`, `Var(${p} − a)`, "SNR", "in dB", "correlation ρ", "1 / √(1 + 1/SNR)"], [element("tr", {},
-      cell(f.signal, "fact signal"), cell(f.signal * f.ratio ** 2, "fact compared"), cell(f.noise, "fact noise"), cell(quiet ? Infinity : f.snr, "fact snr"), cell(quiet ? Infinity : f.decibel, "fact decibel"), cell(f.correlation, "fact correlation"),
-      cell(1 / Math.sqrt(1 + f.noise / f.signal), "fact formula"))]);
+    table("facts", `a and ${p}, ${raw}; variances are over the components of one vector`, ["", "value"], [
+      [`Var(a), eq. 7`, f.signal, "signal"], [`Var(${p})`, f.compared, "compared"], [`Var(${p} − a), the noise`, f.noise, "noise"],
+      ["SNR = Var(a) / noise, eq. 6", quiet ? Infinity : f.snr, "snr"], ["SNR in decibel", quiet ? Infinity : f.decibel, "decibel"],
+      ["correlation ρ, eq. 11", f.correlation, "correlation"], ["1 / √(1 + 1 / SNR), eq. 14", 1 / Math.sqrt(1 + f.noise / f.signal), "formula"],
+    ].map(([head, x, key]) => row(head, [cell(x, `fact ${key}`)])));
     table("vectors", plane ? "Components of each embedding" : "Mean, variance and length of each embedding", ["", ...(plane ? ["x₁", "x₂", "x₃"] : []), "mean", "variance", "length"], every.map((one, i) => {
       const x = n.embeddings[i];
       return row(one, [...(plane ? x.map((xm, m) => cell(xm, `x ${i} ${m}`)) : []), cell(mean(x), `x ${i} mean`), cell(power(centre(x)) / x.length, `x ${i} variance`), cell(length(x), `x ${i} length`)]);
     }));
-    const small = plane ? n.components : [];
-    table("components", plane ? "L of the two Mahalanobis distances: I + (stretch − 1) w w′, w in the plane at the angle" : `L of the two Mahalanobis distances: I + (${state.stretch} − 1) · (1/32), a matrix of 32 × 32`,
-      plane ? ["", "1", "2", "3"] : [""], small.map((line, i) => row(String(i + 1), line.map((x, j) => cell(x, `L ${i} ${j}`)))));
+    $("components-note").textContent = plane ? "L of the two Mahalanobis distances is I + (stretch − 1) w w′, with w in the plane at the angle:"
+      : `L of the two Mahalanobis distances is I + (${state.stretch} − 1) w w′, with w = (1, …, 1)/√32: 32 × 32 numbers, ${format(n.components[0][0])} on the diagonal and ${format(n.components[0][1])} elsewhere.`;
+    $("components").parentElement.hidden = !plane;
+    if (plane) table("components", "", ["", "1", "2", "3"], n.components.map((line, i) => row(String(i + 1), line.map((x, j) => cell(x, `L ${i} ${j}`)))));
   }
 
   function snippet() {
@@ -402,7 +405,7 @@
     const L = mahalanobis ? `w = ${w}\nL = torch.eye(${points ? 3 : 32}, dtype=torch.float64) + (${state.stretch} - 1) * torch.outer(w, w)\n` : "";
     const options = [`"${state.distance}"`, ...(mahalanobis ? ["components=L"] : []), `anchor="${state.anchor}"`, `normalize_embeddings=${state.normalize_embeddings ? "True" : "False"}`];
     const margin = state.loss === "n_pair" ? "" : `, margin=${state.margin}`;
-    const value = state.loss === "distance" ? "distance.pairwise_distance(x[:1], x[1:2]).sum()" : `get_loss("${state.loss}", distance${margin})(x, labels)`;
+    const value = state.loss === "distance" ? "distance(x)[0, 1]" : `get_loss("${state.loss}", distance${margin})(x, labels)`;
     return `import torch
 
 from snrlib.distances import get_distance
@@ -434,7 +437,7 @@ print(x.grad)
     for (const control of document.querySelectorAll("[data-key]")) {
       const value = state[control.dataset.key];
       if (control.type === "checkbox") control.checked = value; else control.value = value;
-      if (control.type === "range") control.parentElement.querySelector("output").textContent = String(value).replace("-", "−");
+      if (control.type === "range") control.parentElement.querySelector(".value").textContent = String(value).replace("-", "−");
     }
     for (const radio of document.querySelectorAll('[name="mode"], [name="anchor"]')) radio.checked = state[radio.name] === radio.value;
     $("stretch-name").textContent = points ? "Stretch of L (question 9)" : "Stretch of L along (1, …, 1) (question 9)";
@@ -446,7 +449,9 @@ print(x.grad)
     $("claim").textContent = claim ? claim[1] : "";
     $("claim").dataset.holds = claim ? claim[0] : "";
     $("snippet").value = snippet();
-    say(`${names()[0]} → ${names()[1]} is ${format(n.distances[state.distance][0][1])} under ${state.distance}; ${state.loss === "distance" ? "chosen alone" : `the ${state.loss} loss is ${format(n.loss)}`}.`, 700);
+    const chosen = n.distances[state.distance];
+    $("now").textContent = `${state.distance}: a → ${names()[1]} ${format(chosen[0][1])}, ${names()[1]} → a ${format(chosen[1][0])}` + (state.loss === "distance" ? "" : `; ${state.loss} loss ${format(n.loss)}`);
+    say(`${names()[0]} → ${names()[1]} is ${format(chosen[0][1])} under ${state.distance}; ${state.loss === "distance" ? "chosen alone" : `the ${state.loss} loss is ${format(n.loss)}`}.`, 700);
   }
   let waiting = 0; // a reader of the screen hears where things stand once they stand
   function say(text, after = 0) {

@@ -29,8 +29,9 @@ _PLANE = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])  # rows e1 and
 _LOOKS = (("a", "o", COLOURS[0]), ("p", "s", COLOURS[1]), ("n₁", "^", COLOURS[2]), ("n₂", "v", COLOURS[4]))
 FIGURE_ALT = (
     "The playground in its first state. Through the positive p run the circle of equal distance from the anchor a, the "
-    "same for Euclid and SNR, the ellipse of Mahalanobis, and a circle of another size for SNR with p's side as anchor. "
-    "Below, the steps of gradient descent under the SNR distance: with each of the four losses they differ."
+    "same for Euclid and SNR, the ellipse of Mahalanobis, and a smaller circle for SNR with p's side as anchor. "
+    "Then the steps of gradient descent under the SNR distance, which differ from loss to loss: "
+    "the longest step is a's with contrastive, n₂'s with N-pair, n₁'s with triplet and lifted loss."
 )
 """What `playground_figure` shows, for `snrlib.plots.show`."""
 
@@ -90,7 +91,9 @@ def playground_figure() -> Figure:
         steps = -x.grad.numpy() @ _PLANE.T
         rate = 0.9 / np.linalg.norm(steps, axis=1).max()
         _draw_points(axis, start, f"{name}: {value.item():.3f}\nsteps × {rate:.2g}")
-        axis.quiver(*np.array(start["points"]).T, *(rate * steps).T, angles="xy", scale_units="xy", scale=1, width=0.012)
+        axis.quiver(
+            *np.array(start["points"]).T, *(rate * steps).T, angles="xy", scale_units="xy", scale=1, width=0.012
+        )
     return figure
 
 
