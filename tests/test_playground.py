@@ -23,7 +23,7 @@ from snrlib.losses import get_loss
 LOSSES = ("contrastive", "triplet", "n_pair", "lifted", "distance")
 LABELS = torch.tensor([0, 0, 1, 1])
 LESSONS = ("start", "asymmetry", "triangle", "offset", "signals", "normalisation", "flees", "constant")
-CLOSE = {"rtol": 1e-8, "atol": 1e-8}  # asked for: 1e-6
+CLOSE: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-8}  # asked for: 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +178,8 @@ def test_figure_shows_snrlibs_numbers_and_its_words_are_true() -> None:
     figure = playground_figure()
     start = _start()
     titles = [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes]
+    assert titles[1].endswith("= 0.401")
+    assert "at the SNR distance 0.401" in FIGURE_ALT
     longest = {}
     for name, title in zip(LOSSES[:4], titles[2:], strict=True):
         value, gradient = loss_of(start, name, "snr", "query")

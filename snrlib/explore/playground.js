@@ -78,7 +78,7 @@
         if (state.loss !== "distance") return [false, "Choose “d(a, p) alone” as the loss."];
         const [a, p] = n.embeddings;
         const towards = -dot(n.gradient[0], minus(p, a)), inner = dot(centre(a), centre(p));
-        return [towards < 0, `(Pa)′(Pp) = ${format(inner)}; step of a towards p, (p − a)′(−∂d/∂a) = ${format(towards)}: ` +
+        return [towards < 0, `(Pa)ᵀ(Pp) = ${format(inner)}; step of a towards p, (p − a)ᵀ(−∂d/∂a) = ${format(towards)}: ` +
           (towards < 0 ? "a flees its positive." : "a goes towards its positive.")];
       },
     },
@@ -238,7 +238,8 @@
     const rate = learningRate(Math.max(...steps.map((s) => Math.hypot(...s))), 0.9);
     state.points.forEach(([u, v], i) => {
       const [x, y] = [px(u), py(v)];
-      const label = Object.assign(shape("text", { x: x + (u > 2.5 ? -22 : 22), y: y - 14, "text-anchor": u > 2.5 ? "end" : "start" }), { textContent: names()[i] });
+      const left = u > 2.5 || (u > -2.5 && steps[i][0] > 1e-12); // where no arrow is
+      const label = Object.assign(shape("text", { x: x + (left ? -20 : 20), y: y - 14, "text-anchor": left ? "end" : "start" }), { textContent: names()[i] });
       const parts = [shape("circle", { class: "hit", cx: x, cy: y, r: 26 }), MARKS[i](x, y, 10, { class: "mark", fill: COLOURS[i] }), label];
       if (state.normalize_embeddings) {
         const [gu, gv] = flat(normalize(n.embeddings[i]));
@@ -383,7 +384,7 @@
     const f = n.pair;
     const quiet = f.noise <= 1e-15 * f.signal;
     const raw = state.normalize_embeddings ? "before they are scaled to length 1" : "as they are";
-    table("facts", `a and ${p}, ${raw}; variances are over the components of one vector`, ["", "value"], [
+    table("facts", `a as signal, ${p} as noisy signal, ${raw}`, ["", "value"], [
       [`Var(a), eq. 7`, f.signal, "signal"], [`Var(${p})`, f.compared, "compared"], [`Var(${p} − a), the noise`, f.noise, "noise"],
       ["SNR = Var(a) / noise, eq. 6", quiet ? Infinity : f.snr, "snr"], ["SNR in decibel", quiet ? Infinity : f.decibel, "decibel"],
       ["correlation ρ, eq. 11", f.correlation, "correlation"], ["1 / √(1 + 1 / SNR), eq. 14", 1 / Math.sqrt(1 + f.noise / f.signal), "formula"],
@@ -392,8 +393,8 @@
       const x = n.embeddings[i];
       return row(one, [...(plane ? x.map((xm, m) => cell(xm, `x ${i} ${m}`)) : []), cell(mean(x), `x ${i} mean`), cell(power(centre(x)) / x.length, `x ${i} variance`), cell(length(x), `x ${i} length`)]);
     }));
-    $("components-note").textContent = plane ? "L of the two Mahalanobis distances is I + (stretch − 1) w w′, with w in the plane at the angle:"
-      : `L of the two Mahalanobis distances is I + (${state.stretch} − 1) w w′, with w = (1, …, 1)/√32: 32 × 32 numbers, ${format(n.components[0][0])} on the diagonal and ${format(n.components[0][1])} elsewhere.`;
+    $("components-note").textContent = plane ? "L of the two Mahalanobis distances is I + (stretch − 1) w wᵀ, with w in the plane at the angle:"
+      : `L of the two Mahalanobis distances is I + (${state.stretch} − 1) w wᵀ, with w = (1, …, 1)/√32: 32 × 32 numbers, ${format(n.components[0][0])} on the diagonal and ${format(n.components[0][1])} elsewhere.`;
     $("components").parentElement.hidden = !plane;
     if (plane) table("components", "", ["", "1", "2", "3"], n.components.map((line, i) => row(String(i + 1), line.map((x, j) => cell(x, `L ${i} ${j}`)))));
   }
@@ -449,10 +450,16 @@ print(x.grad)
     $("claim").textContent = claim ? claim[1] : "";
     $("claim").dataset.holds = claim ? claim[0] : "";
     $("snippet").value = snippet();
+    scrollable();
     const chosen = n.distances[state.distance];
     $("now").textContent = `${state.distance}: a → ${names()[1]} ${format(chosen[0][1])}, ${names()[1]} → a ${format(chosen[1][0])}` + (state.loss === "distance" ? "" : `; ${state.loss} loss ${format(n.loss)}`);
     say(`${names()[0]} → ${names()[1]} is ${format(chosen[0][1])} under ${state.distance}; ${state.loss === "distance" ? "chosen alone" : `the ${state.loss} loss is ${format(n.loss)}`}.`, 700);
   }
+  /** A box that scrolls can be reached by keyboard, one that does not need not. */
+  const scrollable = () => document.querySelectorAll(".scroll, .formula").forEach((box) => {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; else box.removeAttribute("tabindex");
+  });
+  addEventListener("resize", scrollable);
   let waiting = 0; // a reader of the screen hears where things stand once they stand
   function say(text, after = 0) {
     clearTimeout(waiting);

@@ -30,6 +30,7 @@ _LOOKS = (("a", "o", COLOURS[0]), ("p", "s", COLOURS[1]), ("n₁", "^", COLOURS[
 FIGURE_ALT = (
     "The playground in its first state. Through the positive p run the circle of equal distance from the anchor a, the "
     "same for Euclid and SNR, the ellipse of Mahalanobis, and a smaller circle for SNR with p's side as anchor. "
+    "Two signals of 32 components follow, b a noisy a, at the SNR distance 0.401. "
     "Then the steps of gradient descent under the SNR distance, which differ from loss to loss: "
     "the longest step is a's with contrastive, n₂'s with N-pair, n₁'s with triplet and lifted loss."
 )
@@ -135,7 +136,7 @@ def _draw_lines(axis: Axes, start: dict[str, Any]) -> None:
     x = _embeddings(start["points"])
     u, v = np.meshgrid(np.linspace(-3, 3, 301), np.linspace(-3, 3, 301))
     grid = _embeddings(np.stack([u.ravel(), v.ravel()], axis=1))
-    lines: list[tuple[str, Distance, str, str]] = [
+    lines: list[tuple[str, Distance, str, Any]] = [
         ("euclidean, snr (anchor a)", get_distance("euclidean"), COLOURS[3], "-"),
         ("mahalanobis", get_distance("mahalanobis", components=_stretch(start)), COLOURS[5], ":"),
         ("snr (anchor p)", get_distance("snr", anchor="ref"), COLOURS[6], "--"),
