@@ -557,6 +557,51 @@ def test_every_question_sets_what_it_asks_about(visit: Visit, file: Path) -> Non
 
 
 @pytest.mark.browser
+def test_address_opens_at_a_question(visit: Visit, file: Path) -> None:
+    page = visit(f"{file.resolve().as_uri()}#triangle")
+    assert page.locator("article:visible").inner_text().startswith("Question 2.")
+    assert cell(page, "snr 0 1") == pytest.approx(1)
+
+
+@pytest.mark.browser
+def test_questions_of_the_sliders(visit: Visit, file: Path) -> None:
+    page = visit(file)
+    page.get_by_label("signals of 32 components").check()
+    numbers = [int(n) for n in re.findall(r"question (\d+)", page.locator("#see").inner_html())]
+    assert numbers == list(range(8, 13))
+    page.locator("#see details:has(details) > summary").click()
+    starts = [text.split(".")[0] for text in page.locator("#see details details summary").all_inner_texts()]
+    assert starts == [str(n) for n in numbers]
+    set_range(page, "stretch", 1)  # question 9
+    assert cell(page, "mahalanobis 0 1") == pytest.approx(cell(page, "euclidean 0 1"))
+    set_range(page, "stretch", 0)
+    assert cell(page, "mahalanobis 0 1") == pytest.approx(cell(page, "centred_euclidean 0 1"))
+    assert cell(page, "relative_mahalanobis 1 0") == pytest.approx(cell(page, "snr 1 0"))
+    page.get_by_label("points in the plane").check()
+    a, p = page.evaluate("playground.state().points.slice(0, 2)")
+    set_range(page, "stretch", 2)
+    nearest = min(
+        range(-90, 95, 5),
+        key=lambda angle: page.evaluate(  # question 10
+            "angle => { playground.set({ angle }); return playground.numbers().distances.mahalanobis[0][1]; }", angle
+        ),
+    )
+    towards = math.degrees(math.atan2(p[1] - a[1], p[0] - a[0]))
+    assert abs((nearest - towards) % 180 - 90) <= 2.5  # the long axis, across the stretched one, points at p
+    page.get_by_role("button", name="Start again").click()
+    before = page.evaluate("playground.numbers().distances")
+    set_range(page, "anchor_offset", 1)  # question 11
+    for name in RELATIVE:
+        changed = [abs(cell(page, f"{name} {i} {j}") - before[name][i][j]) > 1e-6 for i, j in ((0, 1), (1, 0))]
+        assert changed == [name != "snr"] * 2
+    for both in (1, 2):  # question 12
+        before_both = cell(page, "relative_euclidean 0 1") if both == 2 else math.inf
+        set_range(page, "anchor_offset", both)
+        set_range(page, "offset", both)
+        assert cell(page, "relative_euclidean 0 1") < before_both
+
+
+@pytest.mark.browser
 def test_claims_can_fail(visit: Visit, file: Path) -> None:
     page = visit(file)
     disturb = {

@@ -383,8 +383,7 @@
         [...(plane ? n.gradient[i].map((g, m) => cell(g, `gradient ${i} ${m}`)) : []), cell(length(n.gradient[i]), `gradient ${i} length`), cell(along(n.gradient[i]), `gradient ${i} mean`)])));
     const f = n.pair;
     const quiet = f.noise <= 1e-15 * f.signal;
-    const raw = state.normalize_embeddings ? "before they are scaled to length 1" : "as they are";
-    table("facts", `a as signal, ${p} as noisy signal, ${raw}`, ["", "value"], [
+    table("facts", `a as signal, ${p} as noisy signal${state.normalize_embeddings ? ", before they are scaled to length 1" : ""}`, ["", "value"], [
       [`Var(a), eq. 7`, f.signal, "signal"], [`Var(${p})`, f.compared, "compared"], [`Var(${p} − a), the noise`, f.noise, "noise"],
       ["SNR = Var(a) / noise, eq. 6", quiet ? Infinity : f.snr, "snr"], ["SNR in decibel", quiet ? Infinity : f.decibel, "decibel"],
       ["correlation ρ, eq. 11", f.correlation, "correlation"], ["1 / √(1 + 1 / SNR), eq. 14", 1 / Math.sqrt(1 + f.noise / f.signal), "formula"],
@@ -500,5 +499,6 @@ print(x.grad)
   };
 
   window.playground = { set, choose, state: () => structuredClone(state), numbers: (changes = {}) => numbers({ ...state, ...changes }), lessons: Object.keys(LESSONS) };
-  show();
+  const asked = location.hash.slice(1); // playground.html#asymmetry opens at a question
+  choose(asked in LESSONS ? asked : "start");
 })();
