@@ -549,6 +549,8 @@ def test_every_question_sets_what_it_asks_about(visit: Visit, file: Path) -> Non
         else:
             assert d["snr"][0][1] == pytest.approx(1.5**2 / 1e-12)
             assert [cell(page, f"gradient 0 {m}") for m in range(3)] == [0, 0, 0]
+            assert page.locator("#legend .back").count() == 0  # every anchor is at 1 from a constant vector
+            assert [cell(page, f"snr {i} 0") for i in (1, 2, 3)] == pytest.approx([1, 1, 1])
             page.locator("#point-0").focus()
             page.keyboard.press("Shift+ArrowRight")
             assert not claim(page)[0]

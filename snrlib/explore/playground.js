@@ -260,7 +260,8 @@
     const at = (u, v) => mapped(E1.map((_, m) => u * E1[m] + v * E2[m] + state.offset));
     const a = mapped(n.embeddings[0]), d = n.distances[state.distance];
     const there = isoline((u, v) => ofMapped(relative, a, at(u, v), a), d[0][1]);
-    const back = relative ? isoline((u, v) => { const x = at(u, v); return ofMapped(true, x, a, x); }, d[1][0]) : "";
+    // From a constant vector every anchor is at distance 1: there is no line.
+    const back = relative && power(a) > EPS ? isoline((u, v) => { const x = at(u, v); return ofMapped(true, x, a, x); }, d[1][0]) : "";
     layers[1].replaceChildren(shape("path", { class: "iso back", d: back }), shape("path", { class: "iso", d: there }));
     return [
       ...(there ? [[element("span", { className: "swatch" }), `points as far from a as p, ${format(d[0][1])}, with a as the anchor`]] : []),
