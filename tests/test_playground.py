@@ -228,7 +228,8 @@ def test_numbers_and_gradients_equal_snrlib(visit: Visit, file: Path) -> None:
 @pytest.mark.browser
 def test_tables_show_the_numbers(visit: Visit, file: Path) -> None:
     page = visit(file)
-    state = _start()
+    state = _start() | {"anchor_offset": -0.4, "offset": 0.6}
+    page.evaluate("changes => playground.set(changes)", state)
     for i, j in ((0, 1), (1, 0), (0, 2), (2, 0), (0, 3), (3, 0)):
         for name in DISTANCES:
             assert cell(page, f"{name} {i} {j}") == pytest.approx(distances_of(state, name)[i, j], rel=1e-9)

@@ -3,115 +3,16 @@
 (() => {
   const START = JSON.parse(document.getElementById("start").textContent);
   const $ = (id) => document.getElementById(id);
-  const SVG = "http://www.w3.org/2000/svg";
-  const LIMIT = 3, LARGEST = 10; // of the plane, of a component of a signal
+  const LARGEST = 10; // of a component of a signal
   const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#832db6"]; // a, p, n1, n2: petroff10
   const names = () => (state.mode === "points" ? ["a", "p", "n₁", "n₂"] : ["a", "b", "n₁", "n₂"]);
-  const clamp = (x, limit) => Math.min(limit, Math.max(-limit, x));
-  const round = (x, digits = 2) => Number(x.toFixed(digits)) + 0;
 
   let state = structuredClone(START);
   let lesson = "start";
   let drawn = 0; // counts the seeds of added noise
   let component = [0, 0]; // chosen by keyboard, of each signal
 
-  // --- Questions: what each sets, and what it claims of the numbers now shown -----------------------------------------
-  const far = [[-1.8, 1.6], [-1.2, -1.9]];
-  const LESSONS = {
-    start: { title: "Start again", set: {}, claim: () => null },
-    asymmetry: {
-      title: "1 Asymmetry",
-      set: { points: [[1, 0.5], [2, 1], ...far], distance: "snr", loss: "distance" },
-      claim: (n) => {
-        const [there, back] = [n.distances.snr[0][1], n.distances.snr[1][0]];
-        const ratio = power(centre(n.embeddings[1])) / power(centre(n.embeddings[0]));
-        return [there !== back, `SNR: (a → p) / (p → a) = ${format(there / back)}, Var(p) / Var(a) = ${format(ratio)}.`];
-      },
-    },
-    triangle: {
-      title: "2 Triangle inequality",
-      set: { points: [[0.8, 0.4], [1.6, 0.8], [2.4, 1.2], [-1.2, -1.9]], distance: "snr", loss: "distance" },
-      claim: (n) => {
-        const d = n.distances.snr, [one, two, direct] = [d[0][1], d[1][2], d[0][2]];
-        const roots = [one, two, direct].map(Math.sqrt);
-        const sign = (x, y) => (Math.abs(x - y) <= 1e-9 * y ? "=" : x < y ? "<" : ">");
-        return [one + two < direct, `SNR: (a → p) + (p → n₁) = ${format(one)} + ${format(two)} ${sign(one + two, direct)} ${format(direct)} = a → n₁; ` +
-          `with roots ${format(roots[0])} + ${format(roots[1])} ${sign(roots[0] + roots[1], roots[2])} ${format(roots[2])}.`];
-      },
-    },
-    offset: {
-      title: "3 Offset in the plane",
-      set: { anchor_offset: -0.5, offset: 1, distance: "snr", loss: "triplet" },
-      claim: (n) => {
-        const none = numbers({ ...state, anchor_offset: 0, offset: 0 });
-        const both = (d) => `${format(n.distances[d][0][1])} with these offsets, ${format(none.distances[d][0][1])} without`;
-        return [Math.abs(n.distances.snr[0][1] - none.distances.snr[0][1]) < 1e-9, `a → p: SNR ${both("snr")}; Euclid ${both("euclidean")}.`];
-      },
-    },
-    signals: {
-      title: "4 Offset of a signal",
-      set: () => ({ mode: "signals", signals: [START.signals[0], START.signals[0].map((x) => x + 1), ...START.signals.slice(2)], distance: "snr", loss: "contrastive" }),
-      claim: (n) => {
-        const { correlation, signal, compared } = n.pair, k = correlation * Math.sqrt(compared / signal);
-        const fits = correlation > 1 - 1e-9;
-        return [fits, fits ? `b = k a + c with k = ${format(k)}: (1 − k)² = ${format((1 - k) ** 2)}, SNR distance a → b = ${format(n.distances.snr[0][1])}, correlation ${format(correlation)}.`
-          : `b is no multiple of a plus a constant: SNR distance a → b = ${format(n.distances.snr[0][1])}, correlation ${format(correlation)}.`];
-      },
-    },
-    normalisation: {
-      title: "5 Normalisation",
-      set: { points: [[1.4, 0.5], [0.8, 1.6], ...far], normalize_embeddings: true, distance: "snr", loss: "triplet" },
-      claim: (n) => {
-        const d = (name) => n.distances[name][0][1];
-        const four = [d("euclidean") ** 2, d("centred_euclidean") ** 2, d("relative_euclidean"), d("snr")];
-        const two = [d("mahalanobis") ** 2, d("relative_mahalanobis")];
-        const equal = (x) => Math.max(...x) - Math.min(...x) < 1e-9;
-        const shown = (x) => x.map(format).join(", ");
-        return [equal(four), `a → p: Euclid², centred Euclid², relative Euclid, SNR: ${shown(four)}; Mahalanobis², relative Mahalanobis: ${shown(two)}. ` +
-          (equal([...four, ...two]) ? "All six agree." : equal(four) ? "The first four agree." : "The first four do not all agree.")];
-      },
-    },
-    flees: {
-      title: "6 The anchor flees",
-      set: { points: [[1.3, -0.3], [-1.1, 1], ...far], distance: "snr", loss: "distance" },
-      claim: (n) => {
-        if (state.loss !== "distance") return [false, "Choose “d(a, p) alone” as the loss."];
-        const [a, p] = n.embeddings;
-        const towards = -dot(n.gradient[0], minus(p, a)), inner = dot(centre(a), centre(p));
-        return [towards < 0, `(Pa)ᵀ(Pp) = ${format(inner)}; step of a towards p, (p − a)ᵀ(−∂d/∂a) = ${format(towards)}: ` +
-          (towards < 0 ? "a flees its positive." : "a goes towards its positive.")];
-      },
-    },
-    constant: {
-      title: "7 Constant anchor",
-      set: { points: [[0, 0], [1.2, 0.9], ...far], anchor_offset: 1, margin: 0.5, distance: "snr", loss: "distance" }, // margin 1 = n → a would be the kink of a hinge
-      claim: (n) => {
-        const floored = power(centre(n.embeddings[0])) <= EPS;
-        return [floored, `Var(a) = ${format(n.pair.signal)}; SNR distance a → p = ${format(n.distances.snr[0][1])}; length of the gradient at a: ${format(Math.sqrt(power(n.gradient[0])))}` +
-          (floored ? ", for it is undefined and held." : ".")];
-      },
-    },
-  };
-
-  // --- Small helpers ----------------------------------------------------------------------------------------------------
-  function format(x) {
-    if (Number.isNaN(x)) return "undefined";
-    if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
-    const size = Math.abs(x);
-    const text = size >= 1e5 || (size > 0 && size < 5e-5) ? (size < 1e-13 ? "0.0000" : x.toExponential(3)) : x.toFixed(4);
-    return (Number(text) === 0 ? text.replace("-", "") : text).replace(/-/g, "−");
-  }
-  const element = (name, properties = {}, ...children) => {
-    const made = Object.assign(document.createElement(name), properties);
-    made.append(...children);
-    return made;
-  };
-  const shape = (name, attributes, ...children) => {
-    const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  };
+  // --- Tables -----------------------------------------------------------------------------------------------------------
   // A cell keeps all digits in its value and shows four.
   const cell = (x, key, chosen = false) => {
     const shown = element("data", { value: String(x) }, format(x));
@@ -125,66 +26,6 @@
     element("tbody", {}, ...rows));
 
   // --- The plane --------------------------------------------------------------------------------------------------------
-  const MARKS = [ // circle, square, triangles
-    (x, y, r, a) => shape("circle", { ...a, cx: x, cy: y, r }),
-    (x, y, r, a) => shape("rect", { ...a, x: x - r, y: y - r, width: 2 * r, height: 2 * r }),
-    (x, y, r, a) => shape("path", { ...a, d: `M${x} ${y - 1.3 * r}L${x + 1.2 * r} ${y + r}H${x - 1.2 * r}Z` }),
-    (x, y, r, a) => shape("path", { ...a, d: `M${x} ${y + 1.3 * r}L${x + 1.2 * r} ${y - r}H${x - 1.2 * r}Z` }),
-  ];
-  const px = (u) => 100 * u, py = (v) => -100 * v;
-
-  const arrow = (x0, y0, x1, y1, most = 16) => {
-    const long = Math.hypot(x1 - x0, y1 - y0);
-    if (long < 3) return "";
-    const [ex, ey] = [(x1 - x0) / long, (y1 - y0) / long], head = Math.min(most, long);
-    const [bx, by] = [x1 - head * ex, y1 - head * ey];
-    return shape("path", { class: "arrow", d: `M${x0} ${y0}L${bx} ${by}M${x1} ${y1}L${bx - 0.45 * head * ey} ${by + 0.45 * head * ex}L${bx + 0.45 * head * ey} ${by - 0.45 * head * ex}Z` });
-  };
-
-  /** The largest 1, 2, 5, 10, ... times 10^k by which a step of this size stays within `most`. */
-  function learningRate(size, most) {
-    if (!(size > 1e-12)) return 0; // nothing but rounding
-    const ten = 10 ** Math.floor(Math.log10(most / size));
-    return [5, 2, 1].map((m) => m * ten).find((rate) => rate * size <= most * (1 + 1e-9)) ?? ten;
-  }
-
-  /** Where f(u, v) = level: crossings with the edges of a grid, exact by bisection, chained to lines. */
-  function isoline(f, level) {
-    const n = 60, at = (i) => -LIMIT + (2 * LIMIT * i) / n, ends = new Map(), places = new Map();
-    const inside = Array.from({ length: n + 1 }, (_, i) => Array.from({ length: n + 1 }, (_, j) => f(at(i), at(j)) < level));
-    const crossing = (i, j, k, l) => { // on the edge from (i, j) to (k, l)
-      const key = `${i},${j},${k},${l}`;
-      if (places.has(key)) return key;
-      let [low, high] = inside[i][j] ? [[at(i), at(j)], [at(k), at(l)]] : [[at(k), at(l)], [at(i), at(j)]];
-      for (let step = 0; step < 9; step++) {
-        const middle = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
-        if (f(...middle) < level) low = middle; else high = middle;
-      }
-      places.set(key, low);
-      return key;
-    };
-    const join = (one, other) => { for (const [x, y] of [[one, other], [other, one]]) ends.set(x, [...(ends.get(x) ?? []), y]); };
-    for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) {
-      const found = [[i, j, i + 1, j], [i + 1, j, i + 1, j + 1], [i, j + 1, i + 1, j + 1], [i, j, i, j + 1]]
-        .filter(([a, b, c, d]) => inside[a][b] !== inside[c][d]).map((edge) => crossing(...edge));
-      for (let k = 0; k < found.length; k += 2) join(found[k], found[k + 1]);
-    }
-    let d = "";
-    const draw = (first) => {
-      let key = first, pen = "M";
-      while (key !== undefined) {
-        d += `${pen}${px(places.get(key)[0]).toFixed(1)} ${py(places.get(key)[1]).toFixed(1)}`;
-        pen = "L";
-        const next = ends.get(key).find((other) => ends.get(other)?.includes(key));
-        if (next !== undefined) { ends.set(key, ends.get(key).filter((x) => x !== next)); ends.set(next, ends.get(next).filter((x) => x !== key)); }
-        key = next;
-      }
-    };
-    for (const [key, to] of ends) if (to.length === 1) draw(key); // open at the border
-    for (const [key, to] of ends) if (to.length) draw(key);
-    return d;
-  }
-
   const plane = $("plane");
   const layers = ["back", "iso", "marks", "arrows"].map((name) => shape("g", { id: `plane-${name}` }));
   for (let i = -2; i <= 2; i++) {
@@ -341,17 +182,6 @@
     return [[rate ? `→ one step of gradient descent on a and b, − gradient × ${rateText(rate)}` : "No arrows: the gradient of a and b is 0."]];
   }
 
-  /** Standard normal numbers that depend on the seed alone (mulberry32, Box and Muller). */
-  function gaussian(seed, count) {
-    let s = seed >>> 0;
-    const uniform = () => {
-      s = (s + 0x6d2b79f5) >>> 0;
-      let t = Math.imul(s ^ (s >>> 15), s | 1);
-      t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-      return (((t ^ (t >>> 14)) >>> 0) + 0.5) / 4294967296;
-    };
-    return Array.from({ length: count }, () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()));
-  }
   const ACTIONS = {
     noise: ([a, b]) => [a, b.map((x, m) => round(x + 0.3 * gaussian(drawn, 32)[m]))],
     offset: ([a, b]) => [a, b.map((x) => x + 0.5)],
@@ -446,7 +276,7 @@ print(x.grad)
     for (const part of document.querySelectorAll("[data-kind]")) part.hidden = (part.dataset.kind === "relative") !== isRelative(state.distance);
     for (const button of $("presets").children) button.setAttribute("aria-pressed", button.dataset.lesson === lesson);
     for (const article of document.querySelectorAll("article")) article.hidden = article.dataset.lesson !== lesson;
-    const claim = LESSONS[lesson].claim(n);
+    const claim = LESSONS[lesson].claim(n, state);
     $("claim").textContent = claim ? claim[1] : "";
     $("claim").dataset.holds = claim ? claim[0] : "";
     $("snippet").value = snippet();
@@ -474,7 +304,7 @@ print(x.grad)
     lesson = name;
     component = [0, 0];
     drawn = 0;
-    state = { ...structuredClone(START), ...(typeof changes === "function" ? changes() : structuredClone(changes)) };
+    state = { ...structuredClone(START), ...(typeof changes === "function" ? changes(START) : structuredClone(changes)) };
     show();
   }
 

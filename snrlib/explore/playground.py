@@ -59,13 +59,9 @@ def playground(save: str | Path | None = None) -> ExplorePage:
     html = (folder / "playground.html").read_text(encoding="utf-8")
     html = re.sub(r"\\\[(.+?)\\\]", lambda found: mathml(unescape(found[1]), display=True), html, flags=re.DOTALL)
     html = re.sub(r"\\\((.+?)\\\)", lambda found: mathml(unescape(found[1])), html)
-    parts = {
-        "start": json.dumps(_start()),
-        "numbers": (folder / "numbers.js").read_text(encoding="utf-8"),
-        "playground": (folder / "playground.js").read_text(encoding="utf-8"),
-    }
-    for name, text in parts.items():
-        html = html.replace(f"{{{{{name}}}}}", text)
+    html = html.replace("{{start}}", json.dumps(_start()))
+    for name in ("numbers", "drawing", "questions", "playground"):
+        html = html.replace(f"{{{{{name}}}}}", (folder / f"{name}.js").read_text(encoding="utf-8").rstrip())
     page = ExplorePage(html, 1100, "Playground of distances, losses and their gradients")
     if save is not None:
         page.save(save)
