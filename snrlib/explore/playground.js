@@ -50,6 +50,8 @@
       knob.focus();
       event.preventDefault();
     });
+    // A finger on a point drags it, beside one it scrolls the page; touch-action does not work inside an SVG.
+    knob.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
     knob.addEventListener("pointermove", (event) => {
       if (!grip) return;
       const [u, v] = place(event);
