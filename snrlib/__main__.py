@@ -74,7 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--perplexity", type=float, default=30.0, help="of the maps (default: 30)")
     one.add_argument("--symmetrised", action="store_true", help="show the mean of both anchor sides")
     one = commands.add_parser("playground", help="write the page to drag points and draw signals on")
-    one.add_argument("-o", dest="output", default="playground.html", metavar="FILE.html", help="default: playground.html")
+    one.add_argument(
+        "-o", dest="output", default="playground.html", metavar="FILE.html", help="default: playground.html"
+    )
     commands.add_parser("report", help="make the page to read and share out of the runs that are there")
     one = commands.add_parser("refresh", help="for authors: execute notebooks in place and store their outputs")
     one.add_argument("notebooks", nargs="*", help="all if none is named")

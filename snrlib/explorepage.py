@@ -8,17 +8,12 @@ from html import escape
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from snrlib.explore import ExplorePage, inspect, map_figure, playground, playground_figure, tsne
+from snrlib.explore import FIGURE_ALT, ExplorePage, inspect, map_figure, playground, playground_figure, tsne
 from snrlib.explore.stored import stored_embeddings
 from snrlib.pages import figure
 from snrlib.plots import png, use_style
 
 __all__ = ["explore_section"]
-
-_PLAYGROUND = (
-    "The playground: an anchor, a positive and two negatives in the plane of centred vectors, circles of equal distance "
-    "around the anchor, and what each of the four losses asks of the four."
-)
 
 
 def explore_section() -> tuple[dict[str, ExplorePage], str]:
@@ -43,8 +38,20 @@ def explore_section() -> tuple[dict[str, ExplorePage], str]:
             pages["tsne"] = inspect(maps, stored.images)
             scores = "; ".join(f"{one.title}, R@1 {one.precision_at_1:.3f}" for one in maps)
             alt = f"t-SNE maps of the same {len(labels)} images of characters: {scores}."
-            html += _view("tsne", "t-SNE inspector", "point at a dot, follow an image from map to map", map_figure(maps, labels, columns=2), alt)
-        html += _view("playground", "Playground", "drag points, draw signals, watch distances and losses", playground_figure(), _PLAYGROUND)
+            html += _view(
+                "tsne",
+                "t-SNE inspector",
+                "point at a dot, follow an image from map to map",
+                map_figure(maps, labels, columns=2),
+                alt,
+            )
+        html += _view(
+            "playground",
+            "Playground",
+            "drag points, draw signals, watch distances and losses",
+            playground_figure(),
+            FIGURE_ALT,
+        )
     return pages, html
 
 

@@ -7,5 +7,16 @@ from snrlib.explore.figure import map_figure
 from snrlib.explore.inspector import inspect, thumbnails
 from snrlib.explore.maps import Map, tsne
 from snrlib.explore.page import ExplorePage
+from snrlib.explore.playground import FIGURE_ALT, playground, playground_figure
 
-__all__ = ["ExplorePage", "Map", "inspect", "map_figure", "thumbnails", "tsne"]
+__all__ = [
+    "FIGURE_ALT",
+    "ExplorePage",
+    "Map",
+    "inspect",
+    "map_figure",
+    "playground",
+    "playground_figure",
+    "thumbnails",
+    "tsne",
+]
