@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 
 from snrlib.chapters import Chapter, chapter
-from snrlib.files import data_folder, make_readable, partial_prefix
 from snrlib.explorepage import explore_section
+from snrlib.files import data_folder, make_readable, partial_prefix
 from snrlib.gridpage import grid_section
 from snrlib.markup import Markup
 from snrlib.notebooks import notebooks

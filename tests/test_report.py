@@ -90,12 +90,30 @@ def _pages(index: Path) -> dict[str, Page]:
     return {path.name: Page(path) for path in sorted(index.parent.iterdir())}
 
 
+EXPLORED = {"playground.html", "tsne.html"}
+
+
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
     """The report of this study from its stored notebooks, without any run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SNR_RUNS", str(tmp_path_factory.mktemp("study")))
         return _pages(report.build())
+
+
+@pytest.fixture(scope="module")
+def pages(built: dict[str, Page]) -> dict[str, Page]:
+    """Those to read; the others have scripts and are tested in a browser."""
+    return {name: page for name, page in built.items() if name not in EXPLORED}
+
+
+def test_the_index_shows_and_leads_to_the_pages_to_explore(built: dict[str, Page]) -> None:
+    assert set(built) >= EXPLORED
+    links = [link["href"] for link in built["index.html"].all("a")]
+    assert set(links) >= EXPLORED
+    pictures = [image["alt"] or "" for image in built["index.html"].all("img")]
+    assert [alt for alt in pictures if "t-SNE maps" in alt and "R@1" in alt]
+    assert [alt for alt in pictures if "playground" in alt]
 
 
 def test_there_is_a_page_for_every_notebook_and_one_to_begin_with(pages: dict[str, Page], repository: Path) -> None:
@@ -136,6 +154,8 @@ def test_every_internal_link_resolves_and_anchors_are_unique(pages: dict[str, Pa
             if parts.scheme in ("http", "https"):
                 continue
             assert not parts.scheme, link
+            if parts.path in EXPLORED:
+                continue
             target = pages[parts.path or name]
             if parts.fragment:
                 assert unquote(parts.fragment) in target.anchors, f"{name}: {link['href']}"
@@ -176,8 +196,9 @@ def test_every_image_has_words_and_every_figure_of_the_notebooks_is_there(
         images = pages[f"{path.stem}.html"].all("img")
         assert [image["alt"] for image in images] == alts
         assert all(image["width"] and image["height"] for image in images)
-    (picture,) = pages["index.html"].all("img")
-    assert picture["alt"]
+    pictures = pages["index.html"].all("img")
+    assert len(pictures) == 1 + len(EXPLORED)
+    assert all(picture["alt"] for picture in pictures)
 
 
 def test_pages_can_be_read_by_anyone(pages: dict[str, Page]) -> None:
@@ -533,7 +554,7 @@ def test_a_build_that_is_killed_leaves_the_old_page_whole(study: Path, when: str
     if (when, how) == ("renaming", signal.SIGKILL):  # between two renames: whole, and the next build puts it back
         old = index.parent.with_name(".report.before")
     assert _tree(old) == before
-    assert sorted(_tree(report.build().parent)) == ["01_small.html", "02_other.html", "03_new.html", "index.html"]
+    assert sorted(_tree(report.build().parent)) == ["01_small.html", "02_other.html", "03_new.html", "index.html", "playground.html"]
     assert [path.name for path in (study / "data" / "runs").iterdir()] == ["report"], "nothing is left behind"
 
 

@@ -216,7 +216,7 @@ def _placed(near: NDArray, far: NDArray, first: NDArray, perplexity: float, engi
         digest.update(np.ascontiguousarray(array).tobytes())
     path = data_folder("cache") / f"tsne-{digest.hexdigest()[:16]}.npz"
     try:
-        with np.load(path) as stored:  # a zip file checks its own bytes
+        with open(path, "rb") as file, np.load(file) as stored:  # a zip file checks its own bytes
             points = stored["points"]
         if points.shape == first.shape:
             return points

@@ -1,0 +1,243 @@
+"""The inspector in a real browser: what is shown under the pointer, chosen on every map, listed and counted."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Visit
+
+from snrlib.data import LabelledImages
+from snrlib.distances import get_distance
+from snrlib.explore import Map, inspect, tsne
+
+pytestmark = pytest.mark.browser
+
+N, CLASSES = 150, 5
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Map], LabelledImages]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(N) % CLASSES
+    x = 0.7 * torch.randn(CLASSES, 16, generator=generator)[labels] + torch.randn(N, 16, generator=generator)
+    images = LabelledImages("noise", torch.rand(N, 1, 12, 12, generator=generator), labels, ("a", "b", "B<i>", "Ж", "µ"))
+    distances = [get_distance("euclidean"), get_distance("snr"), get_distance("relative_euclidean", anchor="ref")]
+    maps = [tsne(x, labels, one, perplexity=10, k=6) for one in distances]
+    path = tmp_path_factory.mktemp("inspector") / "tsne.html"
+    inspect(maps, images, ["train" if row < 100 else "test" for row in range(N)], save=path)
+    return path, maps, images
+
+
+def _opened(visit: Visit, path: Path, width: int = 1440) -> Any:
+    page = visit(path, width=width, height=1000)
+    page.wait_for_function("window.inspector !== undefined")
+    page.wait_for_function("document.querySelectorAll('#maps canvas').length >= 3 || document.querySelector('.bk-Figure')")
+    page.wait_for_timeout(300)
+    return page
+
+
+def _place(page: Any, m: int, row: int) -> tuple[float, float]:
+    """Where an image's dot is on the screen."""
+    x, y = page.evaluate(
+        """([m, row]) => {
+            const view = Bokeh.index.roots[m];
+            const box = view.el.getBoundingClientRect();
+            const data = inspector.source.data;
+            return [box.left + view.frame.x_scale.compute(data[`x${m}`][row]),
+                    box.top + view.frame.y_scale.compute(data[`y${m}`][row])];
+        }""",
+        [m, row],
+    )
+    return x, y
+
+
+def _chosen(page: Any) -> list[int]:
+    return sorted(page.evaluate("Array.from(inspector.source.selected.indices)"))
+
+
+def _lonely(one: Map) -> int:
+    """The image whose dot is farthest from all others."""
+    gaps = np.linalg.norm(one.points[:, None] - one.points[None], axis=2) + np.diag(np.full(N, np.inf))
+    return int(gaps.min(axis=1).argmax())
+
+
+def test_under_the_pointer_are_image_class_and_distance_to_the_nearest(visit: Visit, shown: Any) -> None:
+    path, maps, images = shown
+    page = _opened(visit, path)
+    row = _lonely(maps[0])
+    page.mouse.move(*_place(page, 0, row))
+    tip = page.locator(".bk-Tooltip")
+    tip.wait_for()
+    picture = tip.locator("img")
+    assert picture.evaluate("image => image.complete && image.naturalWidth") > 0
+    assert picture.is_visible()
+    text = " ".join(tip.locator("div").all_inner_texts())  # of its shadow tree
+    assert images.classes[int(images.labels[row])] in text
+    assert f"{maps[0].distances[row, 0]:.4f}" in text
+    assert ("✓" if maps[0].hits[row, 0] else "✗") in text
+
+
+def test_a_click_chooses_an_image_on_every_map_and_lists_its_neighbours_under_each(visit: Visit, shown: Any) -> None:
+    path, maps, images = shown
+    page = _opened(visit, path)
+    row = _lonely(maps[1])
+    page.mouse.click(*_place(page, 1, row))
+    page.wait_for_function("inspector.source.selected.indices.length > 0")
+    assert _chosen(page) == [row]
+    lists = page.locator("#lists ul")
+    assert lists.count() == len(maps)
+    for m, one in enumerate(maps):
+        cards = lists.nth(m).locator("button")
+        assert cards.count() == 6
+        for j in range(6):
+            near = int(one.neighbours[row, j])
+            name = images.classes[int(images.labels[near])]
+            assert cards.nth(j).get_attribute("aria-label") == (
+                f"image {near}, class {name}, {'right' if one.hits[row, j] else 'wrong'}"
+            )
+            text = cards.nth(j).inner_text()
+            assert text.startswith("✓" if one.hits[row, j] else "✗")
+            assert float(text.split()[-1]) == pytest.approx(float(one.distances[row, j]), rel=6e-3)
+            assert cards.nth(j).locator("img").evaluate("image => image.naturalWidth") > 0
+        drawn = page.evaluate(f"Array.from(Bokeh.documents[0].get_model_by_name('links{m}').data.x1)")
+        assert drawn == pytest.approx(one.points[one.neighbours[row], 0].tolist(), abs=1e-4)
+
+
+def test_a_lasso_on_one_map_chooses_the_images_within_it(visit: Visit, shown: Any) -> None:
+    path, maps, images = shown
+    page = _opened(visit, path)
+    places = np.array([_place(page, 2, row) for row in range(N)])
+    middle = places[images.labels.numpy() == 3].mean(axis=0)
+    corners = middle + 45 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in corners[1:]:
+        page.mouse.move(*corner, steps=5)
+    page.mouse.up()
+    page.wait_for_function("inspector.source.selected.indices.length > 0")
+    inside = (np.abs(places - middle) < 45).all(axis=1)
+    sure = inside & (np.abs(np.abs(places - middle) - 45) > 2).all(axis=1)
+    found = _chosen(page)
+    assert set(np.flatnonzero(sure)) <= set(found)
+    assert len(set(found) ^ set(np.flatnonzero(inside))) <= int((inside & ~sure).sum()) + 2
+    said = page.locator("#said").inner_text()
+    assert said.startswith(f"{len(found)} images of {len(set(images.labels[found].tolist()))} class")
+    for one in maps:
+        assert f"{int((~one.hits[found, 0]).sum())} on {one.title}" in said
+
+
+def test_a_class_is_searched_and_what_a_search_means_is_escaped(visit: Visit, shown: Any) -> None:
+    path, _, images = shown
+    page = _opened(visit, path)
+    for text, wanted in (("Ж", [3]), ("b", [1]), ("<i", [2]), ("nothing", [])):
+        page.locator("#class").fill(text)
+        page.locator("#class").press("Enter")
+        page.wait_for_timeout(100)
+        assert sorted(set(images.labels[_chosen(page)].tolist())) == wanted
+        assert len(_chosen(page)) == 30 * len(wanted)
+    assert page.locator("#legend i").count() == 0
+
+
+def test_colours_and_marks_follow_class_split_and_errors(visit: Visit, shown: Any) -> None:
+    path, maps, images = shown
+    page = _opened(visit, path)
+
+    def looks(m: int) -> list[tuple[str, str]]:
+        colours, marks = page.evaluate(f"[inspector.source.data.colour{m}, inspector.source.data.mark{m}]")
+        return list(zip(colours, marks, strict=True))
+
+    groups = {"class": images.labels.tolist(), "split": [row < 100 for row in range(N)]}
+    for by, group in groups.items():
+        page.locator("#colour").select_option(by)
+        assert len(set(zip(looks(0), group, strict=True))) == len(set(group)) == len(set(looks(0)))
+        assert page.locator("#legend button").count() == len(set(group))
+    page.locator("#colour").select_option("wrong")
+    for m, one in enumerate(maps):
+        assert {look for look, hit in zip(looks(m), one.hits[:, 0], strict=True) if not hit} == {("#bd1f01", "star")}
+        assert {look for look, hit in zip(looks(m), one.hits[:, 0], strict=True) if hit} == {("#3f90da", "circle")}
+
+
+def test_the_keyboard_reaches_every_control_and_walks_through_the_errors(visit: Visit, shown: Any) -> None:
+    path, maps, _ = shown
+    page = _opened(visit, path)
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+    assert {"colour", "class", "image", "before", "after", "judge", "error", "none"} <= set(reached)
+    page.locator("#judge").select_option("1")
+    walked = []
+    for _ in range(3):
+        page.locator("#error").press("Enter")
+        walked += _chosen(page)
+    assert walked == np.flatnonzero(~maps[1].hits[:, 0])[:3].tolist()
+    page.locator("#after").press("Enter")
+    assert _chosen(page) == [walked[-1] + 1]
+    page.locator("#image").fill("7")
+    page.locator("#image").press("Enter")
+    assert _chosen(page) == [7]
+    page.locator("#image").fill("9999")
+    page.locator("#image").press("Enter")
+    assert _chosen(page) == [7]
+    page.locator("#lists button").first.press("Enter")
+    assert _chosen(page) == [int(maps[0].neighbours[7, 0])]
+    page.locator("#none").press("Enter")
+    assert _chosen(page) == []
+    assert page.locator("#said").inner_text() == "No image is chosen."
+
+
+@pytest.mark.parametrize("width", [375, 1440])
+def test_nothing_is_cut_off(visit: Visit, shown: Any, width: int) -> None:
+    path, maps, _ = shown
+    page = _opened(visit, path, width)
+    page.evaluate("inspector.select([3])")
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    boxes = [page.locator("#maps section").nth(m).bounding_box() for m in range(len(maps))]
+    assert all(box and box["x"] >= 0 and box["x"] + box["width"] <= width and box["width"] > 250 for box in boxes)
+    for section, one in zip(page.locator("#maps section").all(), maps, strict=True):
+        text = section.inner_text()
+        assert f"R@1 {one.precision_at_1:.3f} under {one.distance}" in re.sub(r"\s+", " ", text)
+        assert one.facts in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "mebibytes", "seconds"), [(5000, 10, 2), (20000, 40, 10)])
+def test_thousands_of_images_fit_and_paint_soon(
+    visit: Visit, tmp_path: Path, n: int, mebibytes: float, seconds: float
+) -> None:
+    """Points and pictures of the size at issue; how the points were found does not matter here."""
+    rng = np.random.default_rng(0)
+    labels = torch.arange(n) % 40
+    glyphs = torch.zeros(n, 1, 48, 48)
+    for row in range(n):  # a few strokes on black, as characters have
+        top, left, size = rng.integers(4, 24, size=3)
+        glyphs[row, 0, top : top + size, left] = glyphs[row, 0, top, left : left + size] = 1
+    near = rng.integers(0, n, size=(n, 10))
+    one = Map(
+        points=rng.normal(size=(n, 2)).astype(np.float32),
+        neighbours=near,
+        distances=np.sort(rng.random((n, 10)).astype(np.float32)),
+        hits=labels.numpy()[near] == labels.numpy()[:, None],
+        distance="Euclid",
+        space="x",
+        precision_at_1=0.5,
+        trustworthiness=0.5,
+        perplexity=30.0,
+        start="PCA",
+        title="many",
+    )
+    images = LabelledImages("strokes", glyphs, labels, tuple(f"class {c}" for c in range(40)))
+    path = tmp_path / "many.html"
+    inspect([one, one, one], images, save=path)
+    assert path.stat().st_size <= mebibytes * 2**20
+    page = visit(path)
+    page.wait_for_function("window.inspector !== undefined", timeout=60_000)
+    painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    print(f"{n} images: {path.stat().st_size / 2**20:.1f} MiB, first paint after {painted:.0f} ms")
+    page.locator("#class").fill("class 7")
+    page.locator("#class").press("Enter")
+    assert len(_chosen(page)) == n // 40
+    assert painted / 1000 < 10 * seconds, "a bound for a busy machine; the number itself is printed"
