@@ -29,7 +29,7 @@ def pictures(labels: Tensor, channels: int = 1) -> LabelledImages:
     return LabelledImages("noise", images, labels, tuple("abcdefghij"[: int(labels.max()) + 1]))
 
 
-def distance(name: str, **options: str):  # noqa: ANN201
+def distance(name: str, **options: str):
     components = torch.diag(torch.linspace(0.5, 2, 16)) if "mahalanobis" in name else None
     return get_distance(name, components=components, **options)
 

@@ -23,7 +23,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Map], La
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(N) % CLASSES
     x = 0.7 * torch.randn(CLASSES, 16, generator=generator)[labels] + torch.randn(N, 16, generator=generator)
-    images = LabelledImages("noise", torch.rand(N, 1, 12, 12, generator=generator), labels, ("a", "b", "B<i>", "Ж", "µ"))
+    images = LabelledImages(
+        "noise", torch.rand(N, 1, 12, 12, generator=generator), labels, ("a", "b", "B<i>", "Ж", "µ")
+    )
     distances = [get_distance("euclidean"), get_distance("snr"), get_distance("relative_euclidean", anchor="ref")]
     maps = [tsne(x, labels, one, perplexity=10, k=6) for one in distances]
     path = tmp_path_factory.mktemp("inspector") / "tsne.html"
@@ -34,7 +36,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Map], La
 def _opened(visit: Visit, path: Path, width: int = 1440) -> Any:
     page = visit(path, width=width, height=1000)
     page.wait_for_function("window.inspector !== undefined")
-    page.wait_for_function("document.querySelectorAll('#maps canvas').length >= 3 || document.querySelector('.bk-Figure')")
+    page.wait_for_function(
+        "document.querySelectorAll('#maps canvas').length >= 3 || document.querySelector('.bk-Figure')"
+    )
     page.wait_for_timeout(300)
     return page
 

@@ -398,7 +398,7 @@ def test_every_slider_moved_by_the_keyboard_redraws_its_figure(name: str, opened
     notebook = run_all(page, lab)
     assert_no_error_and_every_figure_visible(page, notebook)
     widgets = page.locator(f"{PANEL} .widget-interact")
-    asked = [cell for cell in notebook.cells if cell.cell_type == "code" and "\nif interactive:" in "\n" + cell.source]
+    asked = [cell for cell in notebook.cells if re.search(r"\binteract\(", _code(cell))]
     assert widgets.count() == len(asked) > 0
     for number in range(len(asked)):
         widget = widgets.nth(number)
@@ -417,6 +417,25 @@ def _redraws(page: Any, widget: Any, control: Any, key: str) -> None:
     another = "([widget, before]) => { const now = widget.querySelector('img'); return now && now.src !== before; }"
     page.wait_for_function(another, arg=[widget.element_handle(), before], timeout=30_000)
     page.locator(IDLE).wait_for(timeout=30_000)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_inspector_of_notebook_08_links_its_maps_in_jupyterlab(opened: Opened, lab: Lab) -> None:
+    page = opened("08", interactive=True)
+    notebook = run_all(page, lab)
+    assert_no_error_and_every_figure_visible(page, notebook)
+    frame = page.locator(f"{PANEL} iframe[title^='Inspector']")
+    frame.scroll_into_view_if_needed()
+    inside = frame.content_frame
+    assert inside.locator("#maps section").count() == 4
+    inside.locator("#error").press("Enter")
+    lists = inside.locator("#lists ul")
+    lists.nth(3).wait_for()
+    assert lists.count() == 4
+    assert inside.locator("#lists button.wrong").count() > 0
+    assert inside.locator("#chosen img").evaluate("image => image.naturalWidth") > 0
+    assert inside.locator("#lists img").first.evaluate("image => image.naturalWidth") > 0
 
 
 @pytest.mark.slow

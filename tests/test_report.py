@@ -554,7 +554,13 @@ def test_a_build_that_is_killed_leaves_the_old_page_whole(study: Path, when: str
     if (when, how) == ("renaming", signal.SIGKILL):  # between two renames: whole, and the next build puts it back
         old = index.parent.with_name(".report.before")
     assert _tree(old) == before
-    assert sorted(_tree(report.build().parent)) == ["01_small.html", "02_other.html", "03_new.html", "index.html", "playground.html"]
+    assert sorted(_tree(report.build().parent)) == [
+        "01_small.html",
+        "02_other.html",
+        "03_new.html",
+        "index.html",
+        "playground.html",
+    ]
     assert [path.name for path in (study / "data" / "runs").iterdir()] == ["report"], "nothing is left behind"
 
 
