@@ -191,7 +191,7 @@ def test_the_static_twin_shows_every_map_and_what_it_hides() -> None:
         assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes] == [one.title for one in maps]
         for axis, one in zip(figure.axes, maps, strict=True):
             assert f"R@1 {one.precision_at_1:.3f}" in axis.get_xlabel()
-            assert sum(len(drawn.get_offsets()) for drawn in axis.collections) == 121
+            assert sum(len(np.asarray(drawn.get_offsets())) for drawn in axis.collections) == 121
 
 
 def test_the_stored_embeddings_are_those_of_the_characters() -> None:
