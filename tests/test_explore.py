@@ -1,5 +1,6 @@
 """Maps, the inspector in Python, stored embeddings and the commands that write pages."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from snrlib.__main__ import main
 from snrlib.data import LabelledImages
 from snrlib.distances import DISTANCES, get_distance
 from snrlib.evaluate import knn
+from snrlib.experiment import default_settings, experiment
 from snrlib.explore import ExplorePage, Map, inspect, map_figure, thumbnails, tsne
 from snrlib.explore.stored import SPACES, run_embeddings, stored_embeddings
 
@@ -201,6 +203,21 @@ def test_the_stored_embeddings_are_those_of_the_characters() -> None:
     one = tsne(stored.embeddings["snr"], stored.images.labels, stored.distances["snr"])
     assert isinstance(one, Map)
     assert one.precision_at_1 > 10 / len(stored.images.classes), "far above chance, so that the labels are theirs"
+
+
+def test_a_run_of_notebook_05_is_read_with_its_images_and_its_distance(tmp_path: Path) -> None:
+    done = experiment(default_settings("digits", "conv4", distance="mahalanobis", steps=2, seed=3))
+    done.save(tmp_path / "one")
+    (tmp_path / "one" / "result.json").write_text(json.dumps({"metrics": done.metrics}))
+    found = run_embeddings([tmp_path / "one"])
+    assert torch.equal(found.embeddings["one"], done.embeddings)
+    assert torch.equal(found.images.labels, done.test.labels)
+    assert torch.allclose(found.distances["one"](done.embeddings), done.distance(done.embeddings), rtol=1e-4, atol=1e-4)
+    assert found.titles == {"one": "conv4, triplet, mahalanobis, seed 3"}
+    other = {"embeddings": done.embeddings[:9], "labels": done.test.labels[:9] + 1, "components": np.eye(64)}
+    np.savez(tmp_path / "one" / "embeddings.npz", **other)
+    with pytest.raises(ValueError, match="other images than digits, test"):
+        run_embeddings([tmp_path / "one"])
 
 
 def test_no_run_is_an_error_that_names_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

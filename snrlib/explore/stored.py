@@ -130,7 +130,7 @@ def run_embeddings(folders: Sequence[str | Path]) -> Stored:
         if not result.exists():
             raise FileNotFoundError(f"{folder} holds no run of notebook 05: {result.name} is not there")
         row = json.loads(result.read_text())
-        settings = run_settings(row)
+        settings = default_settings(**run_settings(row))  # with those that are None, which no row holds
         with np.load(folder / "embeddings.npz") as arrays:
             x, labels = torch.from_numpy(arrays["embeddings"]), torch.from_numpy(arrays["labels"])
             distance = distance_of(settings, arrays.get("components"))
