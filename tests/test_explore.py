@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,7 +215,11 @@ def test_a_run_of_notebook_05_is_read_with_its_images_and_its_distance(tmp_path:
     assert torch.equal(found.images.labels, done.test.labels)
     assert torch.allclose(found.distances["one"](done.embeddings), done.distance(done.embeddings), rtol=1e-4, atol=1e-4)
     assert found.titles == {"one": "conv4, triplet, mahalanobis, seed 3"}
-    other = {"embeddings": done.embeddings[:9], "labels": done.test.labels[:9] + 1, "components": np.eye(64)}
+    other: dict[str, Any] = {
+        "embeddings": done.embeddings[:9],
+        "labels": done.test.labels[:9] + 1,
+        "components": np.eye(64),
+    }
     np.savez(tmp_path / "one" / "embeddings.npz", **other)
     with pytest.raises(ValueError, match="other images than digits, test"):
         run_embeddings([tmp_path / "one"])
