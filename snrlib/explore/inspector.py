@@ -113,10 +113,11 @@ def inspect(
         ],
     }
     parts: list[Any] = ["bokeh", "bokeh-gl"] if len(images) > _FEW else ["bokeh"]
+    repeated = " Colours and marks repeat after 80 classes." if len(images.classes) > 10 * len(MARKS) else ""
     folder = Path(__file__).parent
     html = Template((folder / "inspector.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
-        about=escape(f"{len(images):,} images of {len(images.classes)} classes: {images.name}."),
+        about=escape(f"{len(images):,} images of {len(images.classes)} classes: {images.name}.{repeated}"),
         maps="\n".join(sections),
         bokeh="\n".join(f"<script>{text}</script>" for text in Resources("inline", components=parts).js_raw),
         data=json.dumps(facts, ensure_ascii=False).replace("</", "<\\/"),
@@ -205,12 +206,12 @@ def _plot(one: Map, m: int, source: ColumnDataSource) -> Plot:
         f"y{m}",
         source=source,
         marker=f"mark{m}",
-        size=9 if n <= 1000 else 6 if n <= _FEW else 4,
+        size=9 if n <= 1000 else 6 if n <= _FEW else 5,
         fill_color=f"colour{m}",
         line_color="white",
-        line_width=0.5,
+        line_width=0.5 if n <= _FEW else 0,
         selection_line_color="black",
-        nonselection_fill_alpha=0.15,
+        nonselection_fill_alpha=0.15 if n <= _FEW else 0.3,
         nonselection_line_alpha=0.15,
     )
     dots.selection_glyph.line_width = 1.5  # type: ignore[union-attr]

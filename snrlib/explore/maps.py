@@ -51,7 +51,8 @@ class Map:
         distance: the distance of the neighbours, in a few words, anchor side included.
         space: what the map shows, in a few words.
         precision_at_1: R@1 of the embeddings under the distance; NaN if no class has two members.
-        trustworthiness: 1 if the k nearest on the map are near under the distance as well, about 0.5 for a random map.
+        trustworthiness: 1 if the k nearest on the map are near under the distance as well, about 0.5 for a random map;
+            of a sample of 5,000 embeddings where there are more.
         perplexity: of the map.
         start: of the map, in a few words.
         title: above it.
