@@ -135,7 +135,7 @@ def tsne(
     distances, neighbours = knn(x, k, distance=distance)
     if space == "symmetrised" and distance.relative:
         near, far = _symmetrised(x, distance, int(3 * perplexity + 1))
-        shown = "the root of the mean of both anchor sides"
+        shown = "both anchor sides"  # the root of their mean
     else:
         near, far = _mapped(x, distance, int(3 * perplexity + 1))
         shown = _space_in_words(distance)
