@@ -198,15 +198,12 @@ def _page(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from snrlib.explore import inspect, tsne  # with torch and bokeh: slow to import
+    from snrlib.explore import inspect  # with torch and bokeh: slow to import
     from snrlib.explore.stored import run_embeddings, stored_embeddings
 
     spaces = run_embeddings(options.runs) if options.runs else stored_embeddings()
     space = "symmetrised" if options.symmetrised else "mapped"
-    chosen = {"perplexity": options.perplexity, "space": space}
-    labels, distances, titles = spaces.images.labels, spaces.distances, spaces.titles
-    maps = [tsne(x, labels, distances[name], title=titles[name], **chosen) for name, x in spaces.embeddings.items()]
-    inspect(maps, spaces.images, save=options.output)
+    inspect(spaces.maps(perplexity=options.perplexity, space=space), spaces.images, save=options.output)
     print(Path(options.output).resolve())
     return 0
 

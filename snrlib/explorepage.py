@@ -8,7 +8,7 @@ from html import escape
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from snrlib.explore import FIGURE_ALT, ExplorePage, inspect, map_figure, playground, playground_figure, tsne
+from snrlib.explore import FIGURE_ALT, ExplorePage, inspect, map_figure, playground, playground_figure
 from snrlib.explore.stored import stored_embeddings
 from snrlib.pages import figure
 from snrlib.plots import png, use_style
@@ -31,10 +31,7 @@ def explore_section() -> tuple[dict[str, ExplorePage], str]:
             html += f"<p>The inspector is missing: {escape(str(error))}</p>\n"
         else:
             labels = stored.images.labels
-            maps = [
-                tsne(x, labels, stored.distances[name], title=stored.titles[name])
-                for name, x in stored.embeddings.items()
-            ]
+            maps = stored.maps()
             pages["tsne"] = inspect(maps, stored.images)
             scores = "; ".join(f"{one.title}, R@1 {one.precision_at_1:.3f}" for one in maps)
             alt = f"t-SNE maps of the same {len(labels)} images of characters: {scores}."

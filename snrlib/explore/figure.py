@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from snrlib.explore.inspector import MARKS
+from snrlib.explore.inspector import class_look
 from snrlib.explore.maps import Map
 from snrlib.plots import COLOURS
 
@@ -40,7 +40,8 @@ def map_figure(
             hit = one.hits[:, 0]
             groups = [(hit, COLOURS[0], "o", 8), (~hit, COLOURS[2], "*", 40)]
         else:
-            groups = [(y == c, COLOURS[c % 10], MARKS[(c + c // 10) % 8][1], 12) for c in np.unique(y)]
+            looks = {c: class_look(c) for c in np.unique(y).tolist()}
+            groups = [(y == c, colour, mark, 12) for c, (colour, (_, mark, _)) in looks.items()]
         for rows_of, colour, mark, size in groups:
             axis.scatter(*one.points[rows_of].T, s=size, color=colour, marker=mark, linewidths=0)
         if len(chosen):

@@ -24,7 +24,7 @@ from snrlib.explore.maps import Map
 from snrlib.explore.page import ExplorePage
 from snrlib.plots import COLOURS, pixels
 
-__all__ = ["MARKS", "inspect", "thumbnails"]
+__all__ = ["MARKS", "class_look", "inspect", "thumbnails"]
 
 MARKS: tuple[tuple[str, str, str], ...] = (
     ("circle", "o", "●"),
@@ -130,6 +130,11 @@ def inspect(
     return page
 
 
+def class_look(c: int) -> tuple[str, tuple[str, str, str]]:
+    """Colour, and mark as in `MARKS`, of class number c; neighbours differ in both. `inspector.js` has it, too."""
+    return COLOURS[c % 10], MARKS[(c + c // 10) % 8]
+
+
 def thumbnails(images: LabelledImages | ImageFiles, side: int = 48) -> list[str]:
     """Each image as the address of a small WebP picture in itself: grey without loss, colour with a little.
 
@@ -162,8 +167,8 @@ def _columns(
         "name": classes[labels].tolist(),
         "group": [""] * len(labels) if split is None else [f"({one})" for one in split],
     }
-    colour = np.asarray(COLOURS, dtype=object)[labels % 10].tolist()
-    mark = np.asarray([bokeh for bokeh, _, _ in MARKS], dtype=object)[(labels + labels // 10) % 8].tolist()
+    looks = [class_look(label) for label in labels.tolist()]
+    colour, mark = [colour for colour, _ in looks], [bokeh for _, (bokeh, _, _) in looks]
     for m, one in enumerate(maps):
         first = one.hits[:, 0]
         taken = classes[labels[one.neighbours[:, 0]]]

@@ -21,6 +21,7 @@ from torch import Tensor
 from snrlib.data import ImageFiles, LabelledImages, load
 from snrlib.distances import Distance, LinearMap
 from snrlib.experiment import default_settings, distance_of, experiment, test_images, tuned, untrained
+from snrlib.explore.maps import Map, tsne
 from snrlib.files import data_folder, write_atomically
 from snrlib.results import run_settings
 from snrlib.runs import provenance
@@ -51,6 +52,14 @@ class Stored:
     distances: dict[str, Distance]
     titles: dict[str, str]
     about: dict[str, Any]
+
+    def maps(self, **options: Any) -> list[Map]:
+        """A map of each space under its training distance; ``options`` are those of `snrlib.explore.tsne`."""
+        labels = self.images.labels
+        return [
+            tsne(x, labels, self.distances[name], title=self.titles[name], **options)
+            for name, x in self.embeddings.items()
+        ]
 
     def __repr__(self) -> str:
         return f"Stored({len(self.images)} images of {len(self.images.classes)} classes; {', '.join(self.embeddings)})"
