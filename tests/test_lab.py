@@ -82,6 +82,14 @@ def lab_command() -> list[str]:
     return [str(Path(sys.executable).with_name("jupyter")), *arguments]
 
 
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 @contextmanager
 def serve(folder: Path, settings: str = "", **variables: str) -> Iterator[Lab]:
     """JupyterLab by the command of `make lab`, with settings and a copy of the notebooks of its own.
@@ -106,7 +114,8 @@ def serve(folder: Path, settings: str = "", **variables: str) -> Iterator[Lab]:
         process = subprocess.Popen([*lab_command(), *more], cwd=folder / "study", env=env, stdout=out, stderr=out)
     try:
         deadline = time.monotonic() + 90
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/lab/\S+\?token=(\w+)\n", log.read_text())):
+        address = re.compile(r"http://127\.0\.0\.1:(\d+)/lab/\S+\?token=(\w+)\n")
+        while not ((found := address.search(log.read_text())) and _answers(int(found[1]))):  # written before it answers
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
