@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snrlib import notebooks, parameters, runs
-from snrlib.files import data_folder, write_atomically
+from snrlib.files import data_folder, write_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -254,7 +253,7 @@ def _train(options: argparse.Namespace) -> int:
             done.save(folder, model=True)
             row = {"parameters": chosen, "settings": done.settings, "processes": parallel.world_size()}
             row |= {"metrics": done.metrics, "data": done.fingerprints, **runs.provenance()}
-            write_atomically(result, lambda path: path.write_text(json.dumps(row, indent=2, default=str) + "\n"))
+            write_json(result, row)
             print(f"{done}\n  {folder}")
     return 0
 

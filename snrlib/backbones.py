@@ -35,6 +35,8 @@ class Embedder(nn.Module):
         head: features (n, F) -> embeddings (n, M); without one, the features are the embedding.
         channels: of the images.
 
+    ``given_head`` says whether `embedder` read the head from a file, too.
+
     torchvision's trunks take three channels with the mean and spread of ImageNet: grey images are repeated, all are
     standardised, and small ones enlarged to the smallest side that the trunk can take.
 
@@ -48,7 +50,7 @@ class Embedder(nn.Module):
     def __init__(self, name: str, trunk: nn.Module, head: nn.Linear | nn.Identity, channels: int):
         super().__init__()
         self.name, self.trunk, self.head, self.channels = name, trunk, head, channels
-        self.frozen_trunk = self.frozen_batch_norm = False
+        self.frozen_trunk = self.frozen_batch_norm = self.given_head = False
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(self._prepare(images)))
@@ -215,6 +217,7 @@ def embedder(
     model = Embedder(name, trunk, head, channels)
     if state is not None and (whole or own):
         model.load_state_dict(state, strict=True)
+        model.given_head = embedding_size is not None
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fast for convolutions
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
 from snrlib.checks import check_choice
 from snrlib.data import DATASETS, ImageFiles, LabelledImages, load, validation_split
+from snrlib.data.base import Split
 from snrlib.data.source import data_root
 from snrlib.distances import DISTANCES, Distance, LinearMap, get_distance
 from snrlib.evaluate import compare
@@ -41,8 +42,8 @@ __all__ = [
     "experiment",
     "fit",
     "from_parameters",
+    "images_of",
     "initial_scale",
-    "test_images",
     "tuned",
     "tuned_parameters",
     "untrained",
@@ -339,7 +340,7 @@ def fit(
         progress: show a progress bar.
     """
     s = settings
-    training, validation = _images(s, "train") if images is None else images, None
+    training, validation = images_of(s, "train") if images is None else images, None
     if s["validation_share"]:
         training, validation = validation_split(training, s["validation_share"])  # type: ignore[type-var]
     torch.manual_seed(s["seed"])
@@ -389,7 +390,7 @@ def experiment(
         ValueError: settings that do not fit each other.
     """
     started = time.perf_counter()
-    test = _images(settings, "test")  # both must be there before anything is trained
+    test = images_of(settings, "test")  # both must be there before anything is trained
     done = fit(settings, folder, device, workers=workers, progress=progress)
     embeddings = embed(done.model, test, transform=done.crop)
     history = done.history
@@ -400,15 +401,17 @@ def experiment(
 def untrained(settings: dict[str, Any]) -> Experiment:
     """The same images and judgement without any training: the baseline that training must beat.
 
-    Random weights are judged with their random head, given weights and given features by the features before it. The
-    map of a Mahalanobis distance is that of the training images' embeddings.
+    Given weights and given features are judged by the features before a random head; random weights with their random
+    head, and the weights of a whole embedder with its own. The map of a Mahalanobis distance is that of the training
+    images' embeddings.
     """
     started = time.perf_counter()
     s = settings
-    training, test = _images(s, "train"), _images(s, "test")
+    training, test = images_of(s, "train"), images_of(s, "test")
     torch.manual_seed(s["seed"])
-    given = s["weights"] is not None or s["data"] in _FEATURES
-    model = _model({**s, "embedding_size": None} if given else s, training)
+    model = _model(s, training)
+    if (s["weights"] is not None or s["data"] in _FEATURES) and not model.given_head:
+        model.head = torch.nn.Identity()
     crop = _crop(s, train=False)
     embeddings = embed(model, test, transform=crop)
     fit_to = embed(model, training, transform=crop) if "mahalanobis" in s["distance"] else None
@@ -417,9 +420,19 @@ def untrained(settings: dict[str, Any]) -> Experiment:
     return _judged(s, model, distance, history, training, test, embeddings, float("nan"), started)
 
 
-def test_images(settings: dict[str, Any]) -> LabelledImages | ImageFiles:
-    """The images that an experiment with these settings is judged on, in the order of its embeddings."""
-    return _images(settings, "test")
+def images_of(settings: dict[str, Any], split: Split) -> Any:
+    """The training images of an experiment, validation classes included, or those it is judged on, in their order.
+
+    Args:
+        settings: of `experiment`.
+        split: "train" or "test".
+    """
+    s, size = settings, settings["image_size"]
+    if s["data"] in _PHOTOGRAPHS:
+        # The usual geometry: 256 pixels for 224. Training crops at random, judging cuts the centre out.
+        size = round(size * 256 / 224)
+    root = s["root"] if s["data"] == "folder" else str(data_root(s["root"]))
+    return _load(s["data"], split, root, size)
 
 
 def initial_scale(settings: dict[str, Any]) -> float:
@@ -427,7 +440,7 @@ def initial_scale(settings: dict[str, Any]) -> float:
 
     Absolute distances have the scale of the network's first weights, which differs a million fold between networks.
     """
-    training = _images(settings, "train")
+    training = images_of(settings, "train")
     torch.manual_seed(settings["seed"])
     model = _model(settings, training).train()
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(settings["seed"]))[:64].tolist()
@@ -542,19 +555,10 @@ def _crop(s: dict[str, Any], train: bool) -> Callable[[Tensor], Tensor] | None:
     return transforms(s["backbone"], s["image_size"], train=train) if s["data"] in _PHOTOGRAPHS else None
 
 
-def _images(s: dict[str, Any], split: str) -> Any:
-    size = s["image_size"]
-    if s["data"] in _PHOTOGRAPHS:
-        # The usual geometry: 256 pixels for 224. Training crops at random, judging cuts the centre out.
-        size = round(size * 256 / 224)
-    root = s["root"] if s["data"] == "folder" else str(data_root(s["root"]))
-    return _load(s["data"], split, root, size)
-
-
 @lru_cache(maxsize=4)  # experiments that follow each other use the same images
-def _load(name: str, split: str, root: str | None, size: int) -> LabelledImages | ImageFiles:
+def _load(name: str, split: Split, root: str | None, size: int) -> LabelledImages | ImageFiles:
     options: dict[str, Any] = {"classes": "disjoint"} if name.startswith("cifar") else {"size": size}
-    images = load(name, split, root, **options)  # type: ignore[arg-type]
+    images = load(name, split, root, **options)
     if isinstance(images, ImageFiles) and len(images) * 3 * size * size <= _IN_MEMORY:
         return images.in_memory()
     return images

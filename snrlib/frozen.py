@@ -7,7 +7,6 @@ many times. *Unseen classes*: the map is fitted to the training classes and sear
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -32,7 +31,7 @@ from snrlib.data import load
 from snrlib.distances import get_distance
 from snrlib.evaluate import classify, interval, retrieval
 from snrlib.experiment import Experiment, default_settings, experiment
-from snrlib.files import data_folder, write_atomically
+from snrlib.files import data_folder, write_atomically, write_json, write_table
 from snrlib.mahalanobis import LMNN, Whitening
 from snrlib.runs import provenance
 from snrlib.stats import mean_interval
@@ -249,10 +248,9 @@ def measure_maps() -> Path:
     about = {"command": "snr reference maps", "test_share": _TEST_SHARE, "k": 3, "seed": 0}
     about |= {"minutes": round((time.perf_counter() - started) / 60, 1), "threads": torch.get_num_threads()}
     folder = data_folder("reference")
-    text = json.dumps(about | provenance(), indent=1)
-    write_atomically(folder / "maps.json", lambda path: path.write_text(text + "\n"))
-    write_atomically(folder / "maps_unseen.csv", lambda path: unseen.to_csv(path, index=False, float_format="%.6g"))
-    write_atomically(folder / "maps.csv", lambda path: table.to_csv(path, index=False, float_format="%.6g"))
+    write_json(folder / "maps.json", about | provenance())
+    write_table(folder / "maps_unseen.csv", unseen)
+    write_table(folder / "maps.csv", table)
     return folder / "maps.csv"
 
 

@@ -25,7 +25,7 @@ import torch
 
 from snrlib.distances import RELATIVE
 from snrlib.experiment import Experiment, default_settings, experiment, initial_scale, untrained
-from snrlib.files import data_folder, write_atomically
+from snrlib.files import data_folder, write_json, write_table
 from snrlib.results import add_confusions, confusions_of, table_of
 from snrlib.runs import MEMORY, provenance
 
@@ -147,9 +147,8 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> Path
 
     table = pd.DataFrame([row for result in results for row in result["runs"]])
     csv = data_folder("reference") / f"{name}.csv"
-    text = json.dumps(_provenance(name, tuned, results, margins, given), indent=1)
-    write_atomically(csv.with_suffix(".json"), lambda path: path.write_text(text + "\n"))
-    write_atomically(csv, lambda path: table.to_csv(path, index=False, float_format="%.6g"))
+    write_json(csv.with_suffix(".json"), _provenance(name, tuned, results, margins, given))
+    write_table(csv, table)
     return csv
 
 
@@ -238,7 +237,7 @@ def _run_cell(stage: str, settings: dict[str, Any], path: Path) -> str:
     """Run one experiment and keep its result; returns a line that says how it went."""
     done = untrained(settings) if stage == "untrained" else experiment(settings)
     result = _result(stage, done)
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(result)))
+    write_json(path, result)
     label = " ".join(f"{settings[key]}" for key in ("backbone", "loss", "distance", "margin", "seed"))
     score = f"validation MAP@R {done.validation_score:.4f}" if stage == "tuning" else repr(done)
     return f"{label}: {score}, {done.wall_time_s:.0f} s"

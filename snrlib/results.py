@@ -22,16 +22,17 @@ from snrlib.stats import effect_size, holm, mean_interval, t_test, verdict
 
 __all__ = [
     "Results",
+    "Run",
     "add_confusions",
     "confusions_of",
     "differences",
     "gather_runs",
     "loss_table",
     "loss_tables",
+    "read_run",
     "read_runs",
     "reference_table",
     "run_now",
-    "run_settings",
     "stored",
     "summary",
     "table_of",
@@ -152,26 +153,50 @@ def read_runs(paths: Sequence[Path]) -> Results:
     """
     tables, confused = [], []
     for result in paths:
-        row = json.loads(result.read_text())
-        p = run_settings(row)
+        run = read_run(result)
+        p = run.settings
         scores = pd.read_csv(result.with_name("scores.csv"), index_col="distance").to_dict("index")
-        cost = {key: row["metrics"][key] for key in ("parameters", "trainable", "flops", "seconds_per_step")}
+        cost = {key: run.metrics[key] for key in ("parameters", "trainable", "flops", "seconds_per_step")}
         own = {key: p[key] for key in (*_KEY, "margin", "seed")}
-        seconds = row["metrics"]["experiment_s"]
+        seconds = run.metrics["experiment_s"]
         rows = [{**own, "judged_by": judge, **found, **cost, "seconds": seconds} for judge, found in scores.items()]
         tables.append(pd.DataFrame(rows))
-        with np.load(result.with_name("embeddings.npz")) as arrays:
-            x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
-            distance = distance_of(p, arrays.get("components"))
-            confused.append(_confusions(x, labels, arrays["classes"].tolist(), distance, p))
+        confused.append(_confusions(run.embeddings, run.labels, run.classes, run.distance, p))
     places = [result.parent.name for result in paths]
     return Results(pd.concat(tables, ignore_index=True), add_confusions(confused), {"runs": places})
 
 
-def run_settings(row: dict[str, Any]) -> dict[str, Any]:
-    """The settings of `snrlib.experiment` that a result row of notebook 05 holds among its metrics."""
-    names = {name: name.removeprefix("setting ") for name in row["metrics"] if name.startswith("setting ")}
-    return {short: row["metrics"][name] for name, short in names.items()}
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run of notebook 05.
+
+    Attributes:
+        settings: of `snrlib.experiment.experiment`.
+        metrics: of its result row.
+        embeddings: (n, M), of the test images.
+        labels: (n,), integers.
+        classes: their names, by label.
+        distance: the training distance with its map, anchor side included.
+    """
+
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    embeddings: Tensor
+    labels: Tensor
+    classes: list[str]
+    distance: Distance
+
+
+def read_run(result: Path) -> Run:
+    """A run of notebook 05, from its result.json and the embeddings.npz that `Experiment.save` put beside it."""
+    metrics = json.loads(result.read_text())["metrics"]
+    names = {name: name.removeprefix("setting ") for name in metrics if name.startswith("setting ")}
+    # No row holds the settings that are None; the default of those is None.
+    settings = default_settings(**{short: metrics[name] for name, short in names.items()})
+    with np.load(result.with_name("embeddings.npz")) as arrays:
+        x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
+        distance = distance_of(settings, arrays.get("components"))
+        return Run(settings, metrics, x, labels, arrays["classes"].tolist(), distance)
 
 
 def run_now(

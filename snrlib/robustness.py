@@ -28,7 +28,7 @@ from snrlib.data import LabelledImages, load
 from snrlib.distances import Distance
 from snrlib.evaluate import knn
 from snrlib.experiment import default_settings, fit, tuned
-from snrlib.files import data_folder, write_atomically
+from snrlib.files import data_folder, write_atomically, write_json, write_table
 from snrlib.frozen import photographs
 from snrlib.reference import STUDIES, cpu, run_processes
 from snrlib.runs import provenance
@@ -257,10 +257,9 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None) -> Path
         raise ChildProcessError(f"{len(failed)} of {len(cells)} failed, the others are kept: {'; '.join(failed)}")
     results = [json.loads(path.read_text()) for path in paths]
     table = pd.DataFrame([row for result in results for row in result["rows"]])
-    text = json.dumps(_about(cells, results, sha), indent=1)
     path = data_folder("reference") / "robustness.csv"
-    write_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(text + "\n"))
-    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False, float_format="%.6g"))
+    write_json(path.with_suffix(".json"), _about(cells, results, sha))
+    write_table(path, table)
     return path
 
 
@@ -319,7 +318,7 @@ def _run_cell(cell: dict[str, Any], path: Path) -> str:
         rows = [same | row for row in _measure(cell, train, test)]
         result: dict[str, Any] = {"rows": rows, "data": {images.name: images.fingerprint for images in (train, test)}}
         result["seconds"] = time.perf_counter() - started
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(result)))
+        write_json(path, result)
     except Exception as error:
         return f"{label} failed: {type(error).__name__}: {error}"
     return f"{label}: clean R@1 {rows[0]['precision_at_1']:.3f}, {result['seconds']:.0f} s"

@@ -22,7 +22,7 @@ import nbformat
 from filelock import FileLock, Timeout
 from nbformat import NotebookNode
 
-from snrlib.files import data_folder, partial_prefix, study_root, write_atomically
+from snrlib.files import data_folder, partial_prefix, study_root, write_atomically, write_json
 from snrlib.notebooks import KERNEL_CONFIG, find_notebook
 from snrlib.parameters import check_values, parameters
 
@@ -197,7 +197,7 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
 
     write_atomically(target, execute)
     row["wall_time_s"] = round(time.monotonic() - started, 2)
-    write_atomically(result, lambda path: path.write_text(json.dumps(row, indent=2) + "\n"))
+    write_json(result, row)
     failed.unlink(missing_ok=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {**row, "output": str(target)}

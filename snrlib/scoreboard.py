@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from snrlib.evaluate import retrieval
-from snrlib.experiment import distance_of
-from snrlib.files import data_folder, write_atomically
+from snrlib.files import data_folder, write_json, write_table
 from snrlib.grid import Grid, Task
-from snrlib.results import Results, differences, read_runs, run_settings, stored, summary, under_training_distance
+from snrlib.results import Results, differences, read_run, read_runs, stored, summary, under_training_distance
 from snrlib.robustness import compare_drops
 from snrlib.runs import result_path
 from snrlib.stats import holm, paired, paired_over_queries
@@ -229,10 +226,8 @@ def hits(run: Path) -> NDArray[np.float64]:
     Args:
         run: its result.json, with embeddings.npz beside it.
     """
-    with np.load(run.with_name("embeddings.npz")) as arrays:
-        x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
-        distance = distance_of(run_settings(json.loads(run.read_text())), arrays.get("components"))
-    return retrieval(x, labels, distance, ks=(1,)).precision_at_1.to_numpy(dtype=float)
+    done = read_run(run)
+    return retrieval(done.embeddings, done.labels, done.distance, ks=(1,)).precision_at_1.to_numpy(dtype=float)
 
 
 def store(profile: str) -> list[Path]:
@@ -261,12 +256,8 @@ def store(profile: str) -> list[Path]:
         about = _about(profile, data, tasks, [row for row in rows if row is not None])
         about |= {"rows": len(found.runs), "most_confused": found.confused.groupby(_KEY).head(12).to_dict("records")}
         path = data_folder("reference") / f"{profile}_{data}.csv"
-        text = json.dumps(about, indent=1)
-        write_atomically(path.with_suffix(".json"), lambda temporary, text=text: temporary.write_text(text + "\n"))  # type: ignore[misc]
-        write_atomically(
-            path,
-            lambda temporary, runs=found.runs: runs.to_csv(temporary, index=False, float_format="%.6g"),  # type: ignore[misc]
-        )
+        write_json(path.with_suffix(".json"), about)
+        write_table(path, found.runs)
         paths.append(path)
     return paths
 

@@ -19,8 +19,8 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from snrlib.experiment import default_settings, fit, from_parameters
-from snrlib.files import data_folder, write_atomically
+from snrlib.experiment import default_settings, fit, from_parameters, images_of
+from snrlib.files import data_folder, write_json
 from snrlib.grid import Grid, cells, check
 from snrlib.parameters import parameters
 from snrlib.reference import cpu, margin_unit, run_processes
@@ -47,7 +47,8 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
 
     Cells that differ by seed share the outcome. A margin or a learning rate that the profile's settings fix is not
     tuned; N-pair loss has no margin. Trials stand in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning
-    goes on, with the trials that it would have made uninterrupted. A training that diverges is a trial that scored 0.
+    goes on, with the trials that it would have made uninterrupted. Other settings or images start anew; another version
+    of the library does not: remove the file for that. A training that diverges is a trial that scored 0.
 
     Args:
         profile: its name.
@@ -80,9 +81,8 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
         storage = f"sqlite:///{folder / 'trials.db'}"
         _storage(storage)  # makes its tables, which two processes must not do at once
         found = run_processes(_tune_one, [(storage, settings, open_, trials) for settings, open_ in groups], jobs)
-    text = json.dumps(_about(profile, trials, found), indent=1)
     path = data_folder("reference") / f"tuned_{profile}.json"
-    write_atomically(path, lambda temporary: temporary.write_text(text + "\n"))
+    write_json(path, _about(profile, trials, found))
     return path
 
 
@@ -120,9 +120,8 @@ def _tune_one(url: str, settings: dict[str, Any], open_: list[str], trials: int)
     if "margin" in open_:
         space["margin"] = FloatDistribution(*MARGINS, log=True)
     space = {name: space[name] for name in open_}
-    digest = hashlib.sha256(json.dumps([settings, open_, MARGINS, RATES, _FIRST], sort_keys=True).encode()).hexdigest()[
-        :16
-    ]
+    decides = [settings, images_of(settings, "train").fingerprint, open_, MARGINS, RATES, _FIRST]
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
     label = " ".join(settings[key] for key in ("data", "backbone", "loss", "distance"))
     study = optuna.create_study(
         study_name=f"{label} {digest}", storage=_storage(url), direction="maximize", load_if_exists=True

@@ -160,7 +160,7 @@ def test_a_damaged_cache_file_is_reported_and_drawn_anew(empty_cache: Path, dama
     (path,) = _cache_files()
     content = bytearray(path.read_bytes())
     if damage == "wrong shape":
-        np.savez_compressed(path, images=np.zeros((2, 2), np.uint8))
+        np.savez_compressed(path, array=np.zeros((2, 2), np.uint8))
     else:
         middle = len(content) // 2
         content[middle] ^= 0xFF
@@ -171,7 +171,7 @@ def test_a_damaged_cache_file_is_reported_and_drawn_anew(empty_cache: Path, dama
             "empty": b"",
         }
         path.write_bytes(kinds[damage])
-    with pytest.warns(UserWarning, match=r"damaged.*drawn anew"):
+    with pytest.warns(UserWarning, match=r"damaged.*glyphs are made anew"):
         assert load("glyphs", "test", per_class=1).fingerprint == first.fingerprint
     assert load("glyphs", "test", per_class=1).fingerprint == first.fingerprint, "and the file is whole again"
 

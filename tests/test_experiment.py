@@ -285,11 +285,20 @@ def test_the_untrained_baseline_is_the_network_before_its_first_step(done: Exper
 
 
 def test_the_baseline_of_given_weights_is_their_pooled_features(done: Experiment, tmp_path: Path) -> None:
+    weights = tmp_path / "whole.pt"
+    torch.save(torchvision.models.get_model("squeezenet1_1").state_dict(), weights)
+    before = untrained(_settings() | {"backbone": "squeezenet1_1", "weights": str(weights)})
+    pooled = embedder("squeezenet1_1", None, weights, channels=1)
+    assert before.embeddings.shape == (len(done.test), 512)
+    assert torch.equal(before.embeddings, embed(pooled, done.test))
+
+
+@pytest.mark.parametrize("distance", ["snr", "mahalanobis"])
+def test_the_baseline_of_a_saved_embedder_is_that_embedder(done: Experiment, tmp_path: Path, distance: str) -> None:
     done.save(tmp_path, model=True)
-    trunk = {key: value for key, value in done.model.state_dict().items() if key.startswith("trunk.")}
-    torch.save(trunk, tmp_path / "trunk.pt")
-    before = untrained(_settings(weights=str(tmp_path / "trunk.pt")))
-    assert before.embeddings.shape == (len(done.test), 256)
+    settings = _settings(weights=str(tmp_path / "model.pt"), distance=distance, steps=1)
+    assert torch.equal(untrained(settings).embeddings, done.embeddings)
+    assert experiment(settings, device="cpu").embeddings.shape == done.embeddings.shape, "and it trains on"
 
 
 @pytest.mark.parametrize("distance", [*DISTANCES, *FITTED_OR_LEARNED])

@@ -101,7 +101,7 @@ def test_a_map_is_kept_and_a_damaged_one_is_reported_and_made_anew(
     x, labels = groups()
     first = tsne(x, labels, perplexity=10).points
     (kept,) = tmp_path.glob("tsne-*.npz")
-    np.savez(kept, points=first + 1)
+    np.savez(kept, array=first + 1)
     assert np.array_equal(tsne(x, labels, perplexity=10).points, first + 1), "it was read"
     kept.write_bytes(kept.read_bytes()[:100])
     with pytest.warns(UserWarning, match="is damaged"):
@@ -218,6 +218,7 @@ def test_a_run_of_notebook_05_is_read_with_its_images_and_its_distance(tmp_path:
     other: dict[str, Any] = {
         "embeddings": done.embeddings[:9],
         "labels": done.test.labels[:9] + 1,
+        "classes": np.array(done.test.classes),
         "components": np.eye(64),
     }
     np.savez(tmp_path / "one" / "embeddings.npz", **other)

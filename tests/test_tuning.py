@@ -12,6 +12,7 @@ import yaml
 
 from snrlib import experiment, grid, tuning
 from snrlib.__main__ import main
+from snrlib.data import load
 from snrlib.experiment import from_parameters, initial_scale, tuned
 from snrlib.notebooks import find_notebook
 from snrlib.parameters import parameters
@@ -126,13 +127,14 @@ def test_trials_use_validation_classes_and_a_seed_that_is_not_reported(root: Pat
 
 
 def test_a_tuning_never_loads_the_test_classes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = experiment._images
+    load = experiment.images_of
 
-    def images(s: dict[str, Any], split: str) -> Any:
+    def images(settings: dict[str, Any], split: Any) -> Any:
         assert split == "train"
-        return load(s, split)
+        return load(settings, split)
 
-    monkeypatch.setattr(experiment, "_images", images)
+    for module in (experiment, tuning):
+        monkeypatch.setattr(module, "images_of", images)
     monkeypatch.setattr(tuning, "run_processes", lambda work, tasks, jobs: [work(*task) for task in tasks])
     _profile(root, {**BLOCK, "loss": ["triplet"], "distance": ["snr"]})
     (row,) = _read(tune("small", trials=2))["tuned"]
@@ -165,11 +167,16 @@ def test_more_trials_go_on_from_the_first_and_fewer_are_the_first_of_them(root: 
     assert _read(tune("small", trials=3))["tuned"] == few["tuned"]
 
 
-def test_other_settings_start_anew(root: Path, trainings: Trainings) -> None:
+def test_other_settings_and_other_images_start_anew(
+    root: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tune("small", trials=2)
     _profile(root, {**BLOCK, "settings": {"steps": 3, "embedding_size": 8}})
     tune("small", trials=2)
     assert len(trainings.asked) == 2 * 4 * 2
+    monkeypatch.setattr(tuning, "images_of", lambda settings, split: load("glyphs", split, per_class=1))
+    tune("small", trials=2)
+    assert len(trainings.asked) == 3 * 4 * 2
 
 
 def test_a_training_that_diverges_is_a_trial_that_scored_nothing(root: Path, trainings: Trainings) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-import warnings
 from collections import Counter
 from functools import cache
 from itertools import combinations
@@ -22,7 +21,7 @@ import torch
 from matplotlib.ft2font import FT2Font
 
 from snrlib.data.base import LabelledImages, Split, check_split
-from snrlib.files import data_folder, write_atomically
+from snrlib.files import cached_array
 
 __all__ = ["FACES", "characters", "glyphs"]
 
@@ -202,26 +201,6 @@ def _cached_images(drawn: list[str], factors: pd.DataFrame, size: int) -> np.nda
     """The images from ``data/cache``, or rendered and put there; the name is a digest of all that decides them."""
     digest = hashlib.sha256(Path(__file__).read_bytes())  # another way to draw, another cache
     digest.update(f"{matplotlib.__version__} {size} {' '.join(drawn)}\n{factors.to_csv()}".encode())
-    path = data_folder("cache") / f"glyphs-{digest.hexdigest()[:16]}.npz"
-    try:
-        with open(path, "rb") as file, np.load(file) as stored:  # a zip file checks its own bytes (CRC)
-            images = stored["images"]
-        if images.shape == (len(drawn), size, size) and images.dtype == np.uint8:
-            return images
-        damage = f"it holds {images.dtype} {images.shape}"
-    except (FileNotFoundError, NotADirectoryError):
-        damage = ""
-    except Exception as error:  # whatever a damaged file makes the reader raise
-        damage = str(error)
-    if damage:
-        warnings.warn(f"the cache file {path} is damaged ({damage}); the glyphs are drawn anew", stacklevel=3)
-    images = _render(drawn, factors, size)
-    try:
-        write_atomically(path, lambda temporary: np.savez_compressed(temporary, images=images))
-    except OSError as error:
-        warnings.warn(
-            f"the glyphs cannot be cached in {path.parent} ({error.strerror}); every load draws them again, about "
-            "a second. SNR_CACHE=FOLDER chooses another place.",
-            stacklevel=3,
-        )
-    return images
+    name = f"glyphs-{digest.hexdigest()[:16]}"
+    shape = (len(drawn), size, size)
+    return cached_array(name, shape, np.uint8, lambda: _render(drawn, factors, size), what="glyphs")

@@ -22,7 +22,7 @@
     const select = (rows) => { source.selected.indices = rows; };
 
     // Colours and marks: [colour, mark] of image i on map m.
-    const ofClass = (c) => [facts.colours[c % 10], facts.marks[(c + Math.floor(c / 10)) % 8]];
+    const ofClass = (c) => facts.looks[c % facts.looks.length]; // they repeat
     const splits = facts.split ? [...new Set(facts.split)] : [];
     const verdicts = [["#bd1f01", ["star", "★"]], ["#3f90da", ["circle", "●"]]]; // wrong, right
     const looks = {

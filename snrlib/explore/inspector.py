@@ -99,8 +99,7 @@ def inspect(
         "classes": list(images.classes),
         "labels": _packed(labels, "<i4"),
         "split": None if split is None else list(split),
-        "colours": COLOURS,
-        "marks": [[mark, sign] for mark, _, sign in MARKS],
+        "looks": [(colour, (mark, sign)) for colour, (mark, _, sign) in map(class_look, range(80))],
         "maps": [
             {
                 "title": one.title,
@@ -131,7 +130,7 @@ def inspect(
 
 
 def class_look(c: int) -> tuple[str, tuple[str, str, str]]:
-    """Colour, and mark as in `MARKS`, of class number c; neighbours differ in both. `inspector.js` has it, too."""
+    """Colour, and mark as in `MARKS`, of class number c; neighbours differ in both, and 80 in one."""
     return COLOURS[c % 10], MARKS[(c + c // 10) % 8]
 
 

@@ -13,8 +13,6 @@ cannot see the anchor.
 from __future__ import annotations
 
 import hashlib
-import warnings
-import zipfile
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -29,7 +27,7 @@ from torch import Tensor
 from snrlib.checks import check_choice, check_embeddings, check_labels, check_number
 from snrlib.distances import Distance, get_distance
 from snrlib.evaluate import knn, retrieval
-from snrlib.files import data_folder, write_atomically
+from snrlib.files import cached_array
 
 __all__ = ["ENGINES", "SPACES", "Map", "tsne"]
 
@@ -215,23 +213,9 @@ def _placed(near: NDArray, far: NDArray, first: NDArray, perplexity: float, engi
     digest = hashlib.sha256(f"{package} {version(package)} {perplexity!r} {near.shape}".encode())
     for array in (near, far, first):
         digest.update(np.ascontiguousarray(array).tobytes())
-    path = data_folder("cache") / f"tsne-{digest.hexdigest()[:16]}.npz"
-    try:
-        with open(path, "rb") as file, np.load(file) as stored:  # a zip file checks its own bytes
-            points = stored["points"]
-        if points.shape == first.shape:
-            return points
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as damage:
-        warnings.warn(f"the cache file {path} is damaged ({damage}); the map is computed anew", stacklevel=3)
-    points = (_by_sklearn if engine == "sklearn" else _by_open_tsne)(near, far, first, perplexity)
-    try:
-        write_atomically(path, lambda temporary: np.savez(temporary, points=points))
-    except OSError as error:
-        place = f"{path.parent} ({error.strerror}); SNR_CACHE=FOLDER chooses another place"
-        warnings.warn(f"the map cannot be cached in {place}", stacklevel=3)
-    return points
+    name = f"tsne-{digest.hexdigest()[:16]}"
+    place = _by_sklearn if engine == "sklearn" else _by_open_tsne
+    return cached_array(name, first.shape, np.float32, lambda: place(near, far, first, perplexity), what="maps")
 
 
 def _by_sklearn(near: NDArray, far: NDArray, first: NDArray, perplexity: float) -> NDArray[np.float32]:

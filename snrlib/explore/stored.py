@@ -20,10 +20,10 @@ from torch import Tensor
 
 from snrlib.data import ImageFiles, LabelledImages, load
 from snrlib.distances import Distance, LinearMap
-from snrlib.experiment import default_settings, distance_of, experiment, test_images, tuned, untrained
+from snrlib.experiment import default_settings, distance_of, experiment, images_of, tuned, untrained
 from snrlib.explore.maps import Map, tsne
-from snrlib.files import data_folder, write_atomically
-from snrlib.results import run_settings
+from snrlib.files import data_folder, write_atomically, write_json
+from snrlib.results import read_run
 from snrlib.runs import provenance
 
 __all__ = ["SPACES", "Stored", "measure_embeddings", "run_embeddings", "stored_embeddings"]
@@ -92,9 +92,7 @@ def measure_embeddings() -> Path:
     row |= {"images": len(kept), "characters": _digest(kept)}
     row |= provenance()
     write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
-    write_atomically(
-        path.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(row, indent=1) + "\n")
-    )
+    write_json(path.with_suffix(".json"), row)
     return path
 
 
@@ -138,19 +136,14 @@ def run_embeddings(folders: Sequence[str | Path]) -> Stored:
         result = folder / "result.json"
         if not result.exists():
             raise FileNotFoundError(f"{folder} holds no run of notebook 05: {result.name} is not there")
-        row = json.loads(result.read_text())
-        settings = default_settings(**run_settings(row))  # with those that are None, which no row holds
-        with np.load(folder / "embeddings.npz") as arrays:
-            x, labels = torch.from_numpy(arrays["embeddings"]), torch.from_numpy(arrays["labels"])
-            distance = distance_of(settings, arrays.get("components"))
+        done = read_run(result)
         if images is None:
-            images = test_images(settings)
-        if not torch.equal(images.labels, labels):
+            images = images_of(done.settings, "test")
+        if not torch.equal(images.labels, done.labels):
             raise ValueError(f"{folder} is of other images than {images.name}; all runs must be of the same")
-        embeddings[folder.name], distances[folder.name], every[folder.name] = x, distance, settings
-        titles[folder.name] = (
-            f"{settings['backbone']}, {settings['loss']}, {settings['distance']}, seed {settings['seed']}"
-        )
+        embeddings[folder.name], distances[folder.name] = done.embeddings, done.distance
+        every[folder.name] = done.settings
+        titles[folder.name] = "{backbone}, {loss}, {distance}, seed {seed}".format(**done.settings)
     if images is None:
         raise ValueError("at least one folder of a run must be named")
     return Stored(images, embeddings, distances, titles, {"settings": every})
