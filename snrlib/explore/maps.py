@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -210,7 +211,8 @@ def _engine(engine: str, n: int) -> str:
 def _placed(near: NDArray, far: NDArray, first: NDArray, perplexity: float, engine: str) -> NDArray[np.float32]:
     """The points of the map, from ``data/cache`` or computed and put there."""
     package = {"sklearn": "scikit-learn", "openTSNE": "opentsne"}[engine]
-    digest = hashlib.sha256(f"{package} {version(package)} {perplexity!r} {near.shape}".encode())
+    digest = hashlib.sha256(Path(__file__).read_bytes())  # another way to make maps, another cache
+    digest.update(f"{package} {version(package)} {perplexity!r} {near.shape}".encode())
     for array in (near, far, first):
         digest.update(np.ascontiguousarray(array).tobytes())
     name = f"tsne-{digest.hexdigest()[:16]}"
