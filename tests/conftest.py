@@ -15,7 +15,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Visit = Callable[..., Any]
-"""``visit(address or path, width=1440, height=900)`` opens a page in Chromium and returns it, as Playwright's Page."""
+"""``visit(address or path, width=1440, height=900, finger=False)`` opens a page in Chromium, as Playwright's Page."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,9 @@ def visit(browser: Any) -> Iterator[Visit]:
     """Opens pages, and afterwards asserts that none wrote an error to its console or asked another machine."""
     contexts, wrong = [], []
 
-    def opened(place: str | Path, width: int = 1440, height: int = 900) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, service_workers="block")
+    def opened(place: str | Path, width: int = 1440, height: int = 900, finger: bool = False) -> Any:
+        size = {"width": width, "height": height}
+        context = browser.new_context(viewport=size, service_workers="block", has_touch=finger, is_mobile=finger)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)

@@ -33,8 +33,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Map], La
     return path, maps, images
 
 
-def _opened(visit: Visit, path: Path, width: int = 1440) -> Any:
-    page = visit(path, width=width, height=1000)
+def _opened(visit: Visit, path: Path, width: int = 1440, finger: bool = False) -> Any:
+    page = visit(path, width=width, height=1000, finger=finger)
     page.wait_for_function("window.inspector !== undefined")
     page.wait_for_function(
         "document.querySelectorAll('#maps canvas').length >= 3 || document.querySelector('.bk-Figure')"
@@ -115,6 +115,7 @@ def test_a_lasso_on_one_map_chooses_the_images_within_it(visit: Visit, shown: An
     page = _opened(visit, path)
     places = np.array([_place(page, 2, row) for row in range(N)])
     middle = places[images.labels.numpy() == 3].mean(axis=0)
+    assert "pick it" not in page.locator("body").inner_text(), "that is for fingers"
     corners = middle + 45 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
     page.mouse.move(*corners[0])
     page.mouse.down()
@@ -191,6 +192,40 @@ def test_the_keyboard_reaches_every_control_and_walks_through_the_errors(visit: 
     page.locator("#none").press("Enter")
     assert _chosen(page) == []
     assert page.locator("#said").inner_text() == "No image is chosen."
+
+
+def test_a_finger_scrolls_the_page_and_chooses_by_a_tap_and_draws_once_the_lasso_is_picked(
+    visit: Visit, shown: Any
+) -> None:
+    path, maps, _ = shown
+    page = _opened(visit, path, 375, finger=True)
+    device = page.context.new_cdp_session(page)
+
+    def swipe(places: list[tuple[float, float]]) -> None:
+        for step, (x, y) in enumerate(places):
+            touch = {"type": "touchMove" if step else "touchStart", "touchPoints": [{"x": x, "y": y}]}
+            device.send("Input.dispatchTouchEvent", touch)
+        device.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.wait_for_timeout(300)
+
+    page.locator("#maps section").first.scroll_into_view_if_needed()
+    scrolled = page.evaluate("scrollY")
+    row = _lonely(maps[0])
+    x, y = _place(page, 0, row)
+    swipe([(x, y - 8 * step) for step in range(12)])
+    assert page.evaluate("scrollY") > scrolled + 20
+    assert _chosen(page) == []
+    page.touchscreen.tap(*_place(page, 0, row))
+    page.wait_for_function("inspector.source.selected.indices.length > 0")
+    assert _chosen(page) == [row]
+
+    assert "pick it above the map first" in page.locator("body").inner_text()
+    page.locator("#maps section").first.locator("[title='Lasso Select']").tap()
+    scrolled = page.evaluate("scrollY")
+    x, y = _place(page, 0, row)
+    swipe([(x + 30 * u, y + 30 * v) for u, v in ((-1, -1), (0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0))])
+    assert row in _chosen(page)
+    assert page.evaluate("scrollY") == scrolled
 
 
 @pytest.mark.parametrize("width", [375, 1440])

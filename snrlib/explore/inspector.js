@@ -128,6 +128,9 @@
     };
     $("none").onclick = () => select([]);
     $("controls").onsubmit = (event) => event.preventDefault();
+    if (matchMedia("(pointer: coarse)").matches) { // a finger scrolls the page, until it picks the lasso above a map
+      for (const m of maps.keys()) doc.get_model_by_name(`map${m}`).toolbar.tools.filter((tool) => tool.type === "LassoSelectTool").forEach((tool) => { tool.active = false; });
+    }
     source.selected.connect(source.selected.properties.indices.change, show);
     colour("class");
     show();
