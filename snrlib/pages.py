@@ -57,6 +57,7 @@ table { border-collapse: collapse; font-size: .9375rem; font-variant-numeric: ta
 th, td { padding: .3em .7em; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 table.dataframe th, table.dataframe td { text-align: right; white-space: nowrap; }
 table.cells td { white-space: nowrap; }
+@media (min-width: 46rem) { table.notebooks td:last-child { white-space: nowrap; } }
 table.facts th { font-weight: 600; width: 14rem; min-width: 9rem; } table.facts td { overflow-wrap: anywhere; }
 thead th { border-bottom: 2px solid #6b7480; vertical-align: bottom; }
 figure { margin: 1em 0; overflow-x: auto; } figure img { display: block; max-width: 100%; height: auto; }

@@ -134,7 +134,7 @@ def _index(chapters: list[Chapter], explore: str) -> str:
         for one in chapters
     ]
     body = f"<h1>{_QUESTION}</h1>\n" + _answers() + _picture(chapters[0])
-    body += "<h2>Notebooks</h2>\n" + table(["notebook", "question", "what is shown"], rows)
+    body += "<h2>Notebooks</h2>\n" + table(["notebook", "question", "what is shown"], rows, "notebooks")
     body += explore
     same = {note: [one.label for one in chapters if note in one.notes] for one in chapters for note in one.notes}
     wanting = [f"<li>{escape(', '.join(labels))}: {code(note)}</li>" for note, labels in same.items()]
