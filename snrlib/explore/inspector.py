@@ -37,6 +37,7 @@ MARKS: tuple[tuple[str, str, str], ...] = (
     ("plus", "P", "✚"),
 )
 """Of the points, as Bokeh, matplotlib and a legend write them; with ten colours they tell 80 classes apart."""
+_LOOKS = len(COLOURS) * len(MARKS)  # of classes, before they repeat
 _FEW = 5000  # points, up to which the ordinary canvas draws fast enough
 _TIP = """<div style="max-width: 220px; background: #fff; color: #1b1f24">
 <img src="@thumb" alt="" width="72" height="72" style="image-rendering: pixelated; border: 1px solid #6b7480">
@@ -99,7 +100,7 @@ def inspect(
         "classes": list(images.classes),
         "labels": _packed(labels, "<i4"),
         "split": None if split is None else list(split),
-        "looks": [(colour, (mark, sign)) for colour, (mark, _, sign) in map(class_look, range(80))],
+        "looks": [(colour, (mark, sign)) for colour, (mark, _, sign) in map(class_look, range(_LOOKS))],
         "maps": [
             {
                 "title": one.title,
@@ -112,7 +113,7 @@ def inspect(
         ],
     }
     parts: list[Any] = ["bokeh", "bokeh-gl"] if len(images) > _FEW else ["bokeh"]
-    repeated = " Colours and marks repeat after 80 classes." if len(images.classes) > 10 * len(MARKS) else ""
+    repeated = f" Colours and marks repeat after {_LOOKS} classes." if len(images.classes) > _LOOKS else ""
     folder = Path(__file__).parent
     html = Template((folder / "inspector.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
@@ -131,7 +132,7 @@ def inspect(
 
 def class_look(c: int) -> tuple[str, tuple[str, str, str]]:
     """Colour, and mark as in `MARKS`, of class number c; neighbours differ in both, and 80 in one."""
-    return COLOURS[c % 10], MARKS[(c + c // 10) % 8]
+    return COLOURS[c % len(COLOURS)], MARKS[(c + c // len(COLOURS)) % len(MARKS)]
 
 
 def thumbnails(images: LabelledImages | ImageFiles, side: int = 48) -> list[str]:
