@@ -329,6 +329,11 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_its_name(study: Path, 
     assert "SNR_RUNS=FOLDER" in err
 
 
+def test_the_command_starts_without_the_slow_packages() -> None:
+    said = "import sys, snrlib.__main__; print(sorted({'numpy', 'pandas', 'torch', 'bokeh'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", said], text=True).strip() == "[]"
+
+
 def _background(study: Path, *arguments: str) -> subprocess.Popen:
     environment = {**os.environ, "SNR_ROOT": str(study), "SNR_RUNS": str(study / "data" / "runs")}
     command = [sys.executable, "-m", "snrlib", *arguments]

@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 from matplotlib.ft2font import FT2Font
 
+from snrlib.cache import cached_array
 from snrlib.data.base import LabelledImages, Split, check_split
-from snrlib.files import cached_array
 
 __all__ = ["FACES", "characters", "glyphs"]
 
