@@ -13,7 +13,7 @@ CURRENT = test $@ -nt pyproject.toml -a $@ -nt constraints.txt
 # JupyterLab serves this machine alone and asks for its token, whatever a user's own settings of Jupyter say;
 LOCAL = --ip=127.0.0.1 --ServerApp.allow_remote_access=False --ServerApp.allow_origin= --ServerApp.allow_origin_pat= \
   --ServerApp.disable_check_xsrf=False \
-  --ServerApp.identity_provider_class=snrlib.lab.SignIn --KernelManager.transport_encryption=auto
+  --ServerApp.identity_provider_class=snrlib.notebooks.lab.SignIn --KernelManager.transport_encryption=auto
 # it asks no other machine for news, updates or extensions.
 QUIET = --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 

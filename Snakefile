@@ -1,6 +1,6 @@
 # What `snr study` runs: the cells of a profile of study.yaml that are missing, then the notebooks, each on one thread.
 # On a cluster, from this folder: .venv/bin/snakemake --workflow-profile profiles/slurm --config profile=full
-from snrlib import study
+from snrlib.study import workflow as study
 
 RUN = study.begin(config, workflow)
 # A run is finished when its result row says so, which appears whole or not at all. What snakemake sees of it is a

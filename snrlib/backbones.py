@@ -127,7 +127,7 @@ def _conv4(channels: int) -> nn.Module:
 
 def _torchvision(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Module, int]:
     """torchvision's own model without its last layer, and the number of its features."""
-    from snrlib.vision import torchvision
+    from snrlib.utils.torchvision_import import torchvision
 
     model = torchvision.models.get_model(name, weights=None)
     if weights is not None:
@@ -145,7 +145,7 @@ def _torchvision(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Modul
 
 def _imagenet(name: str) -> dict[str, Tensor]:
     """torchvision's weights, from its cache or the network, their hash checked."""
-    from snrlib.vision import torchvision
+    from snrlib.utils.torchvision_import import torchvision
 
     url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
     try:
@@ -268,7 +268,7 @@ def transforms(name: str, size: int | None = None, train: bool = False) -> Trans
     size = 224 if size is None else size
     if size < 1:
         raise ValueError(f"size must be positive, got {size}")
-    from snrlib.vision import torchvision
+    from snrlib.utils.torchvision_import import torchvision
 
     v2 = importlib.import_module(f"{torchvision.__name__}.transforms.v2")
     if train:

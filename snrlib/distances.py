@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.checks import check_embeddings
+from snrlib.utils.checks import check_embeddings
 
 __all__ = ["DISTANCES", "RELATIVE", "Centre", "Distance", "LinearMap", "get_distance"]
 

@@ -305,7 +305,7 @@ def robustness_curves(table: pd.DataFrame, when: str, level: float = 0.95) -> Fi
     Level 0 are the clean images. The distances stand a little beside each other, so that their intervals can be seen.
 
     Args:
-        table: of `snrlib.robustness.measure_robustness`.
+        table: of `snrlib.study.robustness.measure_robustness`.
         when: "test", spoiled queries, or "training", spoiled training.
         level: of confidence.
 
@@ -419,7 +419,7 @@ def scoreboard_plot(
     with Holm's correction.
 
     Args:
-        board: of `snrlib.scoreboard.scoreboard`.
+        board: of `snrlib.study.scoreboard.scoreboard`.
         distances: the panels.
         score: how the compared score is called.
         level: of confidence; 1 - level is the bound of the corrected p-values.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from snrlib.checks import check_labels
+from snrlib.utils.checks import check_labels
 
 __all__ = ["MPerClassSampler", "NPairSampler"]
 

@@ -130,7 +130,7 @@ def sop_copy(root: Path, per_class: int = 2) -> Path:
 
 def cifar_copy(root: Path, monkeypatch: pytest.MonkeyPatch, kind: str = "CIFAR10", classes: int = 4) -> Path:
     """CIFAR's folder with a few images, whose MD5 torchvision is told to expect."""
-    from snrlib.vision import torchvision
+    from snrlib.utils.torchvision_import import torchvision
 
     known = getattr(torchvision.datasets, kind)
     folder = root / known.base_folder

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from training_cases import KilledError, M, images, losses, network, stop_at, training
 
-from snrlib import parallel
 from snrlib.distances import get_distance
 from snrlib.losses import LOSSES, NPairsLoss, RelationNetwork, SoftmaxClassifier, get_loss
+from snrlib.train import processes as parallel
 from snrlib.train import train
 
 

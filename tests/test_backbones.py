@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from snrlib.backbones import BACKBONES, cost, embed, embedder, transforms
-from snrlib.vision import torchvision
+from snrlib.utils.torchvision_import import torchvision
 
 SMALL = [name for name in BACKBONES if name != "alexnet"]  # alexnet has 57 million parameters
 

@@ -27,8 +27,8 @@ from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.checks import check_embeddings
 from snrlib.distances import DISTANCES, Centre, Distance, get_distance
+from snrlib.utils.checks import check_embeddings
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 
-from snrlib.notebooks import figures
-from snrlib.reference import STUDIES
-from snrlib.results import loss_tables, reference_table, stored
-from snrlib.scoreboard import BOARD, answers
+from snrlib.notebooks.find import figures
+from snrlib.study.reference import STUDIES
+from snrlib.study.scoreboard import BOARD, answers
+from snrlib.study.tables import loss_tables, reference_table, stored
 
 SNRLIB = Path(__file__).parent.parent / "snrlib"
 MODULES = sorted(
@@ -98,17 +98,17 @@ def _imports(module: str) -> set[str]:
 
 
 def test_imports_run_one_way() -> None:
-    assert _imports("snrlib.checks") == set()
-    assert _imports("snrlib.backbones") == {"snrlib.vision"}
-    assert _imports("snrlib.distances") == _imports("snrlib.sampling") == {"snrlib.checks"}
+    assert _imports("snrlib.utils.checks") == set()
+    assert _imports("snrlib.backbones") == {"snrlib.utils.torchvision_import"}
+    assert _imports("snrlib.distances") == _imports("snrlib.sampling") == {"snrlib.utils.checks"}
     for package in ("snrlib.losses", "snrlib.evaluate"):
         for module in (name for name in MODULES if name.startswith(package)):
             outside = {name for name in _imports(module) if not name.startswith(package)}
-            assert outside <= {"snrlib.checks", "snrlib.distances"}, module
-    assert _imports("snrlib.parallel") == set()
+            assert outside <= {"snrlib.utils.checks", "snrlib.distances"}, module
+    assert _imports("snrlib.train.processes") == set()
     for module in (name for name in MODULES if name.startswith("snrlib.mahalanobis")):
         outside = {name for name in _imports(module) if not name.startswith("snrlib.mahalanobis")}
-        assert outside <= {"snrlib.checks", "snrlib.distances", "snrlib.evaluate"}, module
+        assert outside <= {"snrlib.utils.checks", "snrlib.distances", "snrlib.evaluate"}, module
     below = {"backbones", "checks", "distances", "evaluate", "evaluate.retrieval", "files", "parallel", "sampling"}
     assert _imports("snrlib.train") <= {f"snrlib.{name}" for name in below}, "training knows no loss and no data set"
     for module in MODULES:
@@ -128,7 +128,7 @@ def test_imports_run_one_way() -> None:
         above = {f"snrlib.{name}" for name in names}
         explores = module.startswith("snrlib.explore")  # with the page of the report that leads there
         assert module in above or explores or not _imports(module) & above, module
-        assert "snrlib.exercises" not in _imports(module), "for notebooks only"
+        assert "snrlib.notebooks.exercises" not in _imports(module), "for notebooks only"
         assert explores or "snrlib.plots" not in _imports(module), "for notebooks and what is looked at"
 
 

@@ -12,7 +12,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from snrlib.results import differences, loss_table, summary
 from snrlib.stats import (
     effect_size,
     holm,
@@ -23,6 +22,7 @@ from snrlib.stats import (
     t_test,
     verdict,
 )
+from snrlib.study.tables import differences, loss_table, summary
 
 GAINS = [0.031, 0.012, -0.008, 0.044, 0.027]
 whole = st.lists(st.integers(-50, 50), min_size=3, max_size=7)  # sums of whole numbers are exact

@@ -207,7 +207,7 @@ def together(n: int, target: Callable[..., object], *arguments: Any, timeout: fl
 
 
 def _member(rank: int, n: int, port: int, target: Callable[..., object], *arguments: Any) -> None:
-    from snrlib import parallel
+    from snrlib.train import processes as parallel
 
     _begin()
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from snrlib.data.base import LabelledImages, Split
-from snrlib.data.cars196 import CARS196, cars196
-from snrlib.data.cifar10 import CIFAR10, cifar10
-from snrlib.data.cifar100 import CIFAR100, cifar100
-from snrlib.data.cub200 import CUB200, cub200
-from snrlib.data.cub_features import cub_features
-from snrlib.data.digits import digits
-from snrlib.data.files import ImageFiles
-from snrlib.data.folder import folder
-from snrlib.data.glyphs import glyphs
-from snrlib.data.omniglot import OMNIGLOT, omniglot
-from snrlib.data.sop import SOP, sop
-from snrlib.data.source import Source
+from snrlib.data.fetch.source import Source
+from snrlib.data.image_files import ImageFiles
+from snrlib.data.sets.cars196 import CARS196, cars196
+from snrlib.data.sets.cifar10 import CIFAR10, cifar10
+from snrlib.data.sets.cifar100 import CIFAR100, cifar100
+from snrlib.data.sets.cub200 import CUB200, cub200
+from snrlib.data.sets.cub_features import cub_features
+from snrlib.data.sets.digits import digits
+from snrlib.data.sets.folder import folder
+from snrlib.data.sets.glyphs import glyphs
+from snrlib.data.sets.omniglot import OMNIGLOT, omniglot
+from snrlib.data.sets.sop import SOP, sop
 from snrlib.data.splits import validation_split
 
 __all__ = ["DATASETS", "SOURCES", "ImageFiles", "LabelledImages", "load", "validation_split"]

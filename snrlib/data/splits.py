@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from snrlib.checks import check_number
 from snrlib.data.base import LabelledImages
-from snrlib.data.files import ImageFiles
+from snrlib.data.image_files import ImageFiles
+from snrlib.utils.checks import check_number
 
 __all__ = ["shuffled_classes", "validation_split"]
 

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from snrlib.checks import check_labels
 from snrlib.distances import Distance
 from snrlib.evaluate.neighbours import ranking_blocks
+from snrlib.utils.checks import check_labels
 
 __all__ = ["classify", "confusion", "most_confused"]
 

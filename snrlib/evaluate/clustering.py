@@ -8,8 +8,8 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from sklearn.metrics.cluster import pair_confusion_matrix
 from torch import Tensor
 
-from snrlib.checks import check_labels
 from snrlib.distances import Distance, get_distance
+from snrlib.utils.checks import check_labels
 
 __all__ = ["clustering"]
 

@@ -8,8 +8,8 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from snrlib.checks import check_choice, check_embeddings
 from snrlib.distances import Distance, get_distance
+from snrlib.utils.checks import check_choice, check_embeddings
 
 __all__ = ["knn", "knn_blocks", "ranking_blocks"]
 

@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from snrlib.checks import check_embeddings, check_labels
 from snrlib.distances import Distance
 from snrlib.evaluate.neighbours import ranking_blocks
+from snrlib.utils.checks import check_embeddings, check_labels
 
 __all__ = ["retrieval"]
 

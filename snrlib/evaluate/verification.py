@@ -9,8 +9,8 @@ import torch
 from sklearn.metrics import auc, roc_curve
 from torch import Tensor
 
-from snrlib.checks import check_embeddings, check_labels
 from snrlib.distances import Distance, get_distance
+from snrlib.utils.checks import check_embeddings, check_labels
 
 __all__ = ["Verification", "verification"]
 

@@ -114,7 +114,7 @@ def inspect(
     }
     parts: list[Any] = ["bokeh", "bokeh-gl"] if len(images) > _FEW else ["bokeh"]
     repeated = f" Colours and marks repeat after {_LOOKS} classes." if len(images.classes) > _LOOKS else ""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent / "assets"
     html = Template((folder / "inspector.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         about=escape(f"{len(images):,} images of {len(images.classes)} classes: {images.name}.{repeated}"),

@@ -25,10 +25,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, trustworthiness
 from torch import Tensor
 
-from snrlib.cache import cached_array
-from snrlib.checks import check_choice, check_embeddings, check_labels, check_number
 from snrlib.distances import Distance, get_distance
 from snrlib.evaluate import knn, retrieval
+from snrlib.utils.cache import cached_array
+from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
 
 __all__ = ["ENGINES", "SPACES", "Map", "tsne"]
 

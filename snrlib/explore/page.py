@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from snrlib.files import write_atomically
+from snrlib.utils.files import write_atomically
 
 __all__ = ["ExplorePage"]
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from snrlib.distances import Distance, get_distance
 from snrlib.explore.page import ExplorePage
 from snrlib.losses import get_loss
-from snrlib.markup import mathml
 from snrlib.plots import COLOURS
+from snrlib.utils.markup import mathml
 
 __all__ = ["FIGURE_ALT", "playground", "playground_figure"]
 
@@ -55,7 +55,7 @@ def playground(save: str | Path | None = None) -> ExplorePage:
 
     Example: ``playground(save="playground.html")``
     """
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent / "assets"
     html = (folder / "playground.html").read_text(encoding="utf-8")
     html = re.sub(r"\\\[(.+?)\\\]", lambda found: mathml(unescape(found[1]), display=True), html, flags=re.DOTALL)
     html = re.sub(r"\\\((.+?)\\\)", lambda found: mathml(unescape(found[1])), html)

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from snrlib.checks import check_number
 from snrlib.distances import Distance
 from snrlib.losses.base import Loss, Seen, pair_masks
+from snrlib.utils.checks import check_number
 
 __all__ = ["AngularLoss"]
 

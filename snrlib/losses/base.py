@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.checks import check_embeddings, check_labels
 from snrlib.distances import Distance
+from snrlib.utils.checks import check_embeddings, check_labels
 
 __all__ = ["Loss", "Report", "Seen", "pair_masks"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.checks import check_choice, check_embeddings, check_labels, check_number
 from snrlib.distances import Distance
 from snrlib.losses.base import Loss, Seen
+from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
 
 __all__ = ["NPairsLoss"]
 

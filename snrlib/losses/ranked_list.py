@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from snrlib.checks import check_number
 from snrlib.distances import Distance
 from snrlib.losses.base import Loss, Seen
+from snrlib.utils.checks import check_number
 
 __all__ = ["RankedListLoss"]
 

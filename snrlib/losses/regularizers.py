@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from snrlib.checks import check_embeddings, check_number
 from snrlib.distances import LinearMap
+from snrlib.utils.checks import check_embeddings, check_number
 
 __all__ = ["LogDetRegularizer", "ZeroMeanRegularizer"]
 

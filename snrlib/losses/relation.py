@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from snrlib.checks import check_embeddings
 from snrlib.losses.base import pair_masks
+from snrlib.utils.checks import check_embeddings
 
 __all__ = ["RelationNetwork"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.checks import check_embeddings, check_labels
+from snrlib.utils.checks import check_embeddings, check_labels
 
 __all__ = ["SoftmaxClassifier"]
 

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from snrlib.checks import check_choice, check_number
 from snrlib.distances import Distance
 from snrlib.losses.base import Loss, Seen
+from snrlib.utils.checks import check_choice, check_number
 
 __all__ = ["TripletMarginLoss"]
 

@@ -17,9 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils import Tags
 
-from snrlib.checks import check_number
 from snrlib.evaluate import knn
 from snrlib.mahalanobis.base import FittedMap
+from snrlib.utils.checks import check_number
 
 __all__ = ["LMNN", "objective", "target_neighbours"]
 

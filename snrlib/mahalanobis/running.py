@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snrlib.checks import check_embeddings, check_labels, check_number
 from snrlib.distances import LinearMap
+from snrlib.utils.checks import check_embeddings, check_labels, check_number
 
 __all__ = ["RunningWhitening"]
 

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.covariance import empirical_covariance, ledoit_wolf
 from sklearn.utils import Tags
 
-from snrlib.checks import check_choice
 from snrlib.mahalanobis.base import FittedMap
+from snrlib.utils.checks import check_choice
 
 __all__ = ["Whitening", "within_class"]
 

@@ -1,0 +1,1 @@
+"""The ``snr`` command, one file a group of subcommands."""

@@ -1,0 +1,1 @@
+"""From an address to a folder: find, download, unpack, verify."""

@@ -1,0 +1,43 @@
+"""CIFAR-100: 60,000 colour images of 32 x 32 pixels in 100 classes, the first 50 to train and the last 50 to test.
+
+Krizhevsky: Learning multiple layers of features from tiny images. Technical report, University of Toronto, 2009.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snrlib.data.base import LabelledImages, Split
+from snrlib.data.fetch.source import Source
+from snrlib.data.sets.cifar10 import cifar_archives, read_cifar
+
+__all__ = ["CIFAR100", "cifar100"]
+
+CIFAR100 = Source(
+    name="cifar100",
+    page="https://www.cs.toronto.edu/~kriz/cifar.html",
+    places=("cifar-100-python",),
+    archives=lambda: cifar_archives("CIFAR100"),
+    train=(30_000, 50),
+    test=(30_000, 50),
+    split="the first 50 classes to train, the last 50 to test; or as published, 100 on both sides",
+    gigabytes=0.17,
+)
+
+
+def cifar100(split: Split = "train", root: str | Path | None = None, classes: str = "disjoint") -> LabelledImages:
+    """Colour images of 100 classes (the fine labels, in alphabetical order).
+
+    Args:
+        split: "train" or "test".
+        root: the folder of downloaded data; ``cifar-100-python`` is looked for in it and in its folders.
+        classes: "disjoint", 30,000 images of 50 classes each; or "published", the same 100 classes on both sides.
+
+    Returns:
+        Images (n, 3, 32, 32), uint8; factor ``is_training_image``, the published split.
+
+    Raises:
+        ValueError: unknown split or option, or a file that has not its published MD5.
+        FileNotFoundError: the data set is not there.
+    """
+    return read_cifar("CIFAR100", CIFAR100, split, root, classes)

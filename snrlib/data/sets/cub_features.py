@@ -1,0 +1,46 @@
+"""Photographs as a pretrained network sees them: SqueezeNet's pooled features of some images of CUB-200-2011."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.utils.files import data_folder
+
+__all__ = ["cub_features"]
+
+
+def cub_features(split: Split = "train", root: str | Path | None = None, size: int = 1) -> LabelledImages:
+    """512 features of each of 30 photographs of 50 kinds of birds, for the first and the last 25 kinds.
+
+    ``data/reference/cub_features.npz`` holds them; `snrlib.study.fitted_maps.measure_features` made it. Each is
+    the mean over the picture of one of the last feature maps of SqueezeNet 1.1 with ImageNet weights, never negative,
+    in 256 steps of its square root.
+
+    Args:
+        split: "train" is classes 1-25 of CUB (750 images), "test" 26-50 (750).
+        root: not used, the features come with the study.
+        size: side in pixels, 1: a feature vector is an image of one pixel and 512 channels.
+
+    Raises:
+        ValueError: unknown split, or another size.
+        FileNotFoundError: the file is not there.
+    """
+    check_split(split)
+    if size != 1:
+        raise ValueError(f"size must be 1, features have no picture any more, got {size}")
+    with np.load(data_folder("reference") / "cub_features.npz") as stored:
+        steps, labels, classes = stored["steps"], torch.from_numpy(stored["labels"]), stored["classes"].tolist()
+        features = torch.from_numpy(steps).float().mul(float(stored["step"])).square()
+    whole = LabelledImages(
+        f"cub_features, {split}",
+        features[:, :, None, None],
+        labels,
+        tuple(classes),
+        note="SqueezeNet's pooled features of photographs, 30 of each of the first 50 classes of CUB",
+    )
+    half = len(classes) // 2
+    return whole.of_classes(range(half) if split == "train" else range(half, len(classes)))

@@ -1,0 +1,1 @@
+"""Notebooks as programs: found, run with parameters, checked, renewed."""

@@ -1,0 +1,127 @@
+"""The parameters of a notebook: read strictly, so that none is lost and none has a value that cannot be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import nbformat
+
+from snrlib.notebooks.find import find_notebook
+
+__all__ = ["Parameter", "check_values", "parameters"]
+
+_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "list[str]": list}
+_LINE = re.compile(r"(\w+): ([\w\[\]]+) = ([^=#]+?)  # ([^=]+)")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a parameters cell: ``name: type = default  # help [choices]``.
+
+    The help ends with ``[a | b | c]`` for choices or ``[low to high]`` for a range, both ends included.
+    """
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def parse(self, text: str) -> Any:
+        """The value of ``name=text`` on the command line, checked."""
+        try:
+            if self.type == "bool":
+                value: Any = {"true": True, "false": False}[text.lower()]
+            elif self.type == "list[str]":
+                value = [item.strip() for item in text.split(",") if item.strip()]
+            else:
+                value = _TYPES[self.type](text)
+        except (KeyError, ValueError):
+            expected = "true or false" if self.type == "bool" else self.type
+            raise ValueError(f"{self.name} must be {expected}, got {text!r}") from None
+        return self.check(value)
+
+    def check(self, value: Any) -> Any:
+        """The value itself if its type and size fit; an int is welcome for a float, a numpy number for both."""
+        if hasattr(value, "item"):
+            value = value.item()
+        if self.type == "float" and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not _TYPES[self.type]:
+            raise ValueError(f"{self.name} must be {self.type}, got {value!r} ({type(value).__name__})")
+        items = value if isinstance(value, list) else [value]
+        if self.type == "list[str]" and not all(isinstance(item, str) for item in items):
+            raise ValueError(f"{self.name} must be a list of strings, got {value!r}")
+        if self.choices and not (items and set(items) <= set(self.choices)):
+            raise ValueError(f"{self.name} must be one of {', '.join(map(str, self.choices))}; got {value!r}")
+        if isinstance(value, int | float) and not self.low <= value <= self.high:
+            raise ValueError(f"{self.name} must be from {self.low:.12g} to {self.high:.12g}, got {value!r}")
+        return value
+
+
+def parameters(name: str) -> dict[str, Parameter]:
+    """The parameters of a notebook, from its cell tagged ``parameters``.
+
+    papermill reads that cell line by line and passes over what it does not understand. Here a line that is not
+    ``name: type = literal  # help``, with no other ``=`` or ``#`` in it, is an error.
+
+    Raises:
+        ValueError: no such notebook, more than one such cell, or a line of another form; the message names the line.
+    """
+    path = find_notebook(name)
+    cells = nbformat.read(path, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) > 1:
+        raise ValueError(f"{path.stem} has {len(tagged)} cells tagged parameters; one is the most")
+    lines = tagged[0].source.splitlines() if tagged else []
+    found = [_parse(line, path.stem) for line in lines if line.strip() and not line.startswith("#")]
+    return {parameter.name: parameter for parameter in found}
+
+
+def _parse(line: str, notebook: str) -> Parameter:
+    match = _LINE.fullmatch(line)
+    if not match or match[2] not in _TYPES:
+        raise ValueError(
+            f"in the parameters of {notebook}: {line!r} is not 'name: type = literal  # help' with no other = or #, "
+            f"and a type of {', '.join(_TYPES)}"
+        )
+    name, type_name, literal, text = match.groups()
+    choices: tuple[Any, ...] = ()
+    low, high = float("-inf"), float("inf")
+    if allowed := re.search(r"\s*\[([^\]]*)\]$", text):
+        text = text[: allowed.start()]
+        if bounds := re.fullmatch(r"(\S+) to (\S+)", allowed[1]):
+            low, high = float(bounds[1]), float(bounds[2])
+        else:
+            convert = _TYPES[type_name] if type_name in ("int", "float") else str
+            choices = tuple(convert(choice.strip()) for choice in allowed[1].split("|"))
+    try:
+        default = ast.literal_eval(literal)
+    except (ValueError, SyntaxError):
+        raise ValueError(f"in the parameters of {notebook}: {literal!r} is not a literal") from None
+    parameter = Parameter(name, type_name, default, text, choices, low, high)
+    if type(default) is not type(parameter.check(default)):
+        raise ValueError(f"in the parameters of {notebook}: the default of {name} must be written as {type_name}")
+    return parameter
+
+
+def check_values(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for some parameters of a notebook, checked; none is converted from text.
+
+    Raises:
+        ValueError: an unknown name, a wrong type, or a value outside its choices or range.
+    """
+    known = parameters(name)
+    if unknown := sorted(given.keys() - known.keys()):
+        valid = ", ".join(known) or "none"
+        raise ValueError(f"{find_notebook(name).stem} has no parameter {', '.join(unknown)}; valid: {valid}")
+    checked = {key: known[key].check(value) for key, value in given.items()}
+    if checked.get("interactive"):
+        raise ValueError("sliders need a live kernel: open the notebook (make lab) and set interactive = True there")
+    return checked

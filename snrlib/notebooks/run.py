@@ -1,0 +1,340 @@
+"""Run a notebook with parameters: strict about names, types and values; the output appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from glob import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+from filelock import FileLock, Timeout
+from nbformat import NotebookNode
+
+from snrlib.notebooks.find import KERNEL_CONFIG, find_notebook
+from snrlib.notebooks.parameters import check_values, parameters
+from snrlib.utils.files import data_folder, partial_prefix, study_root, write_atomically, write_json
+
+if TYPE_CHECKING:  # the command should not wait for torch
+    from snrlib.data.base import LabelledImages
+
+__all__ = [
+    "MEMORY",
+    "NotebookError",
+    "checkpoint_folder",
+    "default_output",
+    "files_folder",
+    "is_current",
+    "one_at_a_time",
+    "provenance",
+    "record",
+    "result_path",
+    "run",
+    "source_fingerprint",
+]
+
+_SHOWN = 8  # metrics that a record prints; it keeps all
+_RECORD = "application/vnd.snrlib.record+json"
+_VERSIONS = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
+
+
+MEMORY: dict[str, str] = {"MALLOC_MMAP_THRESHOLD_": str(2**31), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+"""Environment of processes that train: glibc keeps the memory of one step for the next, which can save a third of it.
+
+By default it gives large arrays back to the system, which fills each with zeros anew.
+"""
+
+
+class NotebookError(RuntimeError):
+    """A cell raised. ``partial`` is the copy that shows where, ``cause`` the error."""
+
+    def __init__(self, notebook: str, partial: Path, cause: str):
+        super().__init__(f"{notebook} failed: {cause}\nThe partial copy is {partial}")
+        self.partial = partial
+
+
+def default_output(name: str, given: Mapping[str, Any] | None = None) -> Path:
+    """Where a run goes when nothing else is said: a folder in ``data/runs`` for each notebook and choice of values."""
+    source = find_notebook(name)
+    known = parameters(name)
+    chosen = {key: value for key, value in check_values(name, given or {}).items() if value != known[key].default}
+    label = "default"
+    if chosen:
+        label = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
+    return data_folder("runs") / source.stem / label / source.name
+
+
+def result_path(output: Path) -> Path:
+    """Where the result row of a run stands: ``result.json`` beside its output. A folder holds one run."""
+    return output.with_name("result.json")
+
+
+def run(
+    name: str,
+    values: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+    *,
+    force: bool = False,
+    wait: bool = False,
+    skip_current: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Execute a notebook with parameters.
+
+    Everything is checked before anything runs. The notebook is executed under a temporary name and renamed when it is
+    whole; then the result row (parameters, seed, versions, commit, data fingerprints, wall time, metrics) is written
+    the same way.
+
+    Args:
+        name: of the notebook, as in `find_notebook`.
+        values: parameter values of the declared types; the others keep their defaults.
+        output: the executed notebook; None chooses `default_output`.
+        force: replace a named output, or a result row beside it, that exists. `default_output` is always replaced.
+        wait: if another run is writing into this folder, wait for it instead of refusing.
+        skip_current: if the output is there, up to date (`is_current`) and of the same values, return its row and run
+            nothing.
+        progress: show a progress bar.
+
+    Returns:
+        The result row, as in result.json, with ``output``.
+
+    Raises:
+        ValueError: unknown notebook, parameter, type or value.
+        FileExistsError: the output or a result row beside it exists, or another run is writing there.
+        OSError: the output's folder cannot be written.
+        NotebookError: a cell raised or the kernel died; a copy up to there is kept as ``NAME.failed.ipynb``.
+    """
+    source = find_notebook(name)
+    checked = check_values(name, values or {})
+    target = default_output(name, checked) if output is None else Path(output).expanduser().resolve()
+    if target.suffix != ".ipynb":
+        raise ValueError(f"the output must end in .ipynb, got {target.name!r}")
+    if target.parent == source.parent:
+        raise FileExistsError(f"{target.parent} holds the notebooks themselves; choose another folder for the output")
+    with one_at_a_time(target.parent, wait):
+        if skip_current and is_current(target):
+            row = json.loads(result_path(target).read_text())
+            if row["parameters"] == {key: known.default for key, known in parameters(source.stem).items()} | checked:
+                return {**row, "output": str(target)}
+        if output is not None and not force:
+            for taken in (target, result_path(target)):
+                if taken.exists():
+                    raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
+        try:
+            return _execute(source, checked, target, progress)
+        except OSError as error:
+            raise OSError(
+                f"cannot write into {target.parent}: {error.strerror}. -o chooses another place for one run, "
+                "SNR_RUNS=FOLDER for all"
+            ) from error
+
+
+@contextmanager
+def one_at_a_time(folder: Path, wait: bool) -> Iterator[None]:
+    """One process at a time writes into a folder; the lock ends with its process, however that ends.
+
+    Raises:
+        FileExistsError: another one does, and ``wait`` is False.
+    """
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"snr-{digest}.lock")
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise FileExistsError(f"another run is writing into {folder}; wait for it, or choose another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool) -> dict[str, Any]:
+    started = time.monotonic()
+    result = result_path(target)
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    row: dict[str, Any] = {}
+    for left_behind in target.parent.glob(f"{escape(partial_prefix(target))}*"):  # by a killed run
+        shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
+    chosen = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    checkpoints = target.with_name(f".{target.stem}.checkpoints-{source_fingerprint(source)}-{chosen}")
+    for outdated in target.parent.glob(f"{escape(f'.{target.stem}.checkpoints-')}*"):
+        if outdated != checkpoints:
+            shutil.rmtree(outdated)
+
+    def execute(temporary: Path) -> None:
+        files = temporary.with_suffix("")  # what the notebook writes appears with the output, not before
+        files.mkdir()
+        places = {"SNR_RUN_FILES": str(files), "SNR_RUN_CHECKPOINTS": str(checkpoints)}
+        try:
+            if cause := _papermill(source, values, temporary, progress, places):
+                os.replace(temporary, failed)
+                raise NotebookError(source.stem, failed, cause)
+            finish(temporary, files)
+        finally:
+            shutil.rmtree(files)
+
+    def finish(temporary: Path, files: Path) -> None:
+        executed = nbformat.read(temporary, as_version=4)
+        executed.metadata.papermill.output_path = str(target)
+        nbformat.write(executed, temporary)
+        row.update(_result_row(source, values, executed))
+        result.unlink(missing_ok=True)  # from here until the new row is there, the run is not finished
+        for file in [path for path in files.rglob("*") if path.is_file()]:
+            place = target.parent / file.relative_to(files)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+
+    write_atomically(target, execute)
+    row["wall_time_s"] = round(time.monotonic() - started, 2)
+    write_json(result, row)
+    failed.unlink(missing_ok=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return {**row, "output": str(target)}
+
+
+def files_folder() -> Path:
+    """Where a notebook writes files of its own: `run` puts them beside the output when it is whole.
+
+    By hand, in JupyterLab, ``data/runs/by_hand``.
+    """
+    given = os.environ.get("SNR_RUN_FILES")
+    return Path(given) if given else data_folder("runs") / "by_hand"
+
+
+def checkpoint_folder() -> Path | None:
+    """Where a notebook that `run` executes keeps checkpoints, so that a killed run goes on; None by hand.
+
+    It is removed when the run is finished, or when notebook, parameters or library have changed.
+    """
+    given = os.environ.get("SNR_RUN_CHECKPOINTS")
+    return Path(given) if given else None
+
+
+def _papermill(source: Path, values: dict[str, Any], output: Path, progress: bool, places: dict[str, str]) -> str:
+    """Execute a notebook into ``output``; returns why it failed, or nothing. ``places`` are variables of its kernel."""
+    import papermill  # here, since listing notebooks should not wait for it
+
+    for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS"):  # a kernel works in the folder of the notebooks
+        if place := os.environ.get(name):
+            os.environ[name] = str(Path(place).expanduser().resolve())
+    before = {name: os.environ.get(name) for name in places}  # of a run that this one is part of
+    os.environ.update(places)
+    try:
+        papermill.execute_notebook(
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, output)),  # it formats them
+            parameters=values,
+            kernel_name="python3",
+            cwd=str(source.parent),
+            progress_bar=progress,
+            config=KERNEL_CONFIG,
+            extra_arguments=["--log-level=CRITICAL"],  # what a cell raises comes through the notebook
+        )
+    except papermill.exceptions.PapermillExecutionError as error:
+        return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except RuntimeError as error:  # nbclient's: the kernel died
+        return f"{type(error).__name__}: {error}"
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+    cells = nbformat.read(output, as_version=4).cells
+    if any(cell.cell_type == "code" and cell.source and cell.execution_count is None for cell in cells):
+        return "a cell ended the kernel before the last one"
+    return ""
+
+
+def _result_row(source: Path, values: dict[str, Any], executed: NotebookNode) -> dict[str, Any]:
+    chosen = {key: parameter.default for key, parameter in parameters(source.stem).items()} | values
+    metrics: dict[str, Any] = {}
+    data: dict[str, str] = {}
+    for cell in executed.cells:
+        for shown in cell.get("outputs", []):
+            if recorded := shown.get("data", {}).get(_RECORD):
+                metrics |= recorded["metrics"]
+                data |= recorded["data"]
+    return {
+        "notebook": source.stem,
+        "parameters": chosen,
+        "seed": chosen.get("seed"),
+        "metrics": metrics,
+        "data": data,
+        "source": source_fingerprint(source),
+        **provenance(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """What a result row says of where it comes from: commit, versions, and when."""
+    return {
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def record(metrics: Mapping[str, Any], *data: LabelledImages) -> None:
+    """Say in a notebook which numbers, and which data, belong in the run's result row.
+
+    Args:
+        metrics: names to numbers or strings; a later record of the same name replaces an earlier one.
+        data: the data sets used; their fingerprints are kept.
+    """
+    from IPython.display import display
+
+    plain = {key: value.item() if hasattr(value, "item") else value for key, value in metrics.items()}
+    shown = [f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}" for key, value in plain.items()]
+    text = ", ".join(shown[:_SHOWN]) + f" and {len(shown) - _SHOWN} more" * (len(shown) > _SHOWN)
+    content = {"metrics": plain, "data": {images.name: images.fingerprint for images in data}}
+    display({_RECORD: content, "text/plain": f"Recorded: {text}"}, raw=True)
+
+
+def is_current(output: Path, source: str | None = None) -> bool:
+    """Whether this output was finished by the notebook and library as they are now.
+
+    ``source`` is their `source_fingerprint`, if the caller has it; of many outputs it need be computed only once.
+    """
+    result = result_path(output)
+    if not (output.exists() and result.exists()):
+        return False
+    try:
+        row = json.loads(result.read_text())
+        return row["source"] == (source or source_fingerprint(find_notebook(row["notebook"])))
+    except (ValueError, KeyError, TypeError, AttributeError):  # not a row of ours
+        return False
+
+
+def source_fingerprint(notebook: Path) -> str:
+    """Of all that decides a run's outcome here: a notebook's cells, the library, and the versions beneath it."""
+    digest = hashlib.sha256()
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        digest.update(cell.source.encode())
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update(" ".join(version(name) for name in _VERSIONS).encode())
+    return digest.hexdigest()[:16]
+
+
+def _git_commit() -> str | None:
+    """The commit of the study, with ``+changes`` if the tree differs from it; None outside a git checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(study_root()), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,181 @@
+"""The grid on the page to read and share: scores, what is missing and why, where each cell's numbers are from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from snrlib.notebooks.run import result_path
+from snrlib.report.chapters import is_row
+from snrlib.report.html import code, details, provenance_tables, table
+from snrlib.study.grid import AXES, STALE, Grid, Task, profiles, scores
+from snrlib.study.tables import loss_table, summary
+from snrlib.utils.files import data_folder
+
+__all__ = ["grid_section"]
+
+Row = dict[str, Any]
+_FEW = 4  # missing cells that are named without being asked for
+_READ = (
+    "R@1 on classes that no training saw, under the training distance: mean over the seeds that are done and, of two "
+    "or more, half of its 95 % t-interval. An arrow marks what is higher or lower than Euclid under the same loss, "
+    "paired by seed: ▲ ▼ also with Holm's correction for all cells of the table, △ ▽ only by itself."
+)
+
+
+def grid_section() -> tuple[str, list[str]]:
+    """The profiles of ``study.yaml`` that were begun, as they are now.
+
+    Returns:
+        HTML, empty if none was begun, and for each profile that has gaps a sentence about them, as plain text.
+    """
+    begun = sorted(
+        path.name.removesuffix(".missing.csv") for path in (data_folder("runs") / "grid").glob("*.missing.csv")
+    )
+    html, gaps = "", []
+    for name in begun:
+        try:
+            if name not in profiles():
+                continue
+            part, gap = _profile(Grid(name))
+        except (OSError, ValueError) as error:  # study.yaml is damaged
+            part, gap = f"<p>{escape(name)}: {code(str(error))}</p>\n", f"profile {name} cannot be read"
+        html += part
+        gaps += [gap] if gap else []
+    return (f'<h2 id="grid">The grid</h2>\n<p>{_READ}</p>\n{html}' if html else ""), gaps
+
+
+def _profile(grid: Grid) -> tuple[str, str]:
+    done, outdated = _rows(grid)
+    missing = {name: why for name, why in grid.missing().items() if name.startswith("grid/")}
+    count = f"{len(done)} of {len(grid.cells)} cells {'are there' if outdated else 'done'}"
+    html, gap = f"<h3>Profile {escape(grid.profile)}: {count}</h3>\n", ""
+    if outdated:
+        gap = f"all results of profile {grid.profile} are of an earlier version of notebook or library"
+        again = (
+            "run with other values, or by an earlier version of the notebook or the library; "
+            f"`snr study --profile {grid.profile}` repeats"
+        )
+        html += f'<p class="note">{code(again)} them.</p>\n'
+        missing = {name: why for name, why in missing.items() if why != STALE or grid.tasks[name] not in done}
+    if missing:
+        gap = gap or f"{len(missing)} of {len(grid.cells)} cells of profile {grid.profile} are missing"
+        html += _list(missing, grid)
+    groups: dict[tuple[str, str, str], dict[Task, Row]] = defaultdict(dict)
+    for task, row in done.items():
+        groups[_group(task)][task] = row
+    for (data, backbone, settings), rows in groups.items():
+        title = ", ".join(part for part in (f"{data} with {backbone}", settings) if part)
+        own = [task for task in grid.cells if _group(task) == (data, backbone, settings)]
+        html += f"<h4>{escape(title)}: {len(rows)} of {len(own)} cells, {_seeds(rows)}</h4>\n" + _scores(rows)
+        html += details(f"Where the numbers are from: {title}", _provenance(rows))
+    return html, gap
+
+
+def _rows(grid: Grid) -> tuple[dict[Task, Row], bool]:
+    """Result rows of the finished cells; if there are none, those that one earlier version has left, and True."""
+    if current := {task: row for task in grid.cells if (row := grid.row(task)) is not None}:
+        return current, False
+    versions: dict[str, dict[Task, Row]] = defaultdict(dict)
+    for task in grid.cells:
+        try:
+            row = json.loads(result_path(task.output).read_text())
+            own = is_row(row) and all(row["parameters"][axis] == task.values[axis] for axis in AXES)
+            if own and task.output.exists():
+                versions[row["source"]][task] = row
+        except (OSError, ValueError, KeyError):  # no row, or not one of a cell
+            continue
+    return max(versions.values(), key=len, default={}), bool(versions)
+
+
+def _group(task: Task) -> tuple[str, str, str]:
+    """Data, network, and the settings that are part of a cell's name: what one table has in common."""
+    data, backbone, distance, loss, seed = (str(task.values[axis]) for axis in AXES)
+    settings = task.output.parent.name.removeprefix(f"{data}-{backbone}-{distance}-{loss}").removesuffix(
+        f"-seed={seed}"
+    )
+    return data, backbone, re.sub(r"-(?=\w+=)", ", ", settings).removeprefix(", ")
+
+
+def _seeds(rows: Mapping[Task, Row]) -> str:
+    counts = pd.Series([(task.values["distance"], task.values["loss"]) for task in rows]).value_counts()
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low} to {high} seeds each" if low < high else f"{high} seed{'s' * (high > 1)} each"
+
+
+def _list(missing: Mapping[str, str], grid: Grid) -> str:
+    """The missing cells by reason, the most frequent first."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for name, why in missing.items():
+        reasons[why].append(name.removeprefix("grid/"))
+    items = ""
+    for why, names in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        cells = "".join(f"<li><code>{escape(name)}</code></li>" for name in names)
+        which = f"<ul>{cells}</ul>"
+        count = f"{len(names)} cell{'s' * (len(names) > 1)}"
+        items += f"<li>{count}: {code(why)}\n{details('Which', which) if len(names) > _FEW else which}</li>\n"
+    intro = f"Missing, {len(missing)} of {len(grid.cells)} cells; `snr study --profile {grid.profile}` runs them"
+    return f"<p>{code(intro)}:</p>\n<ul>{items}</ul>\n"
+
+
+def _scores(rows: Mapping[Task, Row]) -> str:
+    """Distances by losses, as `loss_table` has them; without arrows where there is no Euclid."""
+    found = [{**task.values, **scores(row), "judged_by": "training distance"} for task, row in rows.items()]
+    frame = pd.DataFrame([row for row in found if "precision_at_1" in row])
+    if frame.empty:
+        return "<p>None of them has recorded a score.</p>\n"
+    if {"euclidean"} < set(frame.distance):
+        shown = loss_table(frame)
+    else:
+        shown = summary(frame).reset_index()
+        shown["text"] = [f"{mean:.3f} ± {half:.3f}" for mean, half in zip(shown["mean"], shown.half_width, strict=True)]
+        shown = shown.pivot(index="distance", columns="loss", values="text")
+        shown = shown.loc[list(dict.fromkeys(frame.distance)), list(dict.fromkeys(frame.loss))]
+    texts = shown.fillna("–").apply(
+        lambda column: column.str.replace(" ± nan", "").str.replace(" ", "\N{NO-BREAK SPACE}")
+    )
+    lines = [[escape(str(name)), *(escape(text) for text in row)] for name, row in texts.iterrows()]
+    return table(["distance", *map(str, shown.columns)], lines, "scores")
+
+
+def _provenance(rows: Mapping[Task, Row]) -> str:
+    """What all have in common once, then a line a cell."""
+    flat = {task: _flat(row) for task, row in rows.items()}
+    names = list(dict.fromkeys(name for one in flat.values() for name in one))
+    varying = {key for part, key in names if len({json.dumps(one.get((part, key))) for one in flat.values()}) > 1}
+    shared: dict[str, Any] = {}
+    for (part, key), value in next(iter(flat.values())).items():
+        if key not in varying:
+            (shared.setdefault(part, {}) if part else shared)[key] = value
+    parts = {key: part for part, key in names if key in varying}  # the last: as it was trained, rather than asked
+    columns = sorted(parts, key=lambda key: key not in AXES)
+    lines = []
+    for task, row in rows.items():
+        found = [flat[task].get((parts[key], key), row["parameters"].get(key)) for key in columns]
+        lines.append([_cell(value) for value in (*found, row["finished"], row["wall_time_s"])])
+    titles = [*(key.replace("_", " ") for key in columns), "finished", "seconds"]
+    return provenance_tables(shared) + "<h4>cells</h4>\n" + table(titles, lines, "cells")
+
+
+def _flat(row: Row) -> dict[tuple[str, str], Any]:
+    """Part and name to value: commit and source, parameters, settings that differ from them, versions, data."""
+    parameters = row["parameters"]
+    found: dict[tuple[str, str], Any] = {("", key): row.get(key) for key in ("git_commit", "source")}
+    found |= {("parameters", key): value for key, value in parameters.items()}
+    for name, value in row["metrics"].items():
+        key = name.removeprefix("setting ")
+        if key != name and parameters.get(key) != value:
+            found["as_trained", key] = value
+    for part in ("versions", "data"):
+        found |= {(part, key): value for key, value in row[part].items()}
+    return found
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else escape(f"{value:.4g}" if isinstance(value, float) else str(value))

@@ -1,0 +1,205 @@
+"""The page to read and share: the last run of every notebook, the reference tables, where each number is from."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+
+from snrlib.notebooks.find import notebooks
+from snrlib.notebooks.run import one_at_a_time
+from snrlib.report.chapters import Chapter, chapter
+from snrlib.report.explore import explore_section
+from snrlib.report.grid import grid_section
+from snrlib.report.html import cells, code, details, figure, page, provenance_tables, table
+from snrlib.study.reference import STUDIES
+from snrlib.study.scoreboard import answers
+from snrlib.study.tables import loss_tables, reference_table, stored
+from snrlib.utils.files import data_folder, make_readable, partial_prefix
+from snrlib.utils.markup import Markup
+
+__all__ = ["build"]
+
+_QUESTION = "Does the SNR distance help, when, and why?"
+_READ = {  # what a reader must know of each table
+    "reference": "Mean over the seeds and half of its 95 % t-interval, on classes that no training saw, judged by the "
+    "training distance. The margin was tuned for each distance with the same number of trials on validation classes. "
+    "The last column compares with Euclid, paired by seed.",
+    "losses": "R@1 on classes that no training saw, under the training distance: mean over the seeds and half of its "
+    "95 % t-interval. An arrow marks what is higher or lower than Euclid under the same loss, paired by seed: ▲ ▼ also "
+    "with Holm's correction for all cells of the study, △ ▽ only by itself, of which one in twenty may be chance.",
+}
+
+
+def build() -> Path:
+    """Write ``data/runs/report``, whole or not at all: a page for each notebook, those to explore, and ``index.html``.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        FileNotFoundError: there are no notebooks.
+        FileExistsError: the folder holds something else.
+        ValueError: a notebook of the study is damaged.
+        OSError: the folder cannot be written.
+    """
+    chapters = [chapter(source) for source in notebooks()]
+    target = data_folder("runs") / "report"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _replaced(target) as folder:
+            explored, section = explore_section()
+            for name, one in explored.items():
+                (folder / f"{name}.html").write_text(one.html, encoding="utf-8")
+            (folder / "index.html").write_text(_index(chapters, section), encoding="utf-8")
+            for number, each in enumerate(chapters):
+                (folder / f"{each.source.stem}.html").write_text(_page(chapters, number), encoding="utf-8")
+    except OSError as error:
+        if error.errno is None:  # said in words already
+            raise
+        raise OSError(
+            f"cannot write {target}: {error.strerror}. SNR_RUNS=FOLDER chooses another place for all runs"
+        ) from error
+    return target / "index.html"
+
+
+@contextmanager
+def _replaced(target: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``target`` when it is filled; one process at a time."""
+    before = target.with_name(f".{target.name}.before")
+    with one_at_a_time(target, wait=True):
+        if before.exists() and not target.exists():  # killed between the two renames below
+            before.rename(target)
+        for left_behind in [before, *target.parent.glob(f"{partial_prefix(target)}*")]:
+            shutil.rmtree(left_behind, ignore_errors=True)
+        if target.exists() and not (target.is_dir() and all(path.suffix == ".html" for path in target.iterdir())):
+            raise FileExistsError(f"{target} holds something that is not a report; move it away")
+        temporary = Path(tempfile.mkdtemp(prefix=partial_prefix(target), dir=target.parent))
+        try:
+            make_readable(temporary, 0o777)
+            yield temporary
+            if target.exists():
+                target.rename(before)
+            temporary.rename(target)
+        finally:
+            if before.exists() and not target.exists():
+                before.rename(target)
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(before, ignore_errors=True)
+
+
+def _page(chapters: list[Chapter], number: int) -> str:
+    one = chapters[number]
+    markup = Markup({other.source.stem for other in chapters})
+    body = cells(one.notebook, markup)
+    shown = "" if one.row else " What you see are the outputs that are stored with the study."
+    notes = "".join(f'<p class="note">This notebook: {code(note + shown)}</p>\n' for note in one.notes)
+    links = "".join(f'<li><a href="#{anchor}">{text}</a></li>' for level, anchor, text in markup.headings if level == 2)
+    contents = details("On this page", f"<ol>{links}</ol>") if links else ""
+    origin = f"<p>What you see: {escape(one.origin)}.</p>\n"
+    if one.row:
+        origin = details(f"Where the numbers are from: {one.origin}", provenance_tables(one.row))
+    head, foot = _steps(chapters, number), _steps(chapters, number, "Notebooks, below the text")
+    return page(f"{one.label}: {one.question}", head, f"{notes}{contents}{body}\n{origin}", foot)
+
+
+def _steps(chapters: list[Chapter], number: int | None, name: str = "Notebooks") -> str:
+    """The navigation: previous, index, next, and all."""
+    steps = ['<a href="index.html">Index</a>']
+    if number is not None and number > 0:
+        before = chapters[number - 1]
+        steps.insert(0, f'<a rel="prev" href="{before.source.stem}.html">← {escape(before.label)}</a>')
+    after = 0 if number is None else number + 1
+    if after < len(chapters):
+        steps.append(f'<a rel="next" href="{chapters[after].source.stem}.html">{escape(chapters[after].label)} →</a>')
+    here = {number: ' aria-current="page"'}
+    items = "".join(
+        f'<li value="{int(one.source.stem[:2])}"><a href="{one.source.stem}.html"{here.get(position, "")}>'
+        f"{escape(one.question)}</a></li>"
+        for position, one in enumerate(chapters)
+    )
+    line = "".join(f"<li>{step}</li>" for step in steps)
+    every = details("All notebooks", f"<ol>{items}</ol>")
+    return f'<nav aria-label="{name}"><ul class="steps">{line}</ul>{every}</nav>'
+
+
+def _index(chapters: list[Chapter], explore: str) -> str:
+    rows = [
+        [f'<a href="{one.source.stem}.html">{escape(one.label)}</a>', escape(one.question), escape(one.origin)]
+        for one in chapters
+    ]
+    body = f"<h1>{_QUESTION}</h1>\n" + _answers() + _picture(chapters[0])
+    body += "<h2>Notebooks</h2>\n" + table(["notebook", "question", "what is shown"], rows, "notebooks")
+    body += explore
+    same = {note: [one.label for one in chapters if note in one.notes] for one in chapters for note in one.notes}
+    wanting = [f"<li>{escape(', '.join(labels))}: {code(note)}</li>" for note, labels in same.items()]
+    grid, gaps = grid_section()
+    verdict = f"<p>All {len(chapters)} notebooks were run here, by the notebooks and library as they are now.</p>\n"
+    body += "<h2>Missing, failed or out of date</h2>\n" + ("" if wanting else verdict)
+    wanting += [f'<li><a href="#grid">The grid</a>: {escape(gap)}.</li>' for gap in gaps]
+    body += f"<ul>{''.join(wanting)}</ul>\n" if wanting else ""
+    body += _reference_tables() + grid + "<h2>Where the numbers are from</h2>\n"
+    body += "<h3>Runs of the notebooks</h3>\n"
+    for one in chapters:
+        body += (
+            details(f"{one.label}: {one.origin}", provenance_tables(one.row))
+            if one.row
+            else f"<p>{one.label}: {one.origin}.</p>\n"
+        )
+    body += "<h3>Stored studies</h3>\n"
+    for path in sorted(data_folder("reference").glob("*.json")):
+        try:
+            body += details(path.stem, provenance_tables(json.loads(path.read_text()), ["most_confused"]))
+        except (OSError, ValueError, AttributeError, TypeError):
+            body += f"<p>{escape(path.stem)}: {escape(path.name)} is damaged.</p>\n"
+    return page(_QUESTION, _steps(chapters, None), body, "")
+
+
+def _answers() -> str:
+    """The study's answer from its stored tables, or why there is none."""
+    try:
+        found = answers()
+    except (OSError, ValueError, KeyError) as error:
+        return f"<p>The scoreboard cannot be read: {escape(str(error))}</p>\n"
+    items = "".join(f"<dt>{escape(question)}</dt><dd>{escape(text)}</dd>\n" for question, text in found.items())
+    shown = "From the stored studies on the scoreboard: 95 % intervals over seeds, paired with Euclid."
+    return f"<p>{shown}</p>\n<dl>{items}</dl>\n"
+
+
+def _picture(first: Chapter) -> str:
+    """The last figure of the first notebook: what all of it is about."""
+    shown = [output for cell in first.notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    pictures = [output for output in shown if "image/png" in output.data]
+    alt = pictures[-1].metadata.get("image/png", {}).get("alt", "") if pictures else ""
+    return figure(pictures[-1].data["image/png"], alt, alt) if alt else ""
+
+
+def _reference_tables() -> str:
+    """The stored studies, as far as they are there; of the others why not."""
+    there, wanting = [], []
+    for name in STUDIES:
+        try:
+            stored(name)
+            there.append(name)
+        except FileNotFoundError:
+            wanting.append(f"<li>{name} is not stored here; <code>snr reference {name}</code> measures it.</li>")
+        except (OSError, ValueError, KeyError) as error:
+            wanting.append(f"<li>{name} is damaged: {escape(str(error))}</li>")
+    by_losses = [name for name in there if len(STUDIES[name].losses) > 1]
+    markup = Markup()
+    html = "<h2>Reference numbers</h2>\n"
+    if one_loss := [name for name in there if name not in by_losses]:
+        html += f"<p>{_READ['reference']}</p>\n" + markup.html(_together(reference_table(one_loss)))
+    if by_losses:
+        html += f"<p>{_READ['losses']}</p>\n" + markup.html(_together(loss_tables(by_losses)))
+    return html + (f"<ul>{''.join(wanting)}</ul>\n" if wanting else "")
+
+
+def _together(text: str) -> str:
+    """A number stays in one line with its interval and its arrow."""
+    return re.sub(r" (?=[±▲▼△▽])|(?<=±) ", "\N{NO-BREAK SPACE}", text)

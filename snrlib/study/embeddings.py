@@ -1,0 +1,158 @@
+"""Embeddings stored with the study, so that they can be looked at without any training.
+
+``snr reference embeddings`` measures; ``data/reference/embeddings.npz`` and ``embeddings.json`` hold what came out: the
+same images of characters, of classes that no training saw, in the space of a network before it was trained and after it
+was trained under each of three distances.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snrlib.data import ImageFiles, LabelledImages, load
+from snrlib.distances import Distance, LinearMap
+from snrlib.experiment import default_settings, distance_of, experiment, images_of, tuned, untrained
+from snrlib.explore.maps import Map, tsne
+from snrlib.notebooks.run import provenance
+from snrlib.study.tables import read_run
+from snrlib.utils.files import data_folder, write_atomically, write_json
+
+__all__ = ["SPACES", "Stored", "measure_embeddings", "run_embeddings", "stored_embeddings"]
+
+SPACES: tuple[str, ...] = ("untrained", "euclidean", "snr", "relative_mahalanobis")
+"""Before training, and after it under each of these distances."""
+_SETTINGS: dict[str, Any] = {"data": "glyphs", "backbone": "conv4", "loss": "triplet", "steps": 150}
+_WORDS = {"euclidean": "Euclid", "snr": "SNR", "relative_mahalanobis": "relative Mahalanobis"}
+_EVERY = 8  # of the test classes that are kept, so that a map can be read
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """The same images in several spaces.
+
+    Attributes:
+        images: of the characters, with their labels and classes.
+        embeddings: (n, 64) of each of `SPACES`.
+        distances: the training distance of each; of the untrained network Euclid's.
+        titles: of each space, for its map.
+        about: where they come from.
+    """
+
+    images: LabelledImages | ImageFiles
+    embeddings: dict[str, Tensor]
+    distances: dict[str, Distance]
+    titles: dict[str, str]
+    about: dict[str, Any]
+
+    def maps(self, **options: Any) -> list[Map]:
+        """A map of each space under its training distance; ``options`` are those of `snrlib.explore.tsne`."""
+        labels = self.images.labels
+        return [
+            tsne(x, labels, self.distances[name], title=self.titles[name], **options)
+            for name, x in self.embeddings.items()
+        ]
+
+    def __repr__(self) -> str:
+        return f"Stored({len(self.images)} images of {len(self.images.classes)} classes; {', '.join(self.embeddings)})"
+
+
+def measure_embeddings() -> Path:
+    """Train with the tuned margin and learning rate of each distance, and store the embeddings of every eighth class.
+
+    Returns:
+        The path of ``embeddings.npz``.
+    """
+    arrays: dict[str, Any] = {}
+    about: dict[str, Any] = {}
+    for space in SPACES:
+        name = "euclidean" if space == "untrained" else space
+        found = tuned("glyphs", "conv4", "triplet", name, embedding_size=64)
+        settings = default_settings(**_SETTINGS | {"distance": name} | found)
+        done = untrained(settings) if space == "untrained" else experiment(settings)
+        arrays[space] = done.embeddings[done.test.labels % _EVERY == 0].numpy()
+        if isinstance(done.distance.map, LinearMap):
+            arrays[f"{space}_components"] = done.distance.map.components.numpy()
+        about[space] = settings
+    path = data_folder("reference") / "embeddings.npz"
+    kept = _kept(load("glyphs", "test"))
+    row: dict[str, Any] = {
+        "what": "embeddings of test images of every eighth class",
+        "settings": about,
+        "data": done.fingerprints,
+    }
+    row |= {"images": len(kept), "characters": _digest(kept)}
+    row |= provenance()
+    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
+    write_json(path.with_suffix(".json"), row)
+    return path
+
+
+def stored_embeddings() -> Stored:
+    """Read them, and draw the images they belong to.
+
+    Raises:
+        FileNotFoundError: they are not there; the message says what makes them.
+        ValueError: the characters are not those that were embedded: another matplotlib has others.
+    """
+    path = data_folder("reference") / "embeddings.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; `snr reference embeddings` measures it")
+    about = json.loads(path.with_suffix(".json").read_text())
+    images = _kept(load("glyphs", "test"))
+    if (len(images), _digest(images)) != (about["images"], about["characters"]):
+        raise ValueError(
+            "the stored embeddings are of other characters than matplotlib has here; "
+            "`snr reference embeddings` measures them anew"
+        )
+    with np.load(path) as arrays:
+        embeddings = {space: torch.from_numpy(arrays[space]) for space in SPACES}
+        settings = {space: about["settings"][space] for space in SPACES}
+        distances = {space: distance_of(settings[space], arrays.get(f"{space}_components")) for space in SPACES}
+    titles = {space: f"trained under {_WORDS.get(space, space)}" for space in SPACES} | {"untrained": "before training"}
+    return Stored(images, embeddings, distances, titles, about)
+
+
+def run_embeddings(folders: Sequence[str | Path]) -> Stored:
+    """Read the test embeddings of runs of notebook 05, and load the images they belong to.
+
+    Args:
+        folders: one or more, each with ``result.json`` and ``embeddings.npz``; all of one data set.
+
+    Raises:
+        FileNotFoundError: a folder holds no run.
+        ValueError: no folder, runs of several data sets, or other images than are there now.
+    """
+    embeddings, distances, titles, every, images = {}, {}, {}, {}, None
+    for folder in map(Path, folders):
+        result = folder / "result.json"
+        if not result.exists():
+            raise FileNotFoundError(f"{folder} holds no run of notebook 05: {result.name} is not there")
+        done = read_run(result)
+        if images is None:
+            images = images_of(done.settings, "test")
+        if not torch.equal(images.labels, done.labels):
+            raise ValueError(f"{folder} is of other images than {images.name}; all runs must be of the same")
+        embeddings[folder.name], distances[folder.name] = done.embeddings, done.distance
+        every[folder.name] = done.settings
+        titles[folder.name] = "{backbone}, {loss}, {distance}, seed {seed}".format(**done.settings)
+    if images is None:
+        raise ValueError("at least one folder of a run must be named")
+    return Stored(images, embeddings, distances, titles, {"settings": every})
+
+
+def _digest(images: LabelledImages) -> str:
+    """Of the classes' names, in order."""
+    return hashlib.sha256("\n".join(images.classes).encode()).hexdigest()[:16]
+
+
+def _kept(test: LabelledImages) -> LabelledImages:
+    return test.of_classes(range(0, len(test.classes), _EVERY))

@@ -1,0 +1,1 @@
+"""What is common to all: checks, files, processes, markup, and how torchvision is imported."""

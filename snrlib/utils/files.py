@@ -1,0 +1,88 @@
+"""Where the study's files live, and how one is written: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import, and `snr` starts with this module
+
+__all__ = [
+    "data_folder",
+    "make_readable",
+    "partial_prefix",
+    "study_root",
+    "write_atomically",
+    "write_json",
+    "write_table",
+]
+
+
+def study_root() -> Path:
+    """The folder that holds ``notebooks`` and ``data``: ``SNR_ROOT``, else the checkout of this package, else here."""
+    if chosen := os.environ.get("SNR_ROOT"):
+        return Path(chosen).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def data_folder(kind: str) -> Path:
+    """``data/<kind>`` of the study; ``SNR_CACHE`` and ``SNR_RUNS`` move ``cache`` and ``runs`` elsewhere."""
+    if kind in ("cache", "runs") and (chosen := os.environ.get(f"SNR_{kind.upper()}")):
+        return Path(chosen).expanduser().resolve()
+    return study_root() / "data" / kind
+
+
+def partial_prefix(path: Path) -> str:
+    """How the temporary names of a file begin, while it is being written."""
+    return f".{path.stem}.partial-"
+
+
+def make_readable(temporary: Path, mode: int) -> None:
+    """Give what `tempfile` made, readable by its owner only, the permissions of any new file or folder.
+
+    Args:
+        temporary: the file or folder.
+        mode: before the process's umask takes away from it: 0o666 of a file, 0o777 of a folder.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(mode & ~umask)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it: a reader sees the old file or the new one.
+
+    The temporary name keeps the ending of ``path``; it is removed if ``write`` fails or is interrupted.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full; ``path`` is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=partial_prefix(path), suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        make_readable(temporary, 0o666)
+        write(temporary)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """As JSON, indented, atomically. Raises what `write_atomically` raises; a TypeError for what JSON cannot hold."""
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """As CSV without the index, numbers with six digits, atomically."""
+    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False, float_format="%.6g"))

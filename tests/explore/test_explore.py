@@ -1,0 +1,243 @@
+"""Maps, the inspector in Python, stored embeddings and the commands that write pages."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.manifold import trustworthiness
+from torch import Tensor
+
+from snrlib.cli.main import main
+from snrlib.data import LabelledImages
+from snrlib.distances import DISTANCES, get_distance
+from snrlib.evaluate import knn
+from snrlib.experiment import default_settings, experiment
+from snrlib.explore import ExplorePage, Map, inspect, map_figure, thumbnails, tsne
+from snrlib.study.embeddings import SPACES, run_embeddings, stored_embeddings
+
+
+def groups(n: int = 120, components: int = 16, classes: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % classes
+    centres = 3 * torch.randn(classes, components, generator=generator)
+    return centres[labels] + torch.randn(n, components, generator=generator), labels
+
+
+def pictures(labels: Tensor, channels: int = 1) -> LabelledImages:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(len(labels), channels, 12, 12, generator=generator)
+    return LabelledImages("noise", images, labels, tuple("abcdefghij"[: int(labels.max()) + 1]))
+
+
+def distance(name: str, **options: str):
+    components = torch.diag(torch.linspace(0.5, 2, 16)) if "mahalanobis" in name else None
+    return get_distance(name, components=components, **options)
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_map_remembers_the_neighbours_and_the_scores_of_the_distance_itself(name: str) -> None:
+    x, labels = groups()
+    one = tsne(x, labels, distance(name), perplexity=10, k=5)
+    d = distance(name)(x).fill_diagonal_(torch.inf)
+    expected = d.topk(5, largest=False)
+    assert np.allclose(one.distances, expected.values, rtol=1e-4, atol=1e-5)
+    assert (one.hits == (labels[one.neighbours] == labels[:, None]).numpy()).all()
+    assert one.precision_at_1 == pytest.approx((labels[d.argmin(dim=1)] == labels).float().mean().item())
+    assert one.points.shape == (120, 2)
+    assert np.isfinite(one.points).all()
+    measured = trustworthiness(distance(name)(x).numpy(), one.points, n_neighbors=5, metric="precomputed")
+    assert one.trustworthiness == pytest.approx(measured)
+
+
+def test_the_map_of_a_relative_distance_with_the_query_as_anchor_is_that_of_the_mapped_space() -> None:
+    x, labels = groups()
+    snr, centred = (tsne(x, labels, get_distance(name), perplexity=10) for name in ("snr", "centred_euclidean"))
+    assert np.array_equal(snr.points, centred.points)
+    assert "P x" in snr.facts
+    assert "anchor = query" in snr.scores
+
+
+def test_a_symmetrised_map_is_of_the_mean_of_both_anchor_sides_and_says_so() -> None:
+    from snrlib.explore.maps import _symmetrised
+
+    x, labels = groups()
+    d = get_distance("snr")(x)
+    mean = ((d + d.T) / 2).fill_diagonal_(torch.inf)
+    near, far = _symmetrised(x, get_distance("snr", anchor="ref"), 7)
+    expected = mean.topk(7, largest=False)
+    assert np.allclose(far, expected.values.sqrt(), rtol=1e-4)
+    assert (near == expected.indices.numpy()).mean() > 0.99
+    one = tsne(x, labels, get_distance("snr"), perplexity=10, space="symmetrised")
+    assert "both anchor sides" in one.facts
+    assert not np.array_equal(one.points, tsne(x, labels, get_distance("snr"), perplexity=10).points)
+
+
+def test_groups_that_are_far_apart_are_groups_on_the_map_and_noise_is_less_trustworthy() -> None:
+    x, labels = groups()
+    one = tsne(x, labels, perplexity=10)
+    _, near = knn(torch.from_numpy(one.points), 1)
+    assert (labels[near[:, 0]] == labels).float().mean() > 0.95
+    noise = torch.randn(120, 64, generator=torch.Generator().manual_seed(2))
+    assert tsne(noise, labels, perplexity=10).trustworthiness < one.trustworthiness
+
+
+def test_same_seed_same_map_and_another_seed_another_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    x, labels = groups()
+    found = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        monkeypatch.setenv("SNR_CACHE", str(tmp_path / folder))  # nothing to remember
+        found.append(tsne(x, labels, perplexity=10, start="random", seed=seed).points)
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_a_map_is_kept_and_a_damaged_one_is_reported_and_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SNR_CACHE", str(tmp_path))
+    x, labels = groups()
+    first = tsne(x, labels, perplexity=10).points
+    (kept,) = tmp_path.glob("tsne-*.npz")
+    np.savez(kept, array=first + 1)
+    assert np.array_equal(tsne(x, labels, perplexity=10).points, first + 1), "it was read"
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = tsne(x, labels, perplexity=10).points
+    assert np.array_equal(again, first)
+
+
+def test_open_tsne_keeps_the_same_neighbours_together() -> None:
+    x, labels = groups()
+    one = tsne(x, labels, get_distance("snr"), perplexity=10, engine="openTSNE")
+    _, near = knn(torch.from_numpy(one.points), 1)
+    assert (labels[near[:, 0]] == labels).float().mean() > 0.95
+    assert one.trustworthiness > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"perplexity": 40}, "perplexity 40 needs more than 122 embeddings, got 120"),
+        ({"perplexity": 0.5}, "perplexity must be a finite number at least 1"),
+        ({"space": "other"}, "space must be one of mapped, symmetrised"),
+        ({"start": "spectral"}, "start must be one of pca, random"),
+        ({"engine": "umap"}, "engine must be one of auto, sklearn, openTSNE"),
+        ({"k": 120}, "k must be an integer from 1 to 119"),
+    ],
+)
+def test_options_that_are_none_are_refused(change: dict, message: str) -> None:
+    x, labels = groups()
+    with pytest.raises(ValueError, match=message):
+        tsne(x, labels, **change)
+
+
+def test_the_inspector_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
+    x, labels = groups()
+    maps = [tsne(x, labels, get_distance(name), perplexity=10, title=f"<{name}>") for name in ("euclidean", "snr")]
+    page = inspect(maps, pictures(labels), ["train", "test"] * 60, title="</script> & co", save=tmp_path / "a.html")
+    assert isinstance(page, ExplorePage)
+    html = (tmp_path / "a.html").read_text()
+    assert html == page.html
+    assert "</script> & co" not in html
+    assert "&lt;snr&gt;" in html
+    assert "default-src 'none'" in html
+    assert 'srcdoc="&lt;!DOCTYPE html&gt;' in page._repr_html_()
+    assert "2 maps of 120 images" in repr(page)
+    with pytest.raises(ValueError, match=r"saved as \.html"):
+        page.save(tmp_path / "a.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_maps_and_images_that_do_not_belong_together_are_refused() -> None:
+    x, labels = groups()
+    one = tsne(x, labels, perplexity=10)
+    images = pictures(labels)
+    with pytest.raises(ValueError, match="1 to 8 of them, got 0"):
+        inspect([], images)
+    with pytest.raises(TypeError, match=r"what snrlib\.explore\.tsne returns"):
+        inspect([x], images)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="of the 60 images given, got maps of 120 points"):
+        inspect([one], pictures(labels[:60]))
+    with pytest.raises(ValueError, match="a word for each of the 120 images, got 2"):
+        inspect([one], images, ["train", "test"])
+    with pytest.raises(ValueError, match="16 to 128 pixels, got 8"):
+        inspect([one], images, thumbnail=8)
+
+
+@pytest.mark.parametrize(("channels", "kind"), [(1, "L"), (3, "RGB")])
+def test_thumbnails_are_the_images(channels: int, kind: str) -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    labels = torch.arange(3)
+    images = pictures(labels, channels)
+    for index, address in enumerate(thumbnails(images, 24)):
+        head, _, text = address.partition(",")
+        assert head == "data:image/webp;base64"
+        small = Image.open(io.BytesIO(base64.b64decode(text))).convert(kind)
+        assert small.size == (24, 24)
+        expected = images.images[index].permute(1, 2, 0).numpy().squeeze().repeat(2, 0).repeat(2, 1)
+        difference = np.abs(np.asarray(small) / 255 - expected)
+        assert difference.mean() < (0.003 if channels == 1 else 0.2)
+
+
+def test_the_static_twin_shows_every_map_and_what_it_hides() -> None:
+    x, labels = groups()
+    maps = [tsne(x, labels, get_distance(name), perplexity=10) for name in ("euclidean", "snr")]
+    for wrong in (False, True):
+        figure = map_figure(maps, labels, chosen=[3], wrong=wrong)
+        assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes] == [one.title for one in maps]
+        for axis, one in zip(figure.axes, maps, strict=True):
+            assert f"R@1 {one.precision_at_1:.3f}" in axis.get_xlabel()
+            assert sum(len(np.asarray(drawn.get_offsets())) for drawn in axis.collections) == 121
+
+
+def test_the_stored_embeddings_are_those_of_the_characters() -> None:
+    stored = stored_embeddings()
+    assert tuple(stored.embeddings) == SPACES
+    assert all(x.shape == (len(stored.images), 64) for x in stored.embeddings.values())
+    one = tsne(stored.embeddings["snr"], stored.images.labels, stored.distances["snr"])
+    assert isinstance(one, Map)
+    assert one.precision_at_1 > 10 / len(stored.images.classes), "far above chance, so that the labels are theirs"
+
+
+def test_a_run_of_notebook_05_is_read_with_its_images_and_its_distance(tmp_path: Path) -> None:
+    done = experiment(default_settings("digits", "conv4", distance="mahalanobis", steps=2, seed=3))
+    done.save(tmp_path / "one")
+    (tmp_path / "one" / "result.json").write_text(json.dumps({"metrics": done.metrics}))
+    found = run_embeddings([tmp_path / "one"])
+    assert torch.equal(found.embeddings["one"], done.embeddings)
+    assert torch.equal(found.images.labels, done.test.labels)
+    assert torch.allclose(found.distances["one"](done.embeddings), done.distance(done.embeddings), rtol=1e-4, atol=1e-4)
+    assert found.titles == {"one": "conv4, triplet, mahalanobis, seed 3"}
+    other: dict[str, Any] = {
+        "embeddings": done.embeddings[:9],
+        "labels": done.test.labels[:9] + 1,
+        "classes": np.array(done.test.classes),
+        "components": np.eye(64),
+    }
+    np.savez(tmp_path / "one" / "embeddings.npz", **other)
+    with pytest.raises(ValueError, match="other images than digits, test"):
+        run_embeddings([tmp_path / "one"])
+
+
+def test_no_run_is_an_error_that_names_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no run of notebook 05"):
+        run_embeddings([tmp_path])
+    with pytest.raises(ValueError, match="at least one folder"):
+        run_embeddings([])
+    assert main(["inspect", str(tmp_path), "-o", str(tmp_path / "a.html")]) == 2
+    assert "holds no run of notebook 05" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_write_their_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("inspect", "playground"):
+        assert main([command, "-o", str(tmp_path / f"{command}.html")]) == 0
+        assert capsys.readouterr().out.strip() == str(tmp_path / f"{command}.html")
+        assert (tmp_path / f"{command}.html").read_text().startswith("<!DOCTYPE html>")

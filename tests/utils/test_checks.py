@@ -1,0 +1,65 @@
+"""What is refused at the public edge; the embeddings' own cases stand in test_distances.py."""
+
+import numpy as np
+import pytest
+import torch
+
+from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_half_precision_is_computed_in_float32_and_float64_stays(dtype: torch.dtype) -> None:
+    assert check_embeddings(torch.ones(2, 3, dtype=dtype)).dtype == torch.float32
+    assert check_embeddings(torch.ones(2, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_allowed_embeddings_do_not_overflow_and_larger_ones_are_refused(dtype: torch.dtype) -> None:
+    limit = (torch.finfo(dtype).max / (4 * 8)) ** 0.5
+    x = torch.full((2, 8), 0.999 * limit, dtype=dtype)
+    x[1] *= -1
+    checked = check_embeddings(x)
+    assert torch.isfinite((checked[0] - checked[1]).square().sum())
+    with pytest.raises(ValueError, match=r"embeddings must be at most .* in size, or torch.float\d+ overflows; got"):
+        check_embeddings(1.01 * x)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], np.array([0, 1]), None])
+def test_labels_must_be_a_tensor(labels: object) -> None:
+    with pytest.raises(TypeError, match=r"labels must be a torch\.Tensor of integers, got"):
+        check_labels(labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [torch.zeros(2), torch.zeros(2, dtype=torch.bool), torch.zeros(2, dtype=torch.cfloat), torch.zeros(1, 2).long()],
+)
+def test_labels_must_be_a_row_of_integers(labels: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"labels must be a row of integers, got torch\.\w+ of shape"):
+        check_labels(labels)
+
+
+def test_labels_must_be_as_many_as_embeddings() -> None:
+    labels = torch.arange(3, dtype=torch.int32)
+    assert check_labels(labels, 3) is labels
+    with pytest.raises(ValueError, match=r"labels must be 4 integers, got torch.int32 of shape \(3,\)"):
+        check_labels(labels, 4)
+
+
+@pytest.mark.parametrize("value", [True, None, "1", float("nan"), float("inf"), 1j, torch.tensor(1.0)])
+def test_a_number_must_be_finite_and_real(value: object) -> None:
+    with pytest.raises(ValueError, match="margin must be a finite number, got"):
+        check_number(value, "margin")
+
+
+def test_a_number_comes_back_as_float_and_must_lie_above_its_bound() -> None:
+    assert check_number(np.float32(0.5), "margin", above=0) == 0.5
+    assert type(check_number(2, "margin")) is float
+    with pytest.raises(ValueError, match="margin must be a finite number above 0, got 0"):
+        check_number(0, "margin", above=0)
+
+
+def test_a_choice_must_be_one_of_the_choices() -> None:
+    assert check_choice("b", "letter", ("a", "b")) == "b"
+    with pytest.raises(ValueError, match="letter must be one of a, b, got 'c'"):
+        check_choice("c", "letter", ("a", "b"))

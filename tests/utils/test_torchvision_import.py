@@ -1,0 +1,30 @@
+"""torchvision beside any build of torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_torchvision_imports_in_a_fresh_interpreter_and_runs_a_model() -> None:
+    code = (
+        "from snrlib.utils.torchvision_import import torchvision; import torch\n"
+        "from torchvision.transforms import v2\n"
+        "model = torchvision.models.squeezenet1_1(weights=None, num_classes=3).eval()\n"
+        "assert model(v2.Resize(64)(torch.zeros(1, 3, 80, 80))).shape == (1, 3)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_torchvision_is_imported_in_one_module_only(repository: Path) -> None:
+    sources = [
+        *repository.glob("snrlib/**/*.py"),
+        *repository.glob("notebooks/*.ipynb"),
+        *repository.glob("benchmarks/*.py"),
+    ]
+    users = [
+        path.name
+        for path in sources
+        if "import torchvision" in path.read_text().replace("snrlib.utils.torchvision_import import", "")
+    ]
+    assert users == ["torchvision_import.py"]
