@@ -12,7 +12,6 @@ from html import escape
 from pathlib import Path
 
 from snrlib.notebooks.find import notebooks
-from snrlib.notebooks.run import one_at_a_time
 from snrlib.report.chapters import Chapter, chapter
 from snrlib.report.explore import explore_section
 from snrlib.report.grid import grid_section
@@ -21,6 +20,7 @@ from snrlib.study.reference import STUDIES
 from snrlib.study.scoreboard import answers
 from snrlib.study.tables import loss_tables, reference_table, stored
 from snrlib.utils.files import data_folder, make_readable, partial_prefix
+from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.markup import Markup
 
 __all__ = ["build"]

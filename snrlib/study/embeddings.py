@@ -22,9 +22,9 @@ from snrlib.data import ImageFiles, LabelledImages, load
 from snrlib.distances import Distance, LinearMap
 from snrlib.experiment import default_settings, distance_of, experiment, images_of, tuned, untrained
 from snrlib.explore.maps import Map, tsne
-from snrlib.notebooks.run import provenance
 from snrlib.study.tables import read_run
 from snrlib.utils.files import data_folder, write_atomically, write_json
+from snrlib.utils.provenance import provenance
 
 __all__ = ["SPACES", "Stored", "measure_embeddings", "run_embeddings", "stored_embeddings"]
 

@@ -32,9 +32,9 @@ from snrlib.distances import get_distance
 from snrlib.evaluate import classify, interval, retrieval
 from snrlib.experiment import Experiment, default_settings, experiment
 from snrlib.mahalanobis import LMNN, Whitening
-from snrlib.notebooks.run import provenance
 from snrlib.stats import mean_interval
 from snrlib.utils.files import data_folder, write_atomically, write_json, write_table
+from snrlib.utils.provenance import provenance
 
 __all__ = [
     "FORMS",

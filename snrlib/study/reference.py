@@ -12,7 +12,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -25,11 +24,11 @@ import torch
 
 from snrlib.distances import RELATIVE
 from snrlib.experiment import Experiment, default_settings, experiment, initial_scale, untrained
-from snrlib.notebooks.run import MEMORY, provenance
 from snrlib.study.tables import add_confusions, confusions_of, table_of
 from snrlib.utils.files import data_folder, write_json, write_table
+from snrlib.utils.provenance import MEMORY, cpu, provenance
 
-__all__ = ["STUDIES", "Study", "cpu", "margin_unit", "measure", "run_processes"]
+__all__ = ["STUDIES", "Study", "margin_unit", "measure", "run_processes"]
 
 T = TypeVar("T")
 
@@ -296,12 +295,3 @@ def _provenance(
         "core_minutes": round(sum(result["seconds"] for result in [*tuned, *results]) / 60, 1),
         **provenance(),
     }
-
-
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

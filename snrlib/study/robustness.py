@@ -27,12 +27,12 @@ from snrlib.data import LabelledImages, load
 from snrlib.distances import Distance
 from snrlib.evaluate import knn
 from snrlib.experiment import default_settings, fit, tuned
-from snrlib.notebooks.run import provenance
 from snrlib.stats import holm, mean_interval, t_test, verdict
 from snrlib.study.fitted_maps import photographs
-from snrlib.study.reference import STUDIES, cpu, run_processes
+from snrlib.study.reference import STUDIES, run_processes
 from snrlib.utils.checks import check_choice, check_labels, check_number
 from snrlib.utils.files import data_folder, write_atomically, write_json, write_table
+from snrlib.utils.provenance import cpu, provenance
 
 __all__ = [
     "CORRUPTIONS",

@@ -21,10 +21,11 @@ from optuna.trial import TrialState
 
 from snrlib.experiment import default_settings, fit, from_parameters, images_of
 from snrlib.notebooks.parameters import parameters
-from snrlib.notebooks.run import one_at_a_time, provenance
 from snrlib.study.grid import Grid, cells, check
-from snrlib.study.reference import cpu, margin_unit, run_processes
+from snrlib.study.reference import margin_unit, run_processes
 from snrlib.utils.files import data_folder, write_json
+from snrlib.utils.locks import one_at_a_time
+from snrlib.utils.provenance import cpu, provenance
 
 __all__ = ["MARGINS", "RATES", "tune"]
 

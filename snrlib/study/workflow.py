@@ -20,10 +20,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from snrlib.notebooks.run import MEMORY
 from snrlib.study.grid import NOT_RUN, STALE, Grid, check, scores
 from snrlib.study.progress import Progress
 from snrlib.utils.files import data_folder, study_root, write_atomically
+from snrlib.utils.provenance import MEMORY
 
 __all__ = ["Begun", "begin", "plan", "run_study", "summarize"]
 
