@@ -68,11 +68,9 @@ def _params(options: argparse.Namespace) -> int:
     if not found:
         print(f"{find_notebook(options.notebook).stem} has no parameters")
     for parameter in found.values():
-        allowed = " | ".join(map(str, parameter.choices))
-        if parameter.low > float("-inf"):
-            allowed = f"{parameter.low:.12g} to {parameter.high:.12g}"
-        extra = f"  [{allowed}]" if allowed else ""
-        print(f"{parameter.name}: {parameter.type} = {parameter.default!r}  {parameter.help}{extra}")
+        extra = f"  [{parameter.allowed}]" if parameter.allowed else ""
+        default = parameter.none if parameter.default is None else repr(parameter.default)
+        print(f"{parameter.name}: {parameter.type} = {default}  {parameter.help}{extra}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``snr study | tune | reference``: many runs, and the results that the study stores."""
+"""``snr study | tune | measure``: many runs, and the results that the study stores."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def add_commands(commands: Any) -> None:
     one.add_argument("--profile", default="full", help="of study.yaml (default: full)")
     one.add_argument("--trials", type=int, default=8, help="of each data set, network, loss and distance (default: 8)")
     one.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each (default: 2)")
-    one = commands.add_parser("reference", help="measure a study whose results stand in data/reference")
-    one.set_defaults(do=_reference)
-    one.add_argument("study", help="a grid of trainings, as glyphs; or maps, cub_features, robustness, embeddings")
-    one.add_argument("--jobs", type=int, default=2, help="experiments at a time, one thread each (default: 2)")
+    one = commands.add_parser("measure", aliases=["reference"], help="measure what stands in data/reference")
+    one.set_defaults(do=_measure)
+    one.add_argument("name", help="a profile of study.yaml; or maps, cub_features, robustness, embeddings, untrained")
+    one.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each (default: 2)")
     one.add_argument(
         "--weights",
         metavar="FILE",
-        help="ImageNet weights of the backbone (default: download them; robustness: leave photographs out)",
+        help="SqueezeNet's ImageNet weights (cub_features, untrained; robustness leaves photographs out without them)",
     )
 
 
@@ -73,19 +73,8 @@ def _tune(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reference(options: argparse.Namespace) -> int:
-    from snrlib.study import embeddings, fitted_maps, reference, robustness
+def _measure(options: argparse.Namespace) -> int:
+    from snrlib.study.measure import measure
 
-    if options.study == "maps":
-        print(fitted_maps.measure_maps())
-    elif options.study == "cub_features":
-        if options.weights is None:
-            raise ValueError("cub_features needs --weights, the file of SqueezeNet's ImageNet weights")
-        print(fitted_maps.measure_features(options.weights))
-    elif options.study == "embeddings":
-        print(embeddings.measure_embeddings())
-    elif options.study == "robustness":
-        print(robustness.measure_robustness(options.jobs, options.weights))
-    else:
-        print(reference.measure(options.study, options.jobs, options.weights))
+    print("\n".join(map(str, measure(options.name, options.jobs, options.weights))))
     return 0

@@ -27,7 +27,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from snrlib.experiment import experiment, from_parameters
+    from snrlib.experiment import experiment
+    from snrlib.study.tuned import from_parameters
     from snrlib.train.processes import process_group, rank, world_size
 
     chosen = {name: known.default for name, known in parameters("05").items()}
@@ -47,8 +48,8 @@ def _train(options: argparse.Namespace) -> int:
         )
         if first:
             done.save(folder, model=True)
-            row = {"parameters": chosen, "settings": done.settings, "processes": world_size()}
-            row |= {"metrics": done.metrics, "data": done.fingerprints, **provenance()}
+            row = {"parameters": chosen, "processes": world_size(), "experiment": done.row()}
+            row |= {"data": done.fingerprints, **provenance()}
             write_json(result, row)
             print(f"{done}\n  {folder}")
     return 0

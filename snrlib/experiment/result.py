@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from snrlib.backbones import Embedder
-from snrlib.data import ImageFiles, LabelledImages
+from snrlib.data import ImageFiles, LabelledImages, files_state
 from snrlib.distances import Distance, LinearMap
 from snrlib.evaluate import judges
 from snrlib.experiment.parts import distance_of
@@ -68,7 +68,8 @@ class Experiment:
         Returns:
             ``trained``, whether it was; ``settings``; ``scores``, one row per judge: ``judge`` ("training", the
             training distance, or the name of another one), ``anchor`` ("query", "ref" or None), the scores; ``cost``;
-            ``classes`` and ``images``, how many were searched; ``best_step``; ``seconds``.
+            ``classes`` and ``images``, how many were searched; ``files``, the state of the files of the data set;
+            ``best_step``; ``seconds``.
         """
         rows = zip(judges(self.distance), self.scores.to_dict("records"), strict=True)
         return {
@@ -78,6 +79,7 @@ class Experiment:
             "cost": dict(self.cost),
             "classes": len(self.test.classes),
             "images": len(self.test),
+            "files": files_state(self.settings.data, self.settings.root),
             "best_step": self.history.attrs.get("best", 0),
             "seconds": self.wall_time_s,
         }

@@ -28,12 +28,13 @@ class Fingerprinted(Protocol):
         """A digest of all that it holds."""
 
 
-def record(metrics: Mapping[str, Any], *data: Fingerprinted) -> None:
+def record(metrics: Mapping[str, Any], *data: Fingerprinted, experiment: Mapping[str, Any] | None = None) -> None:
     """Say in a notebook which numbers, and which data, belong in the run's result row.
 
     Args:
         metrics: names to numbers or strings; a later record of the same name replaces an earlier one.
         data: the data sets used; their fingerprints are kept.
+        experiment: all of one training and its scores, nested, as `snrlib.experiment.Experiment.row` gives it.
     """
     from IPython.display import display
 
@@ -42,7 +43,9 @@ def record(metrics: Mapping[str, Any], *data: Fingerprinted) -> None:
     text = ", ".join(shown[:_SHOWN])
     if len(shown) > _SHOWN:
         text += f" and {len(shown) - _SHOWN} more"
-    content = {"metrics": plain, "data": {images.name: images.fingerprint for images in data}}
+    content: dict[str, Any] = {"metrics": plain, "data": {images.name: images.fingerprint for images in data}}
+    if experiment is not None:
+        content["experiment"] = experiment
     display({RECORD: content, "text/plain": f"Recorded: {text}"}, raw=True)
 
 

@@ -21,12 +21,13 @@ from snrlib.notebooks.inside import RECORD
 from snrlib.notebooks.parameters import check_values, parameters
 from snrlib.utils.files import data_folder, partial_prefix, write_atomically, write_json
 from snrlib.utils.locks import one_at_a_time
-from snrlib.utils.provenance import provenance, versions
+from snrlib.utils.provenance import imported_files, provenance, versions
 
 __all__ = [
     "KERNEL_CONFIG",
     "NotebookError",
     "default_output",
+    "experiment_fingerprint",
     "is_current",
     "result_path",
     "run",
@@ -201,22 +202,16 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
 
 def _result_row(source: Path, values: dict[str, Any], executed: NotebookNode) -> dict[str, Any]:
     chosen = {key: parameter.default for key, parameter in parameters(source.stem).items()} | values
-    metrics: dict[str, Any] = {}
-    data: dict[str, str] = {}
+    row: dict[str, Any] = {"notebook": source.stem, "parameters": chosen, "seed": chosen.get("seed")}
+    row |= {"metrics": {}, "data": {}}
     for cell in executed.cells:
         for shown in cell.get("outputs", []):
             if recorded := shown.get("data", {}).get(RECORD):
-                metrics |= recorded["metrics"]
-                data |= recorded["data"]
-    return {
-        "notebook": source.stem,
-        "parameters": chosen,
-        "seed": chosen.get("seed"),
-        "metrics": metrics,
-        "data": data,
-        "source": source_fingerprint(source),
-        **provenance(),
-    }
+                row["metrics"] |= recorded["metrics"]
+                row["data"] |= recorded["data"]
+                if "experiment" in recorded:
+                    row |= {"experiment": recorded["experiment"], "experiment_source": experiment_fingerprint(source)}
+    return row | {"source": source_fingerprint(source), **provenance()}
 
 
 def is_current(output: Path, source: str | None = None) -> bool:
@@ -235,11 +230,21 @@ def is_current(output: Path, source: str | None = None) -> bool:
 
 
 def source_fingerprint(notebook: Path) -> str:
-    """Of all that decides a run's outcome here: a notebook's cells, the library, and the versions beneath it."""
+    """Of all that decides what a run shows: a notebook's cells, the code that they import, the versions beneath it."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return _fingerprint(notebook, "\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+
+
+def experiment_fingerprint(notebook: Path) -> str:
+    """Of all that decides the numbers of an experiment: as `source_fingerprint`, without the code that draws them."""
+    return _fingerprint(notebook, "import snrlib.experiment")
+
+
+def _fingerprint(notebook: Path, code: str) -> str:
     digest = hashlib.sha256()
     for cell in nbformat.read(notebook, as_version=4).cells:
         digest.update(cell.source.encode())
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    for path in imported_files(code):
         digest.update(path.read_bytes())
     digest.update(" ".join(versions().values()).encode())
     return digest.hexdigest()[:16]

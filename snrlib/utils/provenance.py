@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -11,9 +12,11 @@ from typing import Any
 
 from snrlib.utils.files import study_root
 
-__all__ = ["MEMORY", "cpu", "provenance", "versions"]
+__all__ = ["MEMORY", "cpu", "imported_files", "provenance", "versions"]
 
-_PACKAGES = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
+_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
+
+_LIBRARY = Path(__file__).resolve().parents[1]
 
 MEMORY: dict[str, str] = {"MALLOC_MMAP_THRESHOLD_": str(2**31), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 """Environment of processes that train: glibc keeps the memory of one step for the next, which can save a third of it.
@@ -23,15 +26,48 @@ By default it gives large arrays back to the system, which fills each with zeros
 
 
 def versions() -> dict[str, str]:
-    """Of the library, and of the packages beneath it that decide what a run gives."""
+    """Of the packages beneath the library that decide what a run gives."""
     return {name: version(name) for name in _PACKAGES}
+
+
+def imported_files(code: str) -> list[Path]:
+    """The files of this library that Python code imports, at once or when it is called, directly or through others.
+
+    Beside a module, what lies in the ``assets`` of its folder, which it reads. As text: nothing is imported.
+
+    >>> [path.name for path in imported_files("from snrlib.utils.checks import check_choice")]
+    ['__init__.py', '__init__.py', 'checks.py']
+    """
+    found: dict[str, Path] = {}
+    to_read = _imports(code)
+    while to_read:
+        name = to_read.pop()
+        path = _LIBRARY.joinpath(*name.split(".")[1:])
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name not in found and path.is_file():
+            found[name] = path
+            to_read |= _imports(path.read_text())
+    assets = {asset for path in found.values() for asset in path.parent.glob("assets/*")}
+    return sorted({*found.values(), *assets})
+
+
+def _imports(code: str) -> set[str]:
+    """Modules of the library, their packages, and names that may be modules."""
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            named |= {f"{node.module}.{alias.name}" for alias in node.names}
+    parts = [name.split(".") for name in named if name.partition(".")[0] == _LIBRARY.name]
+    return {".".join(names[: n + 1]) for names in parts for n in range(len(names))}
 
 
 def provenance() -> dict[str, Any]:
     """What a result row says of where it comes from: commit, versions, and when."""
     return {
         "git_commit": _git_commit(),
-        "versions": {"python": platform.python_version()} | versions(),
+        "versions": {"python": platform.python_version(), "snrlib": version("snrlib")} | versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
