@@ -30,7 +30,7 @@ _READ = (
 
 
 def grid_section() -> tuple[str, list[str]]:
-    """The profiles of ``study.yaml`` that were begun, as they are now.
+    """The profiles of ``study.yaml`` that were begun: their scores and their gaps.
 
     Returns:
         HTML, empty if none was begun, and for each profile that has gaps a sentence about them, as plain text.
@@ -106,7 +106,11 @@ def _group(task: Task) -> tuple[str, str, str]:
 def _seeds(rows: Mapping[Task, Row]) -> str:
     counts = pd.Series([(task.values["distance"], task.values["loss"]) for task in rows]).value_counts()
     low, high = int(counts.min()), int(counts.max())
-    return f"{low} to {high} seeds each" if low < high else f"{high} seed{'s' * (high > 1)} each"
+    return f"{low} to {high} seeds each" if low < high else f"{_counted(high, 'seed')} each"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _list(missing: Mapping[str, str], grid: Grid) -> str:
@@ -117,9 +121,8 @@ def _list(missing: Mapping[str, str], grid: Grid) -> str:
     items = ""
     for why, names in sorted(reasons.items(), key=lambda item: -len(item[1])):
         cells = "".join(f"<li><code>{escape(name)}</code></li>" for name in names)
-        which = f"<ul>{cells}</ul>"
-        count = f"{len(names)} cell{'s' * (len(names) > 1)}"
-        items += f"<li>{count}: {code(why)}\n{details('Which', which) if len(names) > _FEW else which}</li>\n"
+        which = details("Which", f"<ul>{cells}</ul>") if len(names) > _FEW else f"<ul>{cells}</ul>"
+        items += f"<li>{_counted(len(names), 'cell')}: {code(why)}\n{which}</li>\n"
     intro = f"Missing, {len(missing)} of {len(grid.cells)} cells; `snr study --profile {grid.profile}` runs them"
     return f"<p>{code(intro)}:</p>\n<ul>{items}</ul>\n"
 
@@ -145,7 +148,7 @@ def _scores(rows: Mapping[Task, Row]) -> str:
 
 
 def _provenance(rows: Mapping[Task, Row]) -> str:
-    """What all have in common once, then a line a cell."""
+    """What all have in common once, then one line per cell."""
     flat = {task: _flat(row) for task, row in rows.items()}
     names = list(dict.fromkeys(name for one in flat.values() for name in one))
     varying = {key for part, key in names if len({json.dumps(one.get((part, key))) for one in flat.values()}) > 1}
