@@ -125,8 +125,7 @@ def tally(board: pd.DataFrame, by: Sequence[str] = ("distance",), level: float =
         corrected = part.p_holm.notna().any()
         counts |= {f"{word}, Holm": int((certain.verdict == word).sum()) if corrected else None for word in _WORDS[:2]}
         rows[key] = counts | {"p": sign_test(counts["higher"], counts["lower"])}
-    index = pd.MultiIndex.from_tuples(list(rows), names=list(by))
-    table = pd.DataFrame(list(rows.values()), index if len(by) > 1 else index.get_level_values(0))
+    table = _table(rows, by)
     return table.astype(dict.fromkeys(table.columns[:-1], "Int64"))
 
 
@@ -184,7 +183,12 @@ def _over_data(pairs: pd.DataFrame, column: str, by: Sequence[str], level: float
             "comparisons": len(strata),
             "runs": len(part),
         }
-    return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(list(rows), names=list(by)))
+    return _table(rows, by)
+
+
+def _table(rows: dict[Any, dict[str, Any]], by: Sequence[str]) -> pd.DataFrame:
+    index = pd.MultiIndex.from_tuples(list(rows), names=list(by))
+    return pd.DataFrame(list(rows.values()), index if len(by) > 1 else index.get_level_values(0))
 
 
 def by_search_and_training(
@@ -195,8 +199,8 @@ def by_search_and_training(
     A network trained under a distance is searched under it, and under Euclid as well. What the first has over the
     second is due to the search; what the second has over the network that was trained under Euclid, to training. With
     the query as anchor a relative distance ranks as its absolute twin does, so of R@K the search can change nothing
-    but through the row mean (SNR) or not at all (relative Euclid): that is algebra, no finding. Of EER it can. Distances
-    with a map are left out: a linear layer can take over any part of the map, and the split would mean nothing.
+    but through the row mean (SNR) or not at all (relative Euclid): that is algebra, no finding. Of EER it can.
+    Distances with a map are left out: a layer can take over any part of it, and the split would mean nothing.
 
     Args:
         studies: as for `scoreboard`.

@@ -1,7 +1,7 @@
 """What doing nothing gives: every stored study's networks before training, judged on the same images.
 
-``snr measure untrained`` measures; ``data/reference/untrained.csv`` and ``untrained.json`` hold what came out. A network
-that training does not lift above this says little about the distance that trained it.
+``snr measure untrained`` measures; ``data/reference/untrained.csv`` and ``untrained.json`` hold what came out. A
+network that training does not lift above this says little about the distance that trained it.
 """
 
 from __future__ import annotations

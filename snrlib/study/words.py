@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -86,9 +86,7 @@ def figure_alt(board: pd.DataFrame, distances: Sequence[str], score: str = "R@1"
     )
 
 
-def answers(
-    studies: Sequence[str] = BOARD, score: str = "precision_at_1", level: float = 0.95
-) -> dict[str, str]:
+def answers(studies: Sequence[str] = BOARD, score: str = "precision_at_1", level: float = 0.95) -> dict[str, str]:
     """The study's question, answered from its tables: what may be concluded, then the counts and means that say so.
 
     Args:
@@ -119,12 +117,15 @@ def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: 
     if said != _NONE:
         text = f"In these small experiments {name} under the SNR distance is {said} than under Euclid."
     by_loss = mean_differences(studies, score, level=level).xs("snr", level="distance").reset_index()
-    shown = [f"{row.verdict} under {row.loss}" for row in by_loss.itertuples() if row.verdict != _NOTHING]
-    text += f" For other data sets its mean difference is {' and '.join(shown) or 'shown under no loss'}."
+    shown = [f"under {row.loss} ({row.verdict})" for row in by_loss.itertuples() if row.verdict != _NOTHING]
+    if shown:
+        text += f" Its mean difference is shown to hold for other data sets {' and '.join(shown)}."
+    else:
+        text += " Under no loss is its mean difference shown to hold for other data sets."
     if score != "EER":
         threshold = _effect(_part(boards["EER"], "snr"), level)
-        text += f" The error of one threshold for all queries, EER, is {threshold}."
-        text = text.replace(f"is {_NONE}", f"shows {_NONE}")
+        verb = "shows" if threshold == _NONE else "is"
+        text += f" The error of one threshold for all queries, EER, {verb} {threshold}."
     wins, of = untrained_wins(boards[score], ["euclidean", "snr"], score)
     if wins:
         text += f" In {wins} of {of} comparisons the untrained network, judged by cosine, is at least as good as both: "
@@ -150,21 +151,20 @@ def _when(studies: Sequence[str], score: str, level: float) -> str:
     for one in dict.fromkeys((score, _BESIDE[0])):
         by_loss = mean_differences(studies, one, level=level).xs("snr", level="distance").reset_index()
         everything = mean_differences(studies, one, ("distance",), level).loc["snr"]
-        means = [f"{row.loss} {_mean(row)}" for row in [*by_loss.itertuples()]]
+        means = [f"{row['loss']} {_mean(row)}" for row in by_loss.to_dict("records")]
         said.append(f"{_name(one)}: {', '.join(means)}, all losses {_mean(everything)}")
     return (
-        f"Mean difference to Euclid by loss, each data set counted once, ± half its {100 * level:.0f} % t-interval over "
+        f"Mean difference to Euclid by loss, each data set counted once, ± half its {100 * level:g} % t-interval over "
         f"data sets (in brackets over seeds, for these data alone). {'. '.join(said)}."
     )
 
 
 def _why(studies: Sequence[str], level: float) -> str:
-    parts = {name: table.loc["snr"] for name, table in by_search_and_training(studies, "EER", level).items()}
+    parts = {name: _mean(table.loc["snr"]) for name, table in by_search_and_training(studies, "EER", level).items()}
     return (
-        "R@1 cannot say: with the query as anchor the SNR distance ranks as centred Euclid does, by algebra, whatever "
-        f"was trained. Of the mean difference in EER, {_mean(parts['difference'])}, the search under SNR makes "
-        f"{_mean(parts['search'])} and the training under it {_mean(parts['training'])}: one threshold meets anchors of "
-        "different length."
+        "R@1 cannot tell search from training: with the query as anchor the SNR distance ranks as centred Euclid does, "
+        f"by algebra. EER can: of its mean difference, {parts['difference']}, the search under SNR makes "
+        f"{parts['search']} and the training under it {parts['training']}."
     )
 
 
@@ -212,17 +212,16 @@ def _counts(part: pd.DataFrame, level: float, corrected: bool) -> str:
     if corrected and part.p_holm.notna().any():
         sure = part[part.p_holm < 1 - level].verdict
         said += f"; with Holm's correction higher in {(sure == 'higher').sum()}, lower in {(sure == 'lower').sum()}"
-    return f"higher in {up} of {len(part)} comparisons, lower in {down}, in {none} {_NOTHING} ({said})"
+    return f"higher in {up} of {len(part)} comparisons, lower in {down}, {_NOTHING} in {none} ({said})"
 
 
 def _effect(part: pd.DataFrame, level: float) -> str:
     return effect(int((part.verdict == "higher").sum()), int((part.verdict == "lower").sum()), level)
 
 
-def _mean(row: Any) -> str:
+def _mean(row: Mapping[str, Any] | pd.Series) -> str:
     """A row of `mean_differences`, with its two intervals."""
-    values = row._asdict() if hasattr(row, "_asdict") else row
-    return f"{values['mean']:+.3f} ± {values['half_width']:.3f} (± {values['half_width_seeds']:.3f})"
+    return f"{row['mean']:+.3f} ± {row['half_width']:.3f} (± {row['half_width_seeds']:.3f})"
 
 
 def _p(p: float) -> str:
