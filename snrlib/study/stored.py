@@ -29,6 +29,7 @@ __all__ = [
     "read_about",
     "read_arrays",
     "read_table",
+    "studies",
     "tuned_rows",
     "write",
     "write_arrays",
@@ -178,6 +179,17 @@ def read_about(name: str) -> dict[str, Any]:
     if isinstance(about.get("rows"), int):  # as earlier editions wrote it
         about["rows"] = {name: about["rows"]}
     return about
+
+
+def studies() -> list[str]:
+    """The names of the studies that are stored, in alphabetical order."""
+    names = []
+    for path in sorted(data_folder("reference").glob("*.csv")):
+        with path.open() as lines:
+            columns = set(next(lines, "").strip().split(","))
+        if {"backbone", "loss", "seed"} <= columns and "study" not in columns:  # not a table about studies
+            names.append(path.stem)
+    return names
 
 
 def tuned_rows() -> list[dict[str, Any]]:
