@@ -41,7 +41,7 @@ def add_commands(commands: Any) -> None:
 
 def _study(options: argparse.Namespace) -> int:
     from snrlib.report import index
-    from snrlib.study import scoreboard, workflow
+    from snrlib.study import storing, workflow
 
     if options.cores is not None and options.cores < 1:
         raise ValueError(f"--cores must be positive, got {options.cores}")
@@ -49,7 +49,7 @@ def _study(options: argparse.Namespace) -> int:
         workflow.plan(options.profile, options.force)
         return 0
     if options.store:
-        print("\n".join(map(str, scoreboard.store(options.profile))))
+        print("\n".join(map(str, storing.store(options.profile))))
         return 0
     status = workflow.run_study(options.profile, options.cores, options.force)
     print(f"The page to read and share: {index.build()}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from html import escape
@@ -11,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from snrlib.notebooks.run import result_path
 from snrlib.report.chapters import is_row
 from snrlib.report.html import code, details, provenance_tables, table
-from snrlib.study.grid import AXES, STALE, Grid, Task, profiles, scores
-from snrlib.study.tables import loss_table, summary
+from snrlib.study.grid import STALE, Grid, stored_row
+from snrlib.study.profiles import AXES, Task, profiles
+from snrlib.study.tables import loss_table, run_rows, summary, under_training_distance
 from snrlib.utils.files import data_folder
 
 __all__ = ["grid_section"]
@@ -84,23 +83,16 @@ def _rows(grid: Grid) -> tuple[dict[Task, Row], bool]:
         return current, False
     versions: dict[str, dict[Task, Row]] = defaultdict(dict)
     for task in grid.cells:
-        try:
-            row = json.loads(result_path(task.output).read_text())
-            own = is_row(row) and all(row["parameters"][axis] == task.values[axis] for axis in AXES)
-            if own and task.output.exists():
-                versions[row["source"]][task] = row
-        except (OSError, ValueError, KeyError):  # no row, or not one of a cell
-            continue
+        row = stored_row(task.output)
+        is_cell = row is not None and is_row(row) and "experiment" in row
+        if is_cell and all(row["parameters"].get(axis) == task.values[axis] for axis in AXES):
+            versions[row["source"]][task] = row
     return max(versions.values(), key=len, default={}), bool(versions)
 
 
 def _group(task: Task) -> tuple[str, str, str]:
     """Data, network, and the settings that are part of a cell's name: what one table has in common."""
-    data, backbone, distance, loss, seed = (str(task.values[axis]) for axis in AXES)
-    settings = task.output.parent.name.removeprefix(f"{data}-{backbone}-{distance}-{loss}").removesuffix(
-        f"-seed={seed}"
-    )
-    return data, backbone, re.sub(r"-(?=\w+=)", ", ", settings).removeprefix(", ")
+    return task.values["data"], task.values["backbone"], ", ".join(f"{key}={task.values[key]}" for key in task.fixed)
 
 
 def _seeds(rows: Mapping[Task, Row]) -> str:
@@ -129,10 +121,7 @@ def _list(missing: Mapping[str, str], grid: Grid) -> str:
 
 def _scores(rows: Mapping[Task, Row]) -> str:
     """Distances by losses, as `loss_table` has them; without arrows where there is no Euclid."""
-    found = [{**task.values, **scores(row), "judged_by": "training distance"} for task, row in rows.items()]
-    frame = pd.DataFrame([row for row in found if "precision_at_1" in row])
-    if frame.empty:
-        return "<p>None of them has recorded a score.</p>\n"
+    frame = under_training_distance(pd.concat([run_rows(row["experiment"]) for row in rows.values()]))
     if {"euclidean"} < set(frame.distance):
         shown = loss_table(frame)
     else:
@@ -171,9 +160,8 @@ def _flat(row: Row) -> dict[tuple[str, str], Any]:
     parameters = row["parameters"]
     found: dict[tuple[str, str], Any] = {("", key): row.get(key) for key in ("git_commit", "source")}
     found |= {("parameters", key): value for key, value in parameters.items()}
-    for name, value in row["metrics"].items():
-        key = name.removeprefix("setting ")
-        if key != name and parameters.get(key) != value:
+    for key, value in row["experiment"]["settings"].items():
+        if parameters.get(key) != value:
             found["as_trained", key] = value
     for part in ("versions", "data"):
         found |= {(part, key): value for key, value in row[part].items()}

@@ -18,9 +18,9 @@ from snrlib.report.explore import explore_section
 from snrlib.report.grid import grid_section
 from snrlib.report.html import code, details, figure, provenance_tables, table
 from snrlib.report.notebook import notebook_page, page
-from snrlib.study.reference import STUDIES
-from snrlib.study.scoreboard import answers
-from snrlib.study.tables import loss_tables, reference_table, stored
+from snrlib.study import stored
+from snrlib.study.contents import tables
+from snrlib.study.words import answers
 from snrlib.utils.files import data_folder, make_readable, partial_prefix
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.markup import Markup
@@ -28,14 +28,6 @@ from snrlib.utils.markup import Markup
 __all__ = ["build"]
 
 _QUESTION = "Does the SNR distance help, when, and why?"
-_READ = {  # what a reader must know of each table
-    "reference": "Mean over the seeds and half of its 95 % t-interval, on classes that no training saw, judged by the "
-    "training distance. The margin was tuned for each distance with the same number of trials on validation classes. "
-    "The last column compares with Euclid, paired by seed.",
-    "losses": "R@1 on classes that no training saw, under the training distance: mean over the seeds and half of its "
-    "95 % t-interval. An arrow marks what is higher or lower than Euclid under the same loss, paired by seed: ▲ ▼ also "
-    "with Holm's correction for all cells of the study, △ ▽ only by itself, of which one in twenty may be chance.",
-}
 
 
 def build() -> Path:
@@ -163,23 +155,17 @@ def _list(items: list[str]) -> str:
 
 
 def _reference_tables() -> str:
-    """The stored studies, as far as they are there; of the others why not."""
+    """The stored studies, as far as they can be read; of the others why not."""
     there, wanting = [], []
-    for name in STUDIES:
+    for name in stored.studies():
         try:
-            stored(name)
+            stored.read(name)
             there.append(name)
-        except FileNotFoundError:
-            wanting.append(f"{name} is not stored here; <code>snr reference {name}</code> measures it.")
         except (OSError, ValueError, KeyError) as error:
-            wanting.append(f"{name} is damaged: {escape(str(error))}")
-    by_losses = [name for name in there if len(STUDIES[name].losses) > 1]
-    markup = Markup()
+            wanting.append(escape(str(error)))
     html = "<h2>Reference numbers</h2>\n"
-    if one_loss := [name for name in there if name not in by_losses]:
-        html += f"<p>{_READ['reference']}</p>\n" + markup.html(_together(reference_table(one_loss)))
-    if by_losses:
-        html += f"<p>{_READ['losses']}</p>\n" + markup.html(_together(loss_tables(by_losses)))
+    if there:
+        html += Markup().html(_together(tables(there)))
     return html + _list(wanting)
 
 

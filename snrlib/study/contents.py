@@ -13,7 +13,7 @@ from snrlib.study.tables import differences, loss_table, summary, under_training
 from snrlib.study.untrained import untrained_scores
 from snrlib.utils.files import data_folder, write_atomically
 
-__all__ = ["contents", "loss_tables", "reference_table", "untrained_table", "write_contents"]
+__all__ = ["contents", "loss_tables", "reference_table", "tables", "untrained_table", "write_contents"]
 
 _SHOWN = ("precision_at_1", "mean_average_precision_at_r", "EER")
 _OTHERS = {  # files that are no studies: what they hold, and the command that makes them where none is stored
@@ -39,14 +39,14 @@ judge: `data`, `backbone`, `loss`, `distance`, `map`, `margin`, `seed`; `judge` 
 trained under) and `anchor`; the scores; what it costs. Files of earlier editions have other columns and are translated
 as they are read.
 """
-_READING = """All scores are on classes that no training saw, under the training distance, its query the anchor: means over the
-seeds, with half of their 95 % t-interval. They depend on the gallery; its classes and images stand beside them, and what
-the same network gives untrained under cosine (with given weights or features: before the random head). A range is over
-losses."""
-_TUNED = """The margin was tuned for each distance with equal trials on validation classes, in the distance's own unit. The
-last column compares with Euclid, paired by seed."""
-_ARROWS = """R@1. ▲ and ▼: higher or lower than Euclid under the same loss, paired by seed, also with Holm's correction for
-all cells of that study (relative Euclid, a near-copy of SNR, aside); △ and ▽: only by itself. Both take differences
+_READING = """All scores are on classes that no training saw, under the training distance, its query the anchor: means
+over the seeds, with half of their 95 % t-interval. They depend on the gallery; its classes and images stand beside
+them, and what the same network gives untrained under cosine (with given weights or features: before the random head).
+A range is over losses."""
+_TUNED = """The margin was tuned for each distance with equal trials on validation classes, in the distance's own unit.
+The last column compares with Euclid, paired by seed."""
+_ARROWS = """R@1. ▲ and ▼: higher or lower than Euclid under the same loss, paired by seed, also with Holm's correction
+for all cells of that study (relative Euclid, a near-copy of SNR, aside); △ and ▽: only by itself. Both take differences
 between seeds for normal, which a handful cannot show. In the studies that begin with *full* margin and learning rate
 were tuned, in the others the margin alone."""
 
@@ -58,15 +58,23 @@ def contents() -> str:
         ValueError: a damaged file.
     """
     found = {name: read(name) for name in studies()}
-    by_losses = [name for name, study in found.items() if under_training_distance(study.runs).loss.nunique() > 1]
-    one_loss = [name for name in found if name not in by_losses]
-    parts = [_INTRO, "## Files\n", _files(found)]
-    parts += ["\n## Before training, and after it\n", _READING, "", untrained_table(list(found))]
+    return "\n".join([_INTRO, "## Files\n", _files(found), "\n## The studies\n", tables(list(found))]) + "\n"
+
+
+def tables(names: Sequence[str]) -> str:
+    """Stored studies in Markdown: what training made of the untrained networks, and every loss and distance.
+
+    Args:
+        names: of the studies, at least one.
+    """
+    by_losses = [name for name in names if under_training_distance(read(name).runs).loss.nunique() > 1]
+    one_loss = [name for name in names if name not in by_losses]
+    parts = ["### Before training, and after it\n", _READING, "", untrained_table(names)]
     if one_loss:
-        parts += ["\n## One loss\n", _TUNED, "", reference_table(one_loss)]
+        parts += ["\n### One loss\n", _TUNED, "", reference_table(one_loss)]
     if by_losses:
-        parts += ["\n## All losses\n", _ARROWS, "", loss_tables(by_losses)]
-    return "\n".join(parts) + "\n"
+        parts += ["\n### All losses\n", _ARROWS, "", loss_tables(by_losses)]
+    return "\n".join(parts)
 
 
 def write_contents() -> Path:

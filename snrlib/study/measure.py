@@ -10,8 +10,8 @@ from snrlib.study.fitted_maps import measure_maps
 from snrlib.study.grid import Grid
 from snrlib.study.profiles import cells, check, profiles
 from snrlib.study.robustness import measure_robustness
-from snrlib.study.scoreboard import store
 from snrlib.study.stored import tuned_rows
+from snrlib.study.storing import store
 from snrlib.study.tuning import tune
 from snrlib.study.untrained import measure_untrained
 from snrlib.study.workflow import finish_tasks

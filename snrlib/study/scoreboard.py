@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from snrlib.evaluate import retrieval
-from snrlib.notebooks.run import result_path
-from snrlib.stats import mean_interval, paired, paired_over_queries, sign_test, stratified_interval, verdict
+from snrlib.stats import mean_interval, sign_test, stratified_interval, verdict
 from snrlib.study import stored
-from snrlib.study.grid import Grid, Task
 from snrlib.study.stored import KEY, Results
 from snrlib.study.tables import (
     corrected,
     differences,
     paired_differences,
-    read_run,
-    read_runs,
     summary,
     under_training_distance,
 )
@@ -32,10 +25,8 @@ __all__ = [
     "BOARD",
     "SCORES",
     "by_search_and_training",
-    "hits",
     "mean_differences",
     "scoreboard",
-    "store",
     "tally",
 ]
 
@@ -229,88 +220,3 @@ def by_search_and_training(
         tables.append(parts.dropna(subset=["difference"]))
     pairs = pd.concat(tables, ignore_index=True)
     return {column: _over_data(pairs, column, ["distance"], level) for column in ("search", "training", "difference")}
-
-
-def hits(run: Path) -> NDArray[np.float64]:
-    """R@1 of every test image of a run of notebook 05, by its training distance: 1, 0, or NaN alone in its class.
-
-    Args:
-        run: its result.json, with embeddings.npz beside it.
-    """
-    done = read_run(run)
-    return retrieval(done.embeddings, done.labels, done.distance, ks=(1,)).precision_at_1.to_numpy(dtype=float)
-
-
-def store(profile: str) -> list[Path]:
-    """Make studies of a profile's finished cells, one per data set: ``data/reference/PROFILE_DATA.csv`` and ``.json``.
-
-    Raises:
-        ValueError: the profile has no cells, or some are missing; the message says how many.
-    """
-    grid = Grid(profile)
-    missing = [task for task in grid.cells if grid.row(task) is None]
-    if missing or not grid.cells:
-        n = len(grid.cells)
-        first = f", as {missing[0].name}" if missing else ""
-        raise ValueError(
-            f"{len(missing)} of {n} cells of profile {profile} are not finished{first}; `snr study` runs them"
-        )
-    paths = []
-    for data in dict.fromkeys(task.values["data"] for task in grid.cells):
-        tasks = [task for task in grid.cells if task.values["data"] == data]
-        found = read_runs([result_path(task.output) for task in tasks])
-        rows = [grid.row(task) for task in tasks]
-        about = _about(profile, data, tasks, [row for row in rows if row is not None])
-        confused = found.confused.groupby(list(KEY), sort=False).head(_MOST)
-        paths.append(stored.write(f"{profile}_{data}", found.runs, about, confused))
-    return paths
-
-
-def _about(profile: str, data: str, tasks: list[Task], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    varied = {"seed", "backbone", "loss", "distance", "margin", "learning_rate"}
-    shared = {key: value for key, value in rows[0]["parameters"].items() if key not in varied}
-    names = ("backbone", "loss", "distance")
-    chosen = {tuple(task.values[key] for key in names): row["metrics"] for task, row in zip(tasks, rows, strict=True)}
-    return {
-        "command": f"snr study --profile {profile}, then snr study --profile {profile} --store",
-        "grid": {"data": data, "seeds": sorted({task.values["seed"] for task in tasks}), "cells": len(tasks)},
-        "settings": shared,
-        "chosen": [
-            dict(zip(names, key, strict=True))
-            | {name: metrics[f"setting {name}"] for name in ("margin", "learning_rate")}
-            for key, metrics in chosen.items()
-        ],
-        "same_queries": _same_queries(tasks),
-        "data": rows[-1]["data"],
-        "core_minutes": round(sum(row["wall_time_s"] for row in rows) / 60, 1),
-        "git_commit": sorted({str(row["git_commit"]) for row in rows}),
-        "versions": rows[-1]["versions"],
-        "finished": max(row["finished"] for row in rows),
-    }
-
-
-def _same_queries(tasks: list[Task]) -> list[dict[str, Any]]:
-    """Against Euclid, on the same seeds and the same queries."""
-    found: dict[tuple[str, str, str], dict[int, NDArray[np.float64]]] = {}
-    for task in tasks:
-        key = (task.values["backbone"], task.values["loss"], task.values["distance"])
-        found.setdefault(key, {})[task.values["seed"]] = hits(result_path(task.output))
-    rows = []
-    for (backbone, loss, distance), own in found.items():
-        euclid = found.get((backbone, loss, "euclidean"), {})
-        if distance == "euclidean" or own.keys() != euclid.keys():
-            continue
-        ours, theirs = (np.stack([part[seed] for seed in sorted(part)]) for part in (own, euclid))
-        both = paired_over_queries(ours, theirs)
-        seeds = paired(np.nanmean(ours, axis=1), np.nanmean(theirs, axis=1))
-        numbers = {
-            "difference": both.mean,
-            "p_sign_flip": seeds.p_sign_flip,
-            "bootstrap_low": seeds.low,
-            "bootstrap_high": seeds.high,
-            "low": both.over_both[0],
-            "high": both.over_both[1],
-        }
-        names = {"backbone": backbone, "loss": loss, "distance": distance, "queries": both.queries}
-        rows.append(names | {name: float(f"{value:.5g}") for name, value in numbers.items()})
-    return rows

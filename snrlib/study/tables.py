@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from snrlib.distances import Distance
 from snrlib.evaluate import confusion, most_confused
-from snrlib.experiment import Experiment, default_settings, distance_of, experiment
+from snrlib.experiment import Experiment, Run, default_settings, experiment, read_run
 from snrlib.notebooks.run import is_current
 from snrlib.stats import effect_size, holm, mean_interval, t_test, verdict
-from snrlib.study.stored import KEY, Results, modern_table, read
+from snrlib.study.stored import KEY, Results, read
 from snrlib.utils.files import data_folder
 
 __all__ = [
     "Results",
-    "Run",
     "add_confusions",
     "confusions_of",
     "corrected",
@@ -32,13 +27,11 @@ __all__ = [
     "label",
     "loss_table",
     "paired_differences",
-    "read_run",
     "read_runs",
     "run_now",
     "run_rows",
     "stored",
     "summary",
-    "table_of",
     "under_training_distance",
 ]
 
@@ -46,56 +39,32 @@ stored = read
 _TOGETHER = {"distance": ("distance", "map"), "judge": ("judge", "anchor")}
 
 
-def run_rows(row: dict[str, Any], trained: bool = True) -> pd.DataFrame:
-    """What a run of notebook 05 found, as rows of `snrlib.study.stored.Results.runs`.
+def run_rows(found: dict[str, Any]) -> pd.DataFrame:
+    """What an experiment found, as rows of `snrlib.study.stored.Results.runs`.
 
     Args:
-        row: its result.json, of which ``experiment`` is read: ``settings``, ``scores``, a record per judge and anchor,
-            ``cost`` and ``seconds``.
-        trained: False for a network before training, which has no loss and no distance of its own.
+        found: as `snrlib.experiment.Experiment.row` gives it, and the result row of a run of notebook 05 keeps it under
+            ``experiment``. A network before training has no loss and no distance of its own.
     """
-    found = row["experiment"]
-    s = found["settings"]
+    s, trained = found["settings"], found["trained"]
     network = {"data": s["data"], "backbone": s["backbone"], "loss": "untrained", "distance": "", "map": ""}
     network |= {"margin": float("nan"), "seed": s["seed"]}
     if trained:
         network |= {"loss": s["loss"], "distance": s["distance"], "map": s["map"] or "", "margin": s["margin"]}
     rows = []
     for scores in found["scores"]:
-        judge = {"judge": scores["judge"], "anchor": scores["anchor"] or ""}
-        if not trained and scores["judge"] == "training":
-            judge["judge"] = s["distance"]
-        rows.append({**network, **scores, **judge, **found["cost"], "seconds": found["seconds"]})
+        judge = s["distance"] if scores["judge"] == "training" and not trained else scores["judge"]
+        named = {"judge": judge, "anchor": scores["anchor"] or ""}
+        rows.append({**network, **scores, **named, **found["cost"], "seconds": found["seconds"]})
     return pd.DataFrame(rows)
 
 
-def table_of(done: Experiment, trained: bool = True) -> pd.DataFrame:
-    """One experiment as `run_rows`."""
-    return run_rows({"experiment": _record(done)}, trained)
-
-
-def _record(done: Experiment) -> dict[str, Any]:
-    """`Experiment.row`, or what it will say of an experiment whose settings are a dictionary."""
-    if hasattr(done, "row"):
-        return done.row()
-    (distance, kind), *_ = modern_table(pd.DataFrame([done.settings])[["distance"]]).itertuples(index=False)
-    judged = modern_table(done.scores.rename_axis("judged_by").reset_index())
-    scores = judged.to_dict("records")
-    settings = done.settings | {"distance": distance, "map": kind}
-    return {"settings": settings, "scores": scores, "cost": done.cost, "seconds": done.wall_time_s}
-
-
-def confusions_of(done: Experiment) -> pd.DataFrame:
+def confusions_of(done: Experiment | Run) -> pd.DataFrame:
     """All confusions of one experiment, classified by the nearest other image under its training distance."""
-    return _confusions(done.embeddings, done.test.labels, done.test.classes, done.distance, done.settings)
-
-
-def _confusions(
-    x: Tensor, labels: Tensor, classes: Sequence[str], distance: Distance, settings: dict[str, Any]
-) -> pd.DataFrame:
-    matrix = confusion(x, labels, distance=distance, classes=classes)
+    labels, classes = (done.labels, done.classes) if isinstance(done, Run) else (done.test.labels, done.test.classes)
+    matrix = confusion(done.embeddings, labels, distance=done.distance, classes=classes)
     pairs = most_confused(matrix, matrix.size).rename(columns={"taken for": "taken_for"})
-    network = modern_table(pd.DataFrame([settings])[[key for key in KEY if key in settings]]).iloc[0].to_dict()
+    network = {key: getattr(done.settings, key) or "" for key in KEY}
     return pairs.assign(**network)[[*KEY, "class", "taken_for", "count"]]
 
 
@@ -136,52 +105,10 @@ def read_runs(paths: Sequence[Path]) -> Results:
     Args:
         paths: of result.json; at least one.
     """
-    tables, confused = [], []
-    for result in paths:
-        run = read_run(result)
-        p = run.settings
-        scores = pd.read_csv(result.with_name("scores.csv"), index_col="distance").to_dict("index")
-        cost = {key: run.metrics[key] for key in ("parameters", "trainable", "flops", "seconds_per_step")}
-        own = {key: p[key] for key in ("data", "backbone", "loss", "distance", "margin", "seed")}
-        seconds = run.metrics["experiment_s"]
-        rows = [{**own, "judged_by": judge, **found, **cost, "seconds": seconds} for judge, found in scores.items()]
-        tables.append(modern_table(pd.DataFrame(rows)))
-        confused.append(_confusions(run.embeddings, run.labels, run.classes, run.distance, p))
-    places = [result.parent.name for result in paths]
-    return Results(pd.concat(tables, ignore_index=True), add_confusions(confused), {"runs": places})
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A finished run of notebook 05.
-
-    Attributes:
-        settings: of `snrlib.experiment.experiment`.
-        metrics: of its result row.
-        embeddings: (n, M), of the test images.
-        labels: (n,), integers.
-        classes: their names, by label.
-        distance: the training distance with its map, anchor side included.
-    """
-
-    settings: dict[str, Any]
-    metrics: dict[str, Any]
-    embeddings: Tensor
-    labels: Tensor
-    classes: list[str]
-    distance: Distance
-
-
-def read_run(result: Path) -> Run:
-    """A run of notebook 05, from its result.json and the embeddings.npz that `Experiment.save` put beside it."""
-    metrics = json.loads(result.read_text())["metrics"]
-    names = {name: name.removeprefix("setting ") for name in metrics if name.startswith("setting ")}
-    # No row holds the settings that are None; the default of those is None.
-    settings = default_settings(**{short: metrics[name] for name, short in names.items()})
-    with np.load(result.with_name("embeddings.npz")) as arrays:
-        x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
-        distance = distance_of(settings, arrays.get("components"))
-        return Run(settings, metrics, x, labels, arrays["classes"].tolist(), distance)
+    runs = [read_run(path) for path in paths]
+    table = pd.concat([run_rows(run.row) for run in runs], ignore_index=True)
+    places = [path.parent.name for path in paths]
+    return Results(table, add_confusions(map(confusions_of, runs)), {"runs": places})
 
 
 def run_now(
@@ -210,8 +137,8 @@ def run_now(
         for seed in seeds
     ]
     done = [experiment(one) for one in settings]  # all of them are checked before the first trains
-    runs = pd.concat([table_of(one) for one in done], ignore_index=True)
-    return Results(runs, add_confusions(confusions_of(one) for one in done), {"settings": done[0].settings})
+    runs = pd.concat([run_rows(one.row()) for one in done], ignore_index=True)
+    return Results(runs, add_confusions(confusions_of(one) for one in done), {"settings": asdict(done[0].settings)})
 
 
 def under_training_distance(runs: pd.DataFrame) -> pd.DataFrame:

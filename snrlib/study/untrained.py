@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from snrlib.distances import Distance, get_distance
 from snrlib.evaluate import evaluate, verification
 from snrlib.experiment import Experiment, default_settings, untrained
-from snrlib.notebooks.run import provenance
 from snrlib.study import stored
+from snrlib.utils.provenance import provenance
 
 __all__ = ["judge_untrained", "measure_untrained", "untrained_scores"]
 
@@ -60,8 +60,8 @@ def measure_untrained(weights: str | Path | None = None, studies: Sequence[str] 
                 raise ValueError(f"{study} was judged on other images than {test.name} has here")
             prints |= {test.name: test.fingerprint}
             s = done.settings
-            network = {"study": study, "data": s["data"], "backbone": s["backbone"], "loss": "untrained"}
-            network |= {"distance": "", "map": "", "seed": s["seed"]}
+            network = {"study": study, "data": s.data, "backbone": s.backbone, "loss": "untrained"}
+            network |= {"distance": "", "map": "", "seed": s.seed}
             gallery = {"classes": len(test.classes), "images": len(test)}
             rows += [{**network, **row, **gallery} for row in judge_untrained(done.embeddings, test.labels)]
         print(f"untrained: {study}, {time.perf_counter() - started:.0f} s", flush=True)
