@@ -78,7 +78,6 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
         raise ValueError(f"profile {profile} leaves nothing to tune")
     folder = data_folder("runs") / "tuning"
     with one_at_a_time(folder, wait=False):
-        folder.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{folder / 'trials.db'}"
         _storage(storage)  # makes its tables, which two processes must not do at once
         found = run_processes(_tune_one, [(storage, settings, open_, trials) for settings, open_ in groups], jobs)
