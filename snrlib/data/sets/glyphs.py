@@ -36,7 +36,7 @@ _MERGE_PIXELS = 24  # the type size at which characters are compared
 _EM = 0.85  # type size as a share of the image side
 
 
-def glyphs(
+def glyphs(  # noqa: PLR0913  what varies in a picture, one keyword for each
     split: Split = "train",
     root: str | Path | None = None,
     *,
