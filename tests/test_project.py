@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from snrlib.notebooks.find import figures
+from snrlib.notebooks.refresh import figures
 from snrlib.study.reference import STUDIES
 from snrlib.study.scoreboard import BOARD, answers
 from snrlib.study.tables import loss_tables, reference_table, stored

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from snrlib.evaluate.retrieval import retrieval
 from snrlib.evaluate.verification import Verification, verification
 
 __all__ = [
+    "Judge",
     "Verification",
     "classify",
     "clustering",
@@ -30,6 +32,7 @@ __all__ = [
     "confusion",
     "evaluate",
     "interval",
+    "judges",
     "knn",
     "knn_blocks",
     "most_confused",
@@ -72,6 +75,35 @@ def evaluate(
     return scores | (clustering(embeddings, labels, distance, seed) if cluster else {})
 
 
+class Judge(NamedTuple):
+    """One of the distances that `compare` judges by.
+
+    Attributes:
+        name: as `compare` calls its row.
+        judge: "training" for the training distance, else the name of the distance.
+        anchor: "query" or "ref" where the side matters, else None.
+        distance: the distance itself.
+    """
+
+    name: str
+    judge: str
+    anchor: Literal["query", "ref"] | None
+    distance: Distance
+
+
+def judges(distance: Distance) -> list[Judge]:
+    """The training distance, with both anchor sides where they differ, and Euclid."""
+    euclid = Judge("Euclid", "euclidean", None, get_distance("euclidean"))
+    if not distance.relative:
+        return [Judge("training distance", "training", None, distance), euclid]
+    sides = []
+    for side in ("query", "ref"):
+        judge = copy.copy(distance)
+        judge.anchor = side
+        sides.append(Judge(f"training distance, anchor {side}", "training", side, judge))
+    return [*sides, euclid]
+
+
 def compare(
     embeddings: Tensor, labels: Tensor, distance: Distance, ks: Sequence[int] = (1, 2, 4, 8), seed: int = 0
 ) -> pd.DataFrame:
@@ -85,22 +117,15 @@ def compare(
         seed: of k-means and of the pairs.
 
     Returns:
-        One row a distance, named after it and its anchor side; one column a score, ``AUC`` and ``EER`` included.
+        One row per distance, named after it and its anchor side (`judges`); one column per score, ``AUC`` and ``EER``
+        included.
 
     Raises:
         TypeError, ValueError: as `evaluate` and `verification`.
     """
-    judges: dict[str, Distance] = {"training distance": distance}
-    if distance.relative:
-        sides = {"query": copy.copy(distance), "ref": copy.copy(distance)}
-        judges = {}
-        for side, judge in sides.items():
-            judge.anchor = side  # type: ignore[assignment]
-            judges[f"training distance, anchor {side}"] = judge
-    judges["Euclid"] = get_distance("euclidean")
     rows, clusters = {}, clustering(embeddings, labels, distance, seed)  # the anchor side has no part in it
-    for name, judge in judges.items():
-        if name == "Euclid":
+    for name, kind, _, judge in judges(distance):
+        if kind != "training":
             clusters = clustering(embeddings, labels, judge, seed)
         pairs = verification(embeddings, labels, judge, seed=seed)
         scores = evaluate(embeddings, labels, judge, ks, cluster=False)

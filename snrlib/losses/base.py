@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,11 @@ class Loss(nn.Module):
     """
 
     term = "pair"
+    default_margin: ClassVar[float | None] = None
+    """Taken where none is given: what is usual for distances of about 1. None of a loss without a margin."""
+    margin_unit: ClassVar[Literal["distance", "squared distance"] | None] = None
+    """What the margin is compared with under an absolute distance; under a relative one, a ratio of squares, it is a
+    plain number. None where it is not compared with a distance, and need not be tuned for each."""
 
     def __init__(self, distance: Distance, regularizer: nn.Module | None = None):
         super().__init__()

@@ -33,7 +33,7 @@ from snrlib.utils.markup import Markup
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "source", "wbr", "col", "area", "base", "embed", "track"}
 BODY = """
-from snrlib.notebooks.run import record
+from snrlib.notebooks.inside import record
 if break_it:
     raise RuntimeError("broken <on purpose>")
 record({"doubled": 2 * size, "share": 1 / 3, "name": "a < b"})

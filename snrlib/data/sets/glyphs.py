@@ -20,10 +20,10 @@ import pandas as pd
 import torch
 from matplotlib.ft2font import FT2Font
 
-from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.base import DataSet, LabelledImages, Split, check_split
 from snrlib.utils.cache import cached_array
 
-__all__ = ["FACES", "characters", "glyphs"]
+__all__ = ["DATASET", "FACES", "characters", "glyphs"]
 
 FACES: tuple[str, ...] = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
@@ -204,3 +204,6 @@ def _cached_images(drawn: list[str], factors: pd.DataFrame, size: int) -> np.nda
     name = f"glyphs-{digest.hexdigest()[:16]}"
     shape = (len(drawn), size, size)
     return cached_array(name, shape, np.uint8, lambda: _render(drawn, factors, size), what="glyphs")
+
+
+DATASET = DataSet("glyphs", glyphs)
