@@ -95,8 +95,8 @@ def _confusions(
 ) -> pd.DataFrame:
     matrix = confusion(x, labels, distance=distance, classes=classes)
     pairs = most_confused(matrix, matrix.size).rename(columns={"taken for": "taken_for"})
-    network = modern_table(pd.DataFrame([settings])[[key for key in KEY if key in settings]]).iloc[0].to_dict()
-    return pairs.assign(**network)[[*KEY, "class", "taken_for", "count"]]
+    network = modern_table(pd.DataFrame([settings])[[key for key in KEY if key in settings]]).iloc[0]
+    return pairs.assign(**{str(key): value for key, value in network.items()})[[*KEY, "class", "taken_for", "count"]]
 
 
 def add_confusions(tables: Iterable[pd.DataFrame], n: int | None = None) -> pd.DataFrame:
