@@ -147,18 +147,18 @@ def reference_table(names: Sequence[str]) -> str:
         own = under_training_distance(read(name).runs)
         against = differences(own, "distance", "euclidean").reset_index()
         before = {score: untrained_scores(name, score)["mean"] for score in _SHOWN}
-        titles = iter([f"{name}, {', '.join(own.loss.unique())}"])  # in its first row alone
+        first = iter([f"{name}, {', '.join(own.loss.unique())}"])  # in its first row alone
         for backbone, network in own.groupby("backbone", sort=False):
             if backbone in before["precision_at_1"]:
                 scores = [f"{before[score][backbone]:.3f}" for score in _SHOWN]
-                rows.append([next(titles, ""), str(backbone), "untrained, cosine", "", *scores, "", ""])
+                rows.append([next(first, ""), str(backbone), "untrained, cosine", "", *scores, "", ""])
             for (distance, kind), part in network.groupby(["distance", "map"], sort=False):
                 means = [summary(part, score).iloc[0] for score in _SHOWN]
                 scores = [f"{one['mean']:.3f} ± {one.half_width:.3f}" for one in means]
                 same = (against.backbone == backbone) & (against.distance == distance) & (against["map"] == kind)
                 said = [f"{one.verdict} ({one.mean:+.3f} ± {one.half_width:.3f})" for one in against[same].itertuples()]
                 seen = [label(str(distance), str(kind)), f"{part.margin.iloc[0]:g}", *scores, str(part.seed.nunique())]
-                rows.append([next(titles, ""), str(backbone), *seen, "".join(said)])
+                rows.append([next(first, ""), str(backbone), *seen, "".join(said)])
     titles = ["study", "network", "distance", "margin", *(SCORES.get(score, score) for score in _SHOWN)]
     return _markdown([*titles, "seeds", "R@1 against Euclid"], rows)
 
@@ -180,8 +180,8 @@ def loss_tables(names: Sequence[str]) -> str:
                 [gallery, "untrained, cosine", *[f"{row.mean:.3f}" if loss in table else "" for loss in losses]]
             )
             study = ""
-        for distance, row in table.reindex(columns=losses, fill_value="").iterrows():
-            rows.append([study, str(distance), *row])
+        for distance, texts in table.reindex(columns=losses, fill_value="").iterrows():
+            rows.append([study, str(distance), *texts])
             study = ""
     return _markdown(["study", "distance", *losses], rows)
 
