@@ -126,7 +126,7 @@ def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "co
 
     Args:
         study: its name.
-        score: the column.
+        score: the column; NaN if it was not measured.
         judge: "cosine", "euclidean" or "snr", which is asked with the query as anchor.
 
     Returns:
@@ -139,5 +139,6 @@ def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "co
         return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
     own = table[(table.study == study) & (table.judge == judge) & (table.anchor != "ref")]
     groups = own.groupby("backbone", sort=False)
-    found = pd.DataFrame({"mean": groups[score].mean(), "seeds": groups.seed.nunique()})
+    found = pd.DataFrame({"seeds": groups.seed.nunique()})
+    found.insert(0, "mean", groups[score].mean() if score in own else float("nan"))
     return found.join(groups[["classes", "images"]].first())
