@@ -35,6 +35,7 @@ Images = LabelledImages | ImageFiles
 Transform = Callable[[Tensor], Tensor]
 
 
+# More than eight parameters, since each is a thing of its own that calls name by keyword.
 def train(
     model: nn.Module,
     data: Images,
@@ -56,9 +57,9 @@ def train(
     each whole or not at all, and a call with the same arguments goes on from ``last.pt``, to the same bits as an
     uninterrupted training on the same machine with as many threads.
 
-    The numbers (``steps``, ``batch_size``, ``learning_rate`` and so on, all in `Recipe`) are keywords here too:
-    ``train(model, data, loss, steps=100, seed=1)``. What else a training needs are the other keywords, so there are
-    more than eight.
+    The numbers are those of a `Recipe`, and can be given as keywords: ``steps``, ``batch_size``, ``m``, ``optimizer``,
+    ``learning_rate``, ``trunk_learning_rate``, ``weight_decay``, ``warm_up``, ``clip``, ``mixed_precision``, ``every``,
+    ``patience`` and ``seed``.
 
     Args:
         model: images (n, C, H, W) -> embeddings (n, M); the images go to the device of its parameters.
@@ -71,7 +72,7 @@ def train(
         folder: of the checkpoints.
         workers: processes that load images; 0 loads them in this one.
         progress: show a progress bar.
-        changes: fields of `Recipe` that replace those of ``recipe``.
+        changes: numbers that replace those of ``recipe``.
 
     Returns:
         One row per step: ``loss``, ``learning_rate``, ``gradient_norm`` (before clipping), ``seconds`` since the start
