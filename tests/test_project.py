@@ -13,10 +13,10 @@ import nbformat
 import pytest
 import torch
 import yaml
+from snrlib.study.reference import STUDIES
 
 from snrlib.notebooks.find import notebooks
 from snrlib.notebooks.refresh import figures
-from snrlib.study.reference import STUDIES
 from snrlib.study.scoreboard import BOARD, answers
 from snrlib.study.tables import loss_tables, reference_table, stored
 

@@ -60,7 +60,7 @@ def measure_untrained(weights: str | Path | None = None, studies: Sequence[str] 
                 raise ValueError(f"{study} was judged on other images than {test.name} has here")
             prints |= {test.name: test.fingerprint}
             s = done.settings
-            network = {"study": study, "data": s.data, "backbone": s.backbone, "loss": "untrained"}
+            network: dict[str, Any] = {"study": study, "data": s.data, "backbone": s.backbone, "loss": "untrained"}
             network |= {"distance": "", "map": "", "seed": s.seed}
             gallery = {"classes": len(test.classes), "images": len(test)}
             rows += [{**network, **row, **gallery} for row in judge_untrained(done.embeddings, test.labels)]

@@ -20,7 +20,8 @@ import pandas as pd
 import torch
 from matplotlib.ft2font import FT2Font
 
-from snrlib.data.base import DataSet, LabelledImages, Split, check_split
+from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.traits import DataSet
 from snrlib.utils.cache import cached_array
 
 __all__ = ["DATASET", "FACES", "characters", "glyphs"]
