@@ -172,11 +172,11 @@ def _loader(data: Images, batches: Sequence[Tensor], workers: int, device: torch
     """This process's share of each batch: images and their labels."""
     mine = [batch.chunk(processes.world_size())[processes.rank()].tolist() for batch in batches]
     return DataLoader(
-        data,
+        data,  # type: ignore[arg-type]
         batch_sampler=mine,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # type: ignore[arg-type]
+        generator=torch.Generator(),
     )
 
 
