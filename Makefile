@@ -41,6 +41,9 @@ lint: $(TEST_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/deptry . tests benchmarks
+	$(BIN)/deptry . --optional-dependencies-dev-groups test,bench --extend-exclude 'tests|benchmarks|notebooks/conftest'  # what a run needs is no extra
 
 refresh: $(TEST_READY)
 	$(BIN)/snr refresh

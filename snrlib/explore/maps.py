@@ -85,7 +85,7 @@ class Map:
         return f"Map({self.title!r}: {len(self.points)} points, {self.facts}; {self.scores})"
 
 
-def tsne(
+def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     embeddings: Tensor,
     labels: Tensor,
     distance: Distance | None = None,

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from snrlib.study.reference import STUDIES
 
 from snrlib.cli.main import main
 from snrlib.notebooks import run as runs
@@ -26,7 +27,6 @@ from snrlib.notebooks.parameters import parameters
 from snrlib.report import index as report
 from snrlib.report.html import cells
 from snrlib.study import grid
-from snrlib.study.reference import STUDIES
 from snrlib.study.tables import loss_table, stored
 from snrlib.study.workflow import summarize
 from snrlib.utils.markup import Markup
