@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snrlib.data.base import LabelledImages, Split
-from snrlib.data.fetch.source import Source, find
+from snrlib.data.fetch.source import Source, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets import (
     cars196,
@@ -54,6 +54,9 @@ def files_state(name: str, root: str | Path | None = None) -> str:
     Args:
         name: one of `DATASETS`.
         root: as for `load`.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load`; they are damaged, or not there.
     """
     data, files = DATASETS[name], set()
     if data.kind == "photographs":
@@ -63,6 +66,8 @@ def files_state(name: str, root: str | Path | None = None) -> str:
         files.add(data_folder("reference") / f"{name}.npz")
     elif data.source is not None:
         places = [place for name in data.source.places if (place := find(root, name)) is not None]
+        if not places:
+            raise missing(data.source, root)
         files |= {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}
     if not files:
         return ""

@@ -28,7 +28,7 @@ class Grid:
 
     A notebook is out of date when its cells, or code that they import, have changed. Of a cell the numbers count, not
     the figures: it is out of date when the cells of notebook 05, code that an experiment imports, or the files of its
-    data set have changed.
+    data set have changed; files that are not there have not.
 
     Args:
         profile: of ``study.yaml``.
@@ -56,9 +56,10 @@ class Grid:
             return None
         if not task.is_cell:
             return row if row.get("source") == self._source(task.notebook) else None
-        files = row.get("experiment", {}).get("files")
-        current = row.get("experiment_source") == self._experiment()
-        return row if current and files == self._files(asked["data"], asked["root"]) else None
+        if row.get("experiment_source") != self._experiment():
+            return None
+        files = self._files(asked["data"], asked["root"])
+        return row if files in (None, row["experiment"]["files"]) else None
 
     def absent(self, task: Task) -> str:
         """Why a cell is not tried: its images are not there. Nothing if they are."""
@@ -110,7 +111,11 @@ def _absent(data: str, root: str | None) -> str:
     return f"{data} is not in {data_root(root)}; `snr data fetch {data}`, or SNR_DATA=FOLDER"
 
 
-def _files(data: str, root: str | None) -> str:
+def _files(data: str, root: str | None) -> str | None:
+    """The state of a data set's files; None if they are not there."""
     from snrlib.data import files_state  # with torch: slow to import
 
-    return files_state(data, root)
+    try:
+        return files_state(data, root)
+    except FileNotFoundError:
+        return None

@@ -10,9 +10,8 @@ from snrlib.study.fitted_maps import measure_maps
 from snrlib.study.grid import Grid
 from snrlib.study.profiles import cells, check, profiles
 from snrlib.study.robustness import measure_robustness
-from snrlib.study.stored import tuned_rows
 from snrlib.study.storing import store
-from snrlib.study.tuning import tune
+from snrlib.study.tuning import is_tuned, tune
 from snrlib.study.untrained import measure_untrained
 from snrlib.study.workflow import finish_tasks
 
@@ -64,14 +63,13 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> list
 
 
 def _measure_profile(name: str, jobs: int) -> list[Path]:
-    tasks = cells(name, tuned_values=False)
-    check(tasks)
-    open_ = any(not {"margin", "learning_rate"} <= task.values.keys() for task in tasks)
-    if open_ and all(row["profile"] != name for row in tuned_rows()):
+    check(cells(name, tuned_values=False))
+    if not is_tuned(name):
         tune(name, jobs=jobs)
     grid = Grid(name)
     finish_tasks([task for task in grid.to_do() if task.is_cell], jobs)
-    if missing := [(task.name, why) for task in grid.cells if (why := grid.missing().get(task.name))]:
-        task, why = missing[0]
-        raise ChildProcessError(f"{len(missing)} of {len(grid.cells)} cells are missing, as {task}: {why}")
+    missing = [(task, why) for task, why in grid.missing().items() if grid.tasks[task].is_cell]
+    if missing:
+        first, why = missing[0]
+        raise ChildProcessError(f"{len(missing)} of {len(grid.cells)} cells are missing, as {first}: {why}")
     return store(name)

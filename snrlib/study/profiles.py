@@ -16,6 +16,7 @@ import yaml
 
 from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.parameters import Parameter, check_values, parameters
+from snrlib.notebooks.run import result_path
 from snrlib.utils.files import data_folder, study_root
 from snrlib.utils.processes import Job
 
@@ -77,10 +78,13 @@ class Task:
         return set(AXES) <= self.values.keys()
 
     def job(self, force: bool = False) -> Job:
-        """The command that runs it; without ``force`` it does nothing if another process has done it meanwhile."""
+        """The command that runs it, for a task that is to do: a result that is there now is out of date.
+
+        Without one, and without ``force``, it does nothing if another process has done it meanwhile.
+        """
         given = [f"{key}={_text(value)}" for key, value in self.values.items()]
         options = [part for text in given for part in ("-p", text)]
-        last = "--force" if force else "--renew"
+        last = "--force" if force or result_path(self.output).exists() else "--renew"
         command = (sys.executable, "-m", "snrlib", "run", self.notebook, *options, "-o", str(self.output), last)
         return Job(self.name, command, self.output.with_name("run.log"))
 

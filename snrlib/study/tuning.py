@@ -34,14 +34,14 @@ from snrlib.utils.files import data_folder, write_json
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.provenance import cpu, provenance
 
-__all__ = ["MARGINS", "RATES", "margin_unit", "tune", "tune_one"]
+__all__ = ["MARGINS", "RATES", "is_tuned", "margin_unit", "tune", "tune_one"]
 
 MARGINS: tuple[float, float] = (0.03, 3.0)
 """Between which margins are tried, in units of the distance, see `margin_unit`."""
 RATES: tuple[float, float] = (0.25, 4.0)
 """Between which learning rates are tried, in units of the one that suits the network."""
 _SEED = 1000
-_KEY = ("data", "backbone", "loss", "distance", "map", "embedding_size")  # what cells find their values by
+_KEY = ("data", "backbone", "loss", "distance", "map", "embedding_size", "pretrained")
 _FIRST: tuple[dict[str, float], ...] = (
     {"margin": 0.3, "learning_rate": 1.0},
     {"margin": 1.0, "learning_rate": 0.5},
@@ -93,6 +93,13 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
     return stored.write_tables(f"tuned_{profile}", {}, _about(profile, trials, found))
 
 
+def is_tuned(profile: str) -> bool:
+    """Whether all that the cells of a profile leave open was tuned for it."""
+    rows = [row for row in stored.tuned_rows() if row["profile"] == profile]
+    known = [tuple(row[name] for name in _KEY) for row in rows]
+    return all(_key(settings) in known for settings, _ in _groups(cells(profile, tuned_values=False)))
+
+
 def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
     """For each combination of a profile, seeds aside: the settings to tune with, and the names of what is open."""
     declared = {name: parameter.default for name, parameter in parameters("05").items()}
@@ -110,10 +117,16 @@ def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
             raise ValueError(f"{task.name}: embeddings of length 1 are not tuned; give a margin and a learning_rate")
         if open_:
             found[settings] = open_
-    keys = [(*(getattr(settings, name) for name in _KEY), settings.weights is not None) for settings in found]
+    keys = [_key(settings) for settings in found]
     if twice := {key for key in keys if keys.count(key) > 1}:
         raise ValueError(f"blocks that differ by their settings alone cannot be tuned apart: {sorted(twice)[0]}")
     return list(found.items())
+
+
+def _key(settings: Settings) -> tuple[Any, ...]:
+    """What cells find their values by, as `snrlib.study.stored.tuned_rows` has it."""
+    known = asdict(settings) | {"map": settings.map or "", "pretrained": settings.weights is not None}
+    return tuple(known[name] for name in _KEY)
 
 
 def _usual(given: dict[str, Any]) -> Settings:
@@ -185,8 +198,8 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
     scores = [trial.values[0] for trial in finished]
     best = int(np.argmax(scores))  # the first of equals
     chosen = {name: finished[best].user_attrs[name] for name in open_}
-    result: dict[str, Any] = {name: settings[name] for name in (*_KEY, "steps", "validation_share")}
-    result |= {"map": settings["map"] or "", "pretrained": s.weights is not None, **chosen}
+    result: dict[str, Any] = dict(zip(_KEY, _key(s), strict=True))
+    result |= {"steps": s.steps, "validation_share": s.validation_share, **chosen}
     result["validation_map_at_r"] = round(scores[best], 5)
     result["trials"] = [
         {name: trial.user_attrs[name] for name in (*open_, "seconds")}

@@ -109,6 +109,8 @@ class _Pool:
             self.progress.end(job.name, done)
 
     def _try(self, job: Job) -> bool:
+        if self._over:
+            return False
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with open(job.log, "wb") as log:
             with self._lock:
