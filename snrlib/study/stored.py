@@ -90,10 +90,9 @@ def read(name: str) -> Results:
         raise ValueError(f"{path} is no study: it has no column {', '.join(missing)}")
     if twice := int(runs.duplicated(list(JUDGED)).sum()):
         raise ValueError(f"{path} judges {twice} runs twice by the same distance and anchor")
-    first = [column for column in (*KEY, "margin", *JUDGED[len(KEY) :]) if column in runs]
     shared = {"data": _data_of(about)}
     confused = pd.DataFrame([shared | row for row in about.get("most_confused", [])], columns=list(_CONFUSED))
-    return Results(runs[[*first, *(column for column in runs if column not in first)]], confused, about)
+    return Results(runs, confused, about)
 
 
 def write(name: str, runs: pd.DataFrame, about: Mapping[str, Any], confused: pd.DataFrame | None = None) -> Path:
