@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +18,11 @@ from snrlib.stats import (
     paired,
     paired_over_queries,
     sign_flip_test,
+    sign_test,
+    stratified_interval,
     t_test,
     verdict,
 )
-from snrlib.study.tables import differences, loss_table, summary
 
 GAINS = [0.031, 0.012, -0.008, 0.044, 0.027]
 whole = st.lists(st.integers(-50, 50), min_size=3, max_size=7)  # sums of whole numbers are exact
@@ -267,6 +267,56 @@ def test_the_wider_of_the_two_intervals_covers_whatever_varies(seed_sd: float, q
     assert covered >= 89
 
 
+# --- counts and strata ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_the_sign_test_counts_all_ways_that_coins_fall(up: int, down: int) -> None:
+    n = up + down
+    ways = [math.comb(n, k) for k in range(n + 1)]
+    as_uneven = sum(way for k, way in enumerate(ways) if abs(2 * k - n) >= abs(up - down))
+    assert sign_test(up, down) == pytest.approx(as_uneven / 2**n)
+
+
+def test_what_is_no_count_is_refused() -> None:
+    for counts in ((1.5, 2), (-1, 2), (True, 2)):
+        with pytest.raises(ValueError, match="up and down must be counts"):
+            sign_test(*counts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_two_strata_give_the_interval_of_welch(level: float) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, size=4), rng.normal(0, 3, size=7)
+    mean, half = stratified_interval([a, -b], level=level)
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
+    assert (2 * (mean - half), 2 * (mean + half)) == pytest.approx((low, high), rel=1e-12)
+    assert stratified_interval([a], [5.0], level) == pytest.approx(mean_interval(a, level))
+
+
+def test_the_stratified_interval_covers_for_these_strata_alone() -> None:
+    rng, truth, weights = np.random.default_rng(0), np.array([-1.0, 0.0, 4.0]), [1.0, 0.5, 0.5]
+    covered = 0
+    for _ in range(1000):
+        mean, half = stratified_interval(
+            [rng.normal(m, s, 5) for m, s in zip(truth, (1, 2, 0.1), strict=True)], weights
+        )
+        covered += abs(mean - np.average(truth, weights=weights)) <= half
+    assert 930 < covered < 975
+
+
+def test_strata_that_give_no_interval_say_so() -> None:
+    assert stratified_interval([[0.2, 0.2], [0.4, 0.4]]) == (pytest.approx(0.3), 0.0)
+    mean, half = stratified_interval([[0.1, 0.3], [0.4]])
+    assert mean == pytest.approx(0.3)
+    assert math.isnan(half)
+    for strata, weights in (([], None), ([[0.1]], [1.0, 2.0]), ([[0.1]], [0.0])):
+        with pytest.raises(ValueError, match="need a positive weight for each stratum"):
+            stratified_interval(strata, weights)
+    with pytest.raises(ValueError, match=r"level must be in \(0, 1\)"):
+        stratified_interval([[0.1, 0.2]], level=95)
+
+
 # --- bad inputs -------------------------------------------------------------------------------------------------------
 
 
@@ -307,77 +357,3 @@ def test_scores_that_do_not_pair_are_refused() -> None:
         paired_over_queries(GAINS, GAINS)
     with pytest.raises(ValueError, match="needs two scores and a level in"):
         paired_over_queries([[1.0, math.nan]], [[0.0, math.nan]])
-
-
-# --- in tables --------------------------------------------------------------------------------------------------------
-
-
-def _runs(scores: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"backbone": "conv4", "loss": loss, "distance": distance, "seed": seed, "precision_at_1": score}
-            for (loss, distance), values in scores.items()
-            for seed, score in enumerate(values)
-        ]
-    ).assign(judged_by="training distance")
-
-
-EUCLID = [0.50, 0.52, 0.48, 0.51]
-RUNS = _runs(
-    {
-        ("triplet", "euclidean"): EUCLID,
-        ("triplet", "snr"): [x + d for x, d in zip(EUCLID, (0.100, 0.101, 0.099, 0.102), strict=True)],
-        ("triplet", "mahalanobis"): [x + d for x, d in zip(EUCLID, (0.01, 0.02, 0.03, 0.018), strict=True)],
-        ("n_pair", "euclidean"): EUCLID,
-        ("n_pair", "snr"): [x - d for x, d in zip(EUCLID, (0.100, 0.101, 0.099, 0.102), strict=True)],
-        ("n_pair", "mahalanobis"): [x - d for x, d in zip(EUCLID, (0.01, 0.02, 0.03, 0.018), strict=True)],
-        ("lifted", "euclidean"): EUCLID,
-        ("lifted", "snr"): [x + d for x, d in zip(EUCLID, (0.1, -0.1, 0.02, -0.03), strict=True)],
-        ("lifted", "mahalanobis"): EUCLID[:1],
-    }
-)
-
-
-def test_differences_say_how_sure_they_are() -> None:
-    found: Any = differences(RUNS, "distance", "euclidean").droplevel("backbone")
-    assert list(found.columns) == ["mean", "half_width", "seeds", "verdict", "p", "p_holm", "effect"]
-    for (loss, distance), row in found.iterrows():
-        a, b = (
-            RUNS[(RUNS.loss == loss) & (RUNS.distance == name)].set_index("seed").precision_at_1
-            for name in (distance, "euclidean")
-        )
-        one = paired(a, b.loc[a.index], n_resamples=10)
-        assert (row["mean"], row.half_width) == pytest.approx((one.mean, one.half_width), nan_ok=True)
-        assert (row.p, row.effect) == pytest.approx((one.p, one.effect), nan_ok=True)
-        assert (row.verdict, row.seeds) == (verdict(one.mean, one.half_width), one.n)
-    assert found.p_holm.to_numpy() == pytest.approx(holm(found.p), nan_ok=True)
-    assert math.isnan(found.p_holm["lifted", "mahalanobis"])
-
-
-def test_filled_arrows_hold_in_the_whole_table_and_hollow_ones_by_themselves() -> None:
-    table = loss_table(RUNS)
-    arrows = table.map(lambda text: text[13:]).T
-    assert arrows.to_dict("index") == {
-        "triplet": {"euclidean": "", "snr": " ▲", "mahalanobis": " △"},
-        "n_pair": {"euclidean": "", "snr": " ▼", "mahalanobis": " ▽"},
-        "lifted": {"euclidean": "", "snr": "", "mahalanobis": ""},
-    }
-    assert table.triplet["snr"] == "0.603 ± 0.029 ▲"
-    loose = loss_table(RUNS, level=0.8)
-    assert (loose.triplet["mahalanobis"][-1], loose.n_pair["mahalanobis"][-1]) == ("▲", "▼"), "at its own bound"
-
-
-def test_a_pair_that_was_never_trained_is_no_comparison() -> None:
-    whole, part = (
-        differences(runs, "distance", "euclidean").droplevel("backbone")
-        for runs in (RUNS, RUNS[(RUNS.loss != "lifted") | (RUNS.distance != "snr")])
-    )
-    assert set(whole.index) - set(part.index) == {("lifted", "snr")}
-    assert part.p_holm["n_pair", "mahalanobis"] < whole.p_holm["n_pair", "mahalanobis"], "fewer to correct for"
-
-
-def test_seeds_without_a_score_are_not_counted() -> None:
-    runs = _runs({("triplet", "snr"): [0.4, math.nan, 0.5], ("n_pair", "snr"): [math.nan]})
-    triplet, n_pair = summary(runs).to_numpy()
-    assert triplet == pytest.approx([*mean_interval([0.4, 0.5]), 2])
-    assert n_pair == pytest.approx([math.nan, math.nan, 0], nan_ok=True)

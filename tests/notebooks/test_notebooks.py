@@ -11,8 +11,9 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from snrlib.notebooks import exercises
-from snrlib.notebooks.find import navigation, refresh, title
+from snrlib.notebooks.find import navigation, title
 from snrlib.notebooks.parameters import parameters
+from snrlib.notebooks.refresh import refresh
 
 PATHS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

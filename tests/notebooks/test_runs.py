@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from snrlib.cli.main import main
 from snrlib.notebooks import run as runs
+from snrlib.notebooks.inside import checkpoint_folder, files_folder
 from snrlib.notebooks.parameters import parameters
 
 PARAMETERS = """
@@ -29,7 +30,7 @@ several: list[str] = ["a"]  # some of them [a | b | c]
 seed: int = 0  # of the draws
 """
 BODY = """
-from snrlib.notebooks.run import record
+from snrlib.notebooks.inside import record
 if name == "euclidean":
     raise RuntimeError("this cell raises")
 record({"doubled": 2 * sigma2, "count": count, "flag": flag})
@@ -88,7 +89,7 @@ def test_runs_of_other_values_do_not_share_a_folder(study: Path) -> None:
 
 
 def test_the_data_of_a_run_are_recorded_by_fingerprint(study: Path) -> None:
-    imports = "from snrlib.data import load\nfrom snrlib.notebooks.run import record\n"
+    imports = "from snrlib.data import load\nfrom snrlib.notebooks.inside import record\n"
     code = f"{imports}record({{'n': 1}}, load('digits', 'test'))"
     _write(study / "notebooks" / "05_data.ipynb", "seed: int = 0  # of the draws", code)
     from snrlib.data import load
@@ -218,7 +219,7 @@ def test_a_relative_place_is_the_same_place_for_the_notebook(study: Path, monkey
     monkeypatch.chdir(study)
     monkeypatch.setenv("SNR_CACHE", "near")
     code = (
-        "from snrlib.utils.files import data_folder; from snrlib.notebooks.run import record\n"
+        "from snrlib.utils.files import data_folder; from snrlib.notebooks.inside import record\n"
         "record({'cache': str(data_folder('cache'))})"
     )
     _write(study / "notebooks" / "05_place.ipynb", "seed: int = 0  # of the draws", code)
@@ -434,7 +435,7 @@ def test_a_changed_notebook_or_a_damaged_result_is_not_up_to_date(study: Path) -
 
 WRITES = """
 import os, pathlib
-from snrlib.notebooks.run import checkpoint_folder, files_folder
+from snrlib.notebooks.inside import checkpoint_folder, files_folder
 folder = files_folder()
 (folder / "scores.csv").write_text(f"seed {seed}")
 (folder / "figures").mkdir()
@@ -541,7 +542,7 @@ def test_a_killed_run_leaves_the_files_before_it(files_study: Path) -> None:
 
 COUNTS = """
 import os, time, pathlib
-from snrlib.notebooks.run import checkpoint_folder
+from snrlib.notebooks.inside import checkpoint_folder
 folder = checkpoint_folder()
 folder.mkdir(parents=True, exist_ok=True)
 log = folder / "log"
@@ -614,8 +615,8 @@ def test_by_hand_files_go_to_a_folder_of_their_own_and_nothing_is_a_checkpoint(
 ) -> None:
     for name in ("SNR_RUN_FILES", "SNR_RUN_CHECKPOINTS"):
         monkeypatch.delenv(name, raising=False)
-    assert runs.files_folder() == study / "data" / "runs" / "by_hand"
-    assert runs.checkpoint_folder() is None
+    assert files_folder() == study / "data" / "runs" / "by_hand"
+    assert checkpoint_folder() is None
 
 
 @pytest.mark.parametrize("seed", [0, 13])

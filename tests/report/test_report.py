@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from snrlib.study.reference import STUDIES
 
 from snrlib.cli.main import main
 from snrlib.notebooks import run as runs
@@ -26,14 +27,13 @@ from snrlib.notebooks.parameters import parameters
 from snrlib.report import index as report
 from snrlib.report.html import cells
 from snrlib.study import grid
-from snrlib.study.reference import STUDIES
 from snrlib.study.tables import loss_table, stored
 from snrlib.study.workflow import summarize
 from snrlib.utils.markup import Markup
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "source", "wbr", "col", "area", "base", "embed", "track"}
 BODY = """
-from snrlib.notebooks.run import record
+from snrlib.notebooks.inside import record
 if break_it:
     raise RuntimeError("broken <on purpose>")
 record({"doubled": 2 * size, "share": 1 / 3, "name": "a < b"})

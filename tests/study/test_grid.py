@@ -22,13 +22,14 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from snakemake.logging import LogEvent
+from snrlib.study.progress import Progress
 
-from snrlib.cli.main import _values, main
+from snrlib.cli.main import main
+from snrlib.cli.notebooks import values_of
 from snrlib.notebooks import run as runs
 from snrlib.notebooks.find import find_notebook
 from snrlib.study import grid
 from snrlib.study import workflow as study
-from snrlib.study.progress import Progress
 
 AXES = {"data": ["digits"], "backbone": ["conv4"], "distance": ["euclidean", "snr"], "loss": ["triplet"]}
 BLOCK: dict[str, Any] = {**AXES, "seed": [0]}
@@ -43,7 +44,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> P
     (head,) = [cell for cell in real.cells if "parameters" in cell.metadata.get("tags", [])]
     body = """
 import os, pathlib, threading, time
-from snrlib.notebooks.run import record
+from snrlib.notebooks.inside import record
 root = pathlib.Path(os.environ["SNR_ROOT"])
 with open(root / "starts", "a") as log:
     log.write(f"{seed} {os.getpid()} {os.environ.get('OMP_NUM_THREADS')}\\n")
@@ -181,7 +182,7 @@ def test_the_command_of_a_cell_is_what_the_runner_understands(root: Path) -> Non
     command = cell.command()
     assert command[1:5] == ["-m", "snrlib", "run", "05_train"]
     given = [text for flag, text in pairwise(command) if flag == "-p"]
-    assert _values("05", given) == cell.values == {**settings, **{key: BLOCK[key][0] for key in BLOCK}}
+    assert values_of("05", given) == cell.values == {**settings, **{key: BLOCK[key][0] for key in BLOCK}}
     assert command[-3:] == ["-o", str(cell.output), "--renew"]
     assert cell.command(force=True)[-1] == "--force"
 

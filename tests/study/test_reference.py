@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from snrlib.study.reference import STUDIES, Study, measure
 
 from snrlib.cli.main import main
 from snrlib.experiment import default_settings, experiment, initial_scale, tuned, untrained
 from snrlib.study import reference
-from snrlib.study.reference import STUDIES, Study, measure
 from snrlib.study.tables import stored, summary, under_training_distance
 
 SMALL = Study(

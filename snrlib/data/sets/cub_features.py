@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.traits import DataSet
 from snrlib.utils.files import data_folder
 
-__all__ = ["cub_features"]
+__all__ = ["DATASET", "cub_features"]
 
 
 def cub_features(split: Split = "train", root: str | Path | None = None, size: int = 1) -> LabelledImages:
@@ -44,3 +45,6 @@ def cub_features(split: Split = "train", root: str | Path | None = None, size: i
     )
     half = len(classes) // 2
     return whole.of_classes(range(half) if split == "train" else range(half, len(classes)))
+
+
+DATASET = DataSet("cub_features", cub_features, kind="features", image_size=1)
