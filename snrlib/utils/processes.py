@@ -239,6 +239,8 @@ def _end_group() -> None:
 
 
 def _main() -> int:
+    if os.getpgrp() != os.getpid():  # called by hand: whoever called is not to be ended
+        os.setpgrp()
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # for the child, which is in this group, too
         signal.signal(number, lambda *_: None)
