@@ -1,1 +1,1 @@
-"""What is common to all and imports nothing else here: checks, files, locks, caches, provenance, markup, torchvision."""
+"""What is common to all: checks, files, locks, processes, provenance, markup, and how torchvision is imported."""
