@@ -125,7 +125,8 @@ class _Pool:
                     start_new_session=True,
                 )
                 self._running.add(process)
-            status = process.wait()
+            with process:  # its standard input is closed after it
+                status = process.wait()
             with self._lock:
                 self._running.discard(process)
             _end(process)  # what it has left of its own
