@@ -500,7 +500,11 @@ def mean_differences_plot(means: pd.DataFrame, score: str = "R@1") -> Figure:
                 capsize=2,
             )
             axis.plot(
-                [mean - row["half_width_seeds"], mean + row["half_width_seeds"]], [place + 0.3] * 2, color="0.2", lw=4, solid_capstyle="butt"
+                [mean - row["half_width_seeds"], mean + row["half_width_seeds"]],
+                [place + 0.3] * 2,
+                color="0.2",
+                lw=4,
+                solid_capstyle="butt",
             )
         axis.axvline(0, color="0.3", linewidth=1)
         axis.set_title(loss, fontsize="medium")

@@ -126,7 +126,7 @@ def _list(missing: Mapping[str, str], grid: Grid) -> str:
 
 def _scores(rows: Mapping[Task, Row]) -> str:
     """Distances by losses, as `loss_table` has them; without arrows where there is no Euclid."""
-    found = [{**task.values, **scores(row), "judged_by": "training distance"} for task, row in rows.items()]
+    found = [{"map": "", **task.values, **scores(row), "judge": "training", "anchor": ""} for task, row in rows.items()]
     frame = pd.DataFrame([row for row in found if "precision_at_1" in row])
     if frame.empty:
         return "<p>None of them has recorded a score.</p>\n"

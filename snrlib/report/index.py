@@ -17,9 +17,10 @@ from snrlib.report.chapters import Chapter, chapter
 from snrlib.report.explore import explore_section
 from snrlib.report.grid import grid_section
 from snrlib.report.html import cells, code, details, figure, page, provenance_tables, table
+from snrlib.study.contents import loss_tables, reference_table
 from snrlib.study.reference import STUDIES
-from snrlib.study.scoreboard import answers
-from snrlib.study.tables import loss_tables, reference_table, stored
+from snrlib.study.tables import stored
+from snrlib.study.words import answers
 from snrlib.utils.files import data_folder, make_readable, partial_prefix
 from snrlib.utils.markup import Markup
 
