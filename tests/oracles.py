@@ -266,25 +266,23 @@ def naive_lifted(D: Tensor, y: list[int], relative: bool, margin: float) -> Loop
 
 
 def naive_angular(D: Tensor, y: list[int], relative: bool, alpha: float = 40.0) -> Loops:
-    """The N-pair form over positive pairs and the anchor's negatives; D holds cosines."""
+    """The N-pair form over positive pairs and the anchor's negatives; D holds cosines of z = A x / ||A x||."""
     positive, negative = ordered_pairs(y)
     tan2 = math.tan(math.radians(alpha)) ** 2
     terms = []
     for a, p in positive if negative else []:
-        f = [4 * tan2 * (D[a, n] + D[p, n]) - 2 * (1 + tan2) * D[a, p] for i, n in negative if i == a]
-        terms.append(log_one_plus_sum_exp(f))
+        side = 2 - 2 * D[a, p]  # ||z_a - z_p||^2
+        medians = [
+            1 - D[a, n] - D[p, n] + (1 + D[a, p]) / 2 for i, n in negative if i == a
+        ]  # ||z_n - (z_a + z_p)/2||^2
+        terms.append(log_one_plus_sum_exp([side - 4 * tan2 * median - 2 + 6 * tan2 for median in medians]))
     return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
 
 
 def naive_ranked_list(
-    D: Tensor,
-    y: list[int],
-    relative: bool,
-    margin: float = 0.4,
-    alpha: float = 1.2,
-    temperature: float = 10.0,
-    balance: float = 0.5,
+    D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, temperature: float = 10, balance: float = 0.5
 ) -> Loops:
+    """Hinges outside and inside of a shell, the mean over queries."""
     positive, negative = ordered_pairs(y)
     queries, active = [], 0
     for i in range(len(y)):

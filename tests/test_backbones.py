@@ -24,9 +24,6 @@ def built(name: str) -> Embedder:
     return embedder(name, 8, channels=3)
 
 
-# --- the networks -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", BACKBONES)
 def test_any_image_size_gives_embeddings_of_the_asked_size(name: str) -> None:
     model = built(name).eval()
@@ -71,9 +68,6 @@ def test_linear_is_the_head_alone() -> None:
     assert cost(model, (5, 1, 1)) == {"parameters": 18, "trainable": 18, "flops": 2 * 5 * 3}
     assert torch.equal(embed(headless, features), features[:, :, 0, 0])
     assert cost(headless, (5, 1, 1)) == {"parameters": 0, "trainable": 0, "flops": 0}
-
-
-# --- weights ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "size"), [("conv4", 8), ("conv4", None), ("linear", 8)])
@@ -135,9 +129,6 @@ def test_the_trained_squeezenet_becomes_the_trunk() -> None:
     assert embed(embedder("squeezenet1_1", None, path), torch.rand(2, 3, 224, 224)).shape == (2, 512)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("frozen", ["trunk", "batch_norm"])
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_frozen_does_not_move_in_training(name: str, frozen: str) -> None:
@@ -187,9 +178,6 @@ def test_published_networks_cost_what_was_published(name: str) -> None:
     # torchvision counts a multiplication and an addition once; its squeezenet classifies before the pooling.
     before_pooling = (13 * 13 - 1) * 512 * 1000 if name == "squeezenet1_1" else 0
     assert (found["flops"] / 2 + before_pooling) / 1e9 == pytest.approx(published["_ops"], abs=6e-4)
-
-
-# --- embedding --------------------------------------------------------------------------------------------------------
 
 
 class Photographs(Dataset):
@@ -261,9 +249,6 @@ def test_judging_cuts_out_the_enlarged_middle() -> None:
     assert torch.equal(transforms("alexnet", 64)(small), torch.ones(3, 64, 64)), "no border is made up"
     for train in (False, True):  # conv4 takes drawn images as they are
         assert torch.equal(transforms("conv4", train=train)(image), image)
-
-
-# --- bad input --------------------------------------------------------------------------------------------------------
 
 
 def make(name: str, size: int | None = 8, weights: Any = None, channels: int | None = None) -> Any:

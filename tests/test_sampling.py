@@ -72,12 +72,6 @@ def test_n_pair_batches_hold_two_images_side_by_side() -> None:
     assert drawn == set(range(22))  # the last image is the only one of its class
 
 
-def test_it_feeds_a_data_loader() -> None:
-    sampler = MPerClassSampler(UNEVEN, m=2, batch_size=6, length=60)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(UNEVEN), batch_size=6, sampler=sampler)
-    assert all(len(labels.unique()) == 3 for (labels,) in loader)
-
-
 def sample(m: Any, batch_size: int, length: int, labels: torch.Tensor = UNEVEN) -> Any:
     return lambda: MPerClassSampler(labels, m, batch_size, length)
 

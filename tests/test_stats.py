@@ -1,4 +1,4 @@
-"""Intervals, tests and corrections against scipy, naive loops, simulated tables and their own symmetries."""
+"""Intervals, tests and corrections against scipy, naive loops and their own symmetries."""
 
 import itertools
 import math
@@ -31,9 +31,6 @@ few = settings(max_examples=40, deadline=None, derandomize=True)
 whole = st.lists(st.integers(-50, 50), min_size=3, max_size=7)  # sums of whole numbers are exact
 chances = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 levels = pytest.mark.parametrize("level", [0.95, 0.8])
-
-
-# --- one row of values ------------------------------------------------------------------------------------------------
 
 
 @levels
@@ -87,18 +84,6 @@ def test_many_sign_flips_are_drawn_from_the_seed() -> None:
     assert first == pytest.approx(t_test(values), abs=0.02)
 
 
-def test_intervals_and_tests_hold_their_level() -> None:
-    rng = np.random.default_rng(0)
-    tables = rng.normal(3.0, 2.0, size=(2000, 5))
-    found = [mean_interval(values) for values in tables]
-    assert 0.94 < np.mean([abs(mean - 3.0) <= half for mean, half in found]) < 0.96
-    assert 0.04 < np.mean([t_test(values - 3.0) < 0.05 for values in tables]) < 0.06
-    skewed = rng.choice([-1, 1], size=(300, 6)) * rng.lognormal(
-        sigma=2, size=(300, 6)
-    )  # sign flips take none for normal
-    assert np.mean([sign_flip_test(values) <= 0.0625 for values in skewed]) == pytest.approx(0.0625, abs=0.04)
-
-
 def test_overlapping_splits_need_the_published_correction() -> None:
     mean, half = mean_interval(GAINS, test_share=0.3)
     error = math.sqrt((1 / 5 + 0.3 / 0.7) * np.var(GAINS, ddof=1))
@@ -118,8 +103,6 @@ def test_the_effect_size_is_corrected_for_few_values() -> None:
     d = np.mean(GAINS) / np.std(GAINS, ddof=1)
     assert effect_size(GAINS) == pytest.approx(d * 0.7978845608, rel=1e-9)  # Gamma(2) / (sqrt 2 Gamma(3/2))
     assert effect_size(GAINS[:3]) == pytest.approx(np.mean(GAINS[:3]) / np.std(GAINS[:3], ddof=1) / math.sqrt(math.pi))
-    many = np.random.default_rng(0).normal(0.7, 1.0, size=(20_000, 5))
-    assert np.mean([effect_size(values) for values in many]) == pytest.approx(0.7, abs=0.01)
 
 
 def test_one_seed_shows_nothing() -> None:
@@ -146,9 +129,6 @@ def test_a_comparison_speaks_in_a_notebook() -> None:
     assert [verdict(*one) for one in verdicts] == ["higher", "lower", *4 * ["no difference shown"]]
 
 
-# --- many tests, counts, strata ---------------------------------------------------------------------------------------
-
-
 @few
 @given(chances)
 def test_holm_rejects_step_by_step_keeping_order(p: list[float]) -> None:
@@ -171,14 +151,6 @@ def test_holm_rejects_step_by_step_keeping_order(p: list[float]) -> None:
     assert (holes[1:-1] == adjusted).all()
 
 
-def test_holm_makes_one_false_table_in_20() -> None:
-    tables = np.random.default_rng(0).normal(size=(1000, 12, 5))
-    p = 2 * stats.t.sf(abs(tables.mean(axis=2)) / tables.std(axis=2, ddof=1) * 5**0.5, 4)
-    assert p[0, 0] == pytest.approx(t_test(tables[0, 0]))
-    assert 0.035 < np.mean([(holm(row) < 0.05).any() for row in p]) < 0.065
-    assert np.mean((p < 0.05).any(axis=1)) > 0.4, "without it"
-
-
 @few
 @given(st.integers(0, 12), st.integers(0, 12))
 def test_the_sign_test_counts_falls_of_coins(up: int, down: int) -> None:
@@ -198,18 +170,6 @@ def test_two_strata_give_the_interval_of_welch(level: float) -> None:
     assert stratified_interval([a], [5.0], level) == pytest.approx(mean_interval(a, level))
     assert stratified_interval([[0.2, 0.2], [0.4, 0.4]], level=level) == (pytest.approx(0.3), 0.0)
     assert stratified_interval([[0.1, 0.3], [0.4]], level=level) == pytest.approx((0.3, NAN), nan_ok=True)
-
-
-def test_the_stratified_interval_covers_for_its_strata() -> None:
-    rng, weights, covered = np.random.default_rng(0), [1.0, 0.5, 0.5], 0
-    truth, sd = np.array([-1.0, 0.0, 4.0]), np.array([[1.0], [2.0], [0.1]])
-    for _ in range(1000):
-        mean, half = stratified_interval(list(rng.normal(truth[:, None], sd, (3, 5))), weights)
-        covered += abs(mean - np.average(truth, weights=weights)) <= half
-    assert 930 < covered < 975
-
-
-# --- seeds and queries ------------------------------------------------------------------------------------------------
 
 
 def test_seeds_and_queries_are_both_paired() -> None:
@@ -249,8 +209,6 @@ def test_the_wider_interval_covers_whatever_varies(seed_sd: float, query_sd: flo
         covered += abs(found.mean) <= found.half_width or found.over_both[0] <= 0 <= found.over_both[1]
     assert covered >= 89
 
-
-# --- bad input --------------------------------------------------------------------------------------------------------
 
 one_way, other_way = pd.Series([0.5, 0.6], index=[0, 1]), pd.Series([0.5, 0.6], index=[1, 0])
 counted: Any = sign_test

@@ -269,17 +269,6 @@ def test_no_given_triplet_blames_no_labels() -> None:
     assert_nothing_to_learn(build("triplet", "snr"), set(), normal(3, M), triplets=torch.zeros(0, 3, dtype=torch.long))
 
 
-@pytest.mark.parametrize("labels", [[3, 3, 3], [3, 0, 1]])
-@pytest.mark.parametrize("loss", OVER_PAIRS)
-def test_pairs_of_one_kind_are_enough(loss: str, labels: list[int]) -> None:
-    fast = build(loss, "euclidean")
-    value, gradient = value_and_gradient(fast, 0.8 * normal(3, M), torch.tensor(labels))
-    assert value > 0
-    assert gradient.abs().max() > 0
-    assert fast.report().terms == 6
-    assert fast.report().verdict.startswith("learning")
-
-
 # --- options and bad input --------------------------------------------------------------------------------------------
 
 

@@ -252,6 +252,14 @@ def holed(bad: float) -> NDArray:
     return np.where(np.arange(240).reshape(60, 4) == 14, bad, X)
 
 
+OPTIONS: dict[str, dict[str, list[Any]]] = {
+    "must be a whole number, at least 1, got": {name: [0, 2.5] for name in ("n_neighbors", "max_iter", "n_components")},
+    "must be a finite number at least 0": {"mu": [1.5, -0.1], "tol": [-1, None]},
+    r"must be a finite matrix of shape \(r, 4\)": {"init": [np.eye(3), np.ones(4), np.full((2, 4), np.nan), None]},
+    "must be one of identity, pca, lda, or": {"init": ["random"]},
+}
+
+
 @bad_input(
     (fit(n_neighbors=20), ValueError, "20 target neighbours of its class, but the smallest class .* has 20 samples"),
     (fit(y=(np.arange(60) >= 57) + 0), ValueError, "3 target neighbours .*n_samples = 60, .* has 3 samples"),
@@ -263,20 +271,14 @@ def holed(bad: float) -> NDArray:
     (fit(y=Y[1:]), ValueError, r"inconsistent numbers of samples: \[60, 59\]"),
     (fit(y=X[:, 0]), ValueError, "Unknown label type: continuous"),
     *(
-        (fit(**{name: bad}), ValueError, f"{name} must be a whole number, at least 1, got {bad}")
-        for name in ("n_neighbors", "max_iter", "n_components")
-        for bad in (0, 2.5)
+        (fit(**{name: bad}), ValueError, f"{name} {words}")
+        for words, options in OPTIONS.items()
+        for name, bads in options.items()
+        for bad in bads
     ),
-    *((fit(mu=bad), ValueError, f"mu must be .*at least 0 and at most 1, got {bad}") for bad in (1.5, -0.1)),
-    *((fit(tol=bad), ValueError, f"tol must be a finite number at least 0, got {bad}") for bad in (-1, None)),
     *(
         (fit(n_components=most + 1, init=init), ValueError, f"n_components must be 1 to {most} with init '{init}', got")
         for init, most in (("identity", 4), ("pca", 4), ("lda", 2))
-    ),
-    (fit(init="random"), ValueError, r"init must be one of identity, pca, lda, or .* shape \(r, 4\), got 'ran"),
-    *(
-        (fit(init=bad), ValueError, r"init must be a finite matrix of shape \(r, 4\), got shape")
-        for bad in (np.eye(3), np.ones(4), np.full((2, 4), np.nan), None)
     ),
     (fit(init=np.eye(4), n_components=2), ValueError, "n_components is 2, but init has 4 rows"),
 )

@@ -48,9 +48,6 @@ def fit(name: str) -> FittedMap:
     return FITTED[name].fit(X, Y)
 
 
-# --- what all share ---------------------------------------------------------------------------------------------------
-
-
 @parametrize_with_checks([estimator for name, estimator in FITTED.items() if "whitening" in name])
 def test_whitening_keeps_the_rules_of_scikit_learn(estimator: BaseEstimator, check: Any) -> None:
     check(estimator)
@@ -90,9 +87,6 @@ def test_a_map_serves_a_classifier_and_names_columns(fitted: str) -> None:
     name = type(L).__name__.lower()
     assert L.get_feature_names_out().tolist() == [f"{name}{i}" for i in range(len(L.components_))]
     assert L.transform(X).shape == (40, len(L.components_))
-
-
-# --- whitening --------------------------------------------------------------------------------------------------------
 
 
 @every_whitening
@@ -155,8 +149,6 @@ def test_shrunk_distances_survive_rotation_and_scale_only(within_class: bool) ->
     assert np.abs(pdist(shrunk.fit_transform(X @ B, Y)) / before - 1).max() > 0.01
     np.testing.assert_allclose(pdist(shrunk.fit_transform(3 * X @ np.linalg.qr(B)[0] + 1, Y)), before, rtol=1e-8)
 
-
-# --- bad input --------------------------------------------------------------------------------------------------------
 
 CONSTANT = np.column_stack([X, np.full(40, 3.0)])
 HOLE = np.where(np.arange(160).reshape(40, 4) == 7, np.nan, X)
