@@ -18,7 +18,7 @@ LOCAL = --ip=127.0.0.1 --ServerApp.allow_remote_access=False --ServerApp.allow_o
 QUIET = --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 # What only tests and benchmarks import may be an extra; all else needs nothing but the dependencies.
 NOT_RUN = tests|benchmarks|notebooks/conftest
-# Tests run on up to four cores, each process on one thread; a module stays in one, which makes its costly fixtures once.
+# Tests run on up to four cores, each process on one thread; a module stays in one, so that its costly fixtures are made once.
 PARALLEL = -n auto --maxprocesses 4 --dist loadscope
 
 .PHONY: study test lab bench lint refresh clean

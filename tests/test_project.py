@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 import re
 import tomllib
 from importlib.metadata import version
@@ -13,12 +12,9 @@ import nbformat
 import pytest
 import torch
 import yaml
-from snrlib.study.reference import STUDIES
 
 from snrlib.notebooks.find import notebooks
 from snrlib.notebooks.refresh import figures
-from snrlib.study.scoreboard import BOARD, answers
-from snrlib.study.tables import loss_tables, reference_table, stored
 
 SNRLIB = Path(__file__).parent.parent / "snrlib"
 SOURCES = {
@@ -152,29 +148,6 @@ def test_the_picture_is_that_of_notebook_00(repository: Path) -> None:
     assert picture.read_bytes() == figures(notebook)[-1]
     (right,) = re.findall(r"\b(\d+) of the 48 show the same character", (repository / "README.md").read_text())
     assert f"{right} of 48 neighbours show the same character" in notebook.read_text()
-
-
-def test_the_scoreboard_and_answers_are_those_of_notebook_09(repository: Path) -> None:
-    picture = repository / "data" / "reference" / "scoreboard.png"
-    notebook = repository / "notebooks" / "09_scoreboard.ipynb"
-    assert picture.read_bytes() == figures(notebook)[0]
-    readme = (repository / "README.md").read_text()
-    (alt,) = re.findall(r"!\[(.*)\]\(data/reference/scoreboard\.png\)", readme)
-    assert f'"alt": {json.dumps(alt)}' in notebook.read_text()
-    shown = readme.partition("<!-- answers: begin -->\n")[2].partition("\n<!-- answers: end -->")[0]
-    assert shown == "\n".join(f"- **{question}** {text}" for question, text in answers().items())
-
-
-def test_the_reference_numbers_are_the_stored_ones(repository: Path) -> None:
-    readme = (repository / "README.md").read_text()
-    shown = readme.partition("<!-- reference: begin -->\n")[2].partition("\n<!-- reference: end -->")[0]
-    by_losses = [name for name, study in STUDIES.items() if len(study.losses) > 1]
-    assert shown == reference_table([name for name in STUDIES if name not in by_losses])
-    shown = readme.partition("<!-- losses: begin -->\n")[2].partition("\n<!-- losses: end -->")[0]
-    full = [name for name in BOARD if name not in STUDIES]
-    assert shown == loss_tables([*full, *by_losses])
-    for name in STUDIES:
-        assert stored(name).about["command"] in readme
 
 
 def test_the_version_has_its_changelog_and_citation(repository: Path) -> None:

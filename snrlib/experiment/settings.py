@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import torch
+
 from snrlib.backbones import NETWORKS
 from snrlib.data import DATASETS
-from snrlib.distances import DISTANCES, MAPPED
-from snrlib.losses import LOSSES
+from snrlib.distances import DISTANCES, MAPPED, get_distance
+from snrlib.losses import LOSSES, get_loss
 from snrlib.utils.checks import check_choice
 
 __all__ = ["BUDGETS", "FROZEN", "MAPS", "SOFTMAX", "Settings", "default_settings"]
@@ -95,6 +97,9 @@ class Settings:
             raise ValueError(
                 f"features go with backbone linear and images with another one, got {self.data} and {self.backbone}"
             )
+        if self.weights == "imagenet" and not network.torchvision:
+            others = ", ".join(name for name, one in NETWORKS.items() if one.torchvision)
+            raise ValueError(f"{self.backbone} has no ImageNet weights; {others} have")
         check_choice(self.distance, "distance", DISTANCES)
         if self.distance in MAPPED:
             check_choice(self.map, "map", MAPS)
@@ -106,6 +111,9 @@ class Settings:
         has_margin = self.loss != SOFTMAX and LOSSES[self.loss].default_margin is not None
         if has_margin != (self.margin is not None):
             raise ValueError(f"{self.loss} {'needs a' if has_margin else 'has no'} margin, got {self.margin}")
+        if self.loss in LOSSES:  # it refuses itself what it cannot take
+            distance = get_distance(self.distance, components=torch.eye(2) if self.distance in MAPPED else None)
+            get_loss(self.loss, distance, **({"margin": self.margin} if has_margin else {}))
 
 
 def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes: Any) -> Settings:

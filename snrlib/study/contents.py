@@ -188,7 +188,7 @@ def loss_tables(names: Sequence[str]) -> str:
                 [gallery, "untrained, cosine", *[f"{row.mean:.3f}" if loss in table else "" for loss in losses]]
             )
             study = ""
-        for distance, texts in table.reindex(columns=losses, fill_value="").iterrows():
+        for distance, texts in table.reindex(columns=losses).astype(object).fillna("").iterrows():
             rows.append([study, str(distance), *texts])
             study = ""
     return _markdown(["study", "distance", *losses], rows)

@@ -181,18 +181,13 @@ def check(tasks: list[Task]) -> None:
     Raises:
         ValueError: with the name of the cell and the reason.
     """
-    from snrlib.backbones import BACKBONES, NETWORKS  # with torch: slow to import
-    from snrlib.study.tuned import from_parameters
+    from snrlib.study.tuned import from_parameters  # with torch: slow to import
 
     declared = {key: known.default for key, known in parameters("05").items()} if tasks else {}
     alike = {tuple((key, value) for key, value in task.values.items() if key != "seed"): task for task in tasks}
     for task in alike.values():
         try:
-            settings = from_parameters(declared | task.values)
-            weights = settings.weights
-            if weights == "imagenet" and not NETWORKS[settings.backbone].torchvision:
-                others = ", ".join(name for name in BACKBONES if NETWORKS[name].torchvision)
-                raise ValueError(f"{settings.backbone} has no ImageNet weights; {others} have")
+            weights = from_parameters(declared | task.values).weights
             if weights not in (None, "imagenet") and not Path(weights).is_file():
                 raise ValueError(f"its weights, {weights}, are not there")
         except ValueError as error:

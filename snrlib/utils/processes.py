@@ -125,7 +125,8 @@ class _Pool:
                     start_new_session=True,
                 )
                 self._running.add(process)
-            status = process.wait()
+            with process:  # its standard input is closed after it
+                status = process.wait()
             with self._lock:
                 self._running.discard(process)
             _end(process)  # what it has left of its own
@@ -239,6 +240,8 @@ def _end_group() -> None:
 
 
 def _main() -> int:
+    if os.getpgrp() != os.getpid():  # called by hand: whoever called is not to be ended
+        os.setpgrp()
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # for the child, which is in this group, too
         signal.signal(number, lambda *_: None)

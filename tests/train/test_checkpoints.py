@@ -108,9 +108,9 @@ def test_another_training_is_refused_by_what_differs(tmp_path: Path, change: dic
 def test_numpy_numbers_and_lambdas_can_be_resumed(tmp_path: Path) -> None:
     numbers: dict[str, Any] = {"steps": np.int64(10), "every": np.int64(3), "seed": np.int64(0), "patience": np.int8(9)}
     numbers |= {name: np.float64(0.01) for name in ("learning_rate", "trunk_learning_rate", "weight_decay", "clip")}
-    interrupted("AdamW", tmp_path, 8, **numbers, augment=lambda image: image)
-    resumed = training("AdamW", tmp_path, **numbers, augment=lambda image: image)  # at another address
-    assert_same_bits(resumed, training("AdamW", **numbers))
+    first, second = (lambda image: image for _ in range(2))  # at two addresses
+    interrupted("AdamW", tmp_path, 8, **numbers, augment=first)
+    assert_same_bits(training("AdamW", tmp_path, **numbers, augment=second), training("AdamW", **numbers))
 
 
 class _Evil:
