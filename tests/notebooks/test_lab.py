@@ -105,9 +105,8 @@ def serve(folder: Path, settings: str = "", **variables: str) -> Iterator[Lab]:
     try:
         deadline = time.monotonic() + 90
         address = re.compile(r"http://127\.0\.0\.1:(\d+)/lab/\S+\?token=(\w+)\n")
-        while not (
-            (found := address.search(log.read_text())) and _reached("127.0.0.1", int(found[1]))
-        ):  # written before it answers
+        # The address is written before it answers.
+        while not ((found := address.search(log.read_text())) and _reached("127.0.0.1", int(found[1]))):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
