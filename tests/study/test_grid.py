@@ -22,6 +22,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from snakemake.logging import LogEvent
+from snrlib.study.progress import Progress
 
 from snrlib.cli.main import main
 from snrlib.cli.notebooks import values_of
@@ -29,7 +30,6 @@ from snrlib.notebooks import run as runs
 from snrlib.notebooks.find import find_notebook
 from snrlib.study import grid
 from snrlib.study import workflow as study
-from snrlib.study.progress import Progress
 
 AXES = {"data": ["digits"], "backbone": ["conv4"], "distance": ["euclidean", "snr"], "loss": ["triplet"]}
 BLOCK: dict[str, Any] = {**AXES, "seed": [0]}

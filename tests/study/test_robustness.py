@@ -12,13 +12,13 @@ import pytest
 import torch
 from scipy import stats
 from scipy.ndimage import gaussian_filter
+from snrlib.study.reference import STUDIES, Study, run_processes
 
 from snrlib.cli.main import main
 from snrlib.data import LabelledImages, load
 from snrlib.distances import get_distance
 from snrlib.evaluate import retrieval
 from snrlib.study import robustness
-from snrlib.study.reference import STUDIES, Study, run_processes
 from snrlib.study.robustness import (
     CORRUPTIONS,
     DISTANCES,

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from snrlib.study.reference import margin_unit
 
 from snrlib.cli.main import main
 from snrlib.data import load
@@ -18,7 +19,6 @@ from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.parameters import parameters
 from snrlib.notebooks.run import source_fingerprint
 from snrlib.study import grid, tuning
-from snrlib.study.reference import margin_unit
 from snrlib.study.tuning import MARGINS, RATES, tune
 
 BLOCK: dict[str, Any] = {
