@@ -2,7 +2,7 @@
 
 Trainings with the same seed share first weights and batches and are compared in pairs: ``values`` are one number per
 seed, as a rule a difference. An interval over seeds speaks of other trainings on these images, one over queries
-(`snrlib.evaluate.interval`) of other images for these trainings, and `paired_over_queries` of both. All raise TypeError
+(`interval`) of other images for these trainings, and `paired_over_queries` of both. All raise TypeError
 or ValueError for what is no row of finite numbers, or a level outside (0, 1).
 """
 
@@ -16,16 +16,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, bootstrap, permutation_test
 from scipy.stats import t as student_t
-
-from snrlib.evaluate import interval
 
 __all__ = [
     "Paired",
     "TwoLevel",
     "effect_size",
     "holm",
+    "interval",
     "mean_interval",
     "paired",
     "paired_over_queries",
@@ -58,6 +57,30 @@ def mean_interval(values: ArrayLike, level: float = 0.95, test_share: float = 0.
         return float(x[0]), float("nan")
     error = x.std(ddof=1) * np.sqrt(1 / len(x) + test_share / (1 - test_share))
     return float(x.mean()), float(student_t.ppf((1 + level) / 2, len(x) - 1) * error)
+
+
+def interval(scores: ArrayLike, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over queries, of one column of `snrlib.evaluate.retrieval`.
+
+    It tells how much the score owes to the choice of the queries; not how it would vary over trainings or classes.
+
+    Args:
+        scores: one a query; NaN is left out.
+        level: of confidence, in (0, 1).
+        n_resamples: bootstrap samples.
+        seed: of these.
+
+    Raises:
+        ValueError: fewer than two scores, or a level outside (0, 1).
+    """
+    values = np.asarray(scores, dtype=float)
+    values = values[~np.isnan(values)]
+    if len(values) < 2 or not 0 < level < 1:
+        raise ValueError(f"an interval needs two scores and a level in (0, 1), got {len(values)} and {level}")
+    done = bootstrap(
+        (values,), np.mean, confidence_level=level, n_resamples=n_resamples, batch=100, method="percentile", rng=seed
+    )
+    return float(done.confidence_interval.low), float(done.confidence_interval.high)
 
 
 def t_test(values: ArrayLike) -> float:

@@ -100,6 +100,16 @@ def naive_inner_product(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tenso
     return (a * b).sum()
 
 
+def naive_within(X: Any, y: Any) -> Any:
+    """Covariance within classes of an array or tensor, sample by sample."""
+    S, kinds = 0, set(y.tolist())
+    for cls in kinds:
+        members = [x for x, c in zip(X, y, strict=True) if c == cls]
+        noise = [x - sum(members) / len(members) for x in members]
+        S = S + sum(n[:, None] * n for n in noise)
+    return S / (len(X) - len(kinds))
+
+
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Largest difference over the largest expected size."""
     assert actual.shape == expected.shape

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from snrlib.data.base import DataSet, LabelledImages, Split
+from snrlib.data.base import LabelledImages, Split
 from snrlib.data.fetch.source import Source, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets import (
@@ -25,6 +25,7 @@ from snrlib.data.sets import (
     sop,
 )
 from snrlib.data.splits import validation_split
+from snrlib.data.traits import DataSet
 from snrlib.utils.files import data_folder
 
 __all__ = [

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from snrlib.data.fetch.source import Source
-
 __all__ = [
-    "DataSet",
     "Described",
     "LabelledImages",
     "Split",
@@ -36,36 +33,6 @@ class Described(Protocol):
     note: str
 
     def __len__(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set by its name, and what an experiment on it takes where nothing else is said.
-
-    Attributes:
-        name: of the data set.
-        load: ``load(split=, root=, **options) -> LabelledImages or ImageFiles``.
-        kind: "images", small and of one size; "photographs", of any size, cropped to a square; "features", vectors in
-            the form of images of one pixel, for a network that is a last layer alone.
-        image_size: usual side of the images in pixels.
-        sized: whether ``load`` takes ``size=``, the side in pixels.
-        batch_size: usual number of images per step.
-        m: usual number of images per class in a batch.
-        validation_share: usual share of the training classes that choose the best weights.
-        options: others of ``load``, as an experiment calls it.
-        source: where the files come from; None if nothing is downloaded.
-    """
-
-    name: str
-    load: Callable[..., Any]
-    kind: Literal["images", "photographs", "features"] = "images"
-    image_size: int = 32
-    sized: bool = True
-    batch_size: int = 64
-    m: int = 4
-    validation_share: float = 0.25
-    options: Mapping[str, Any] = field(default_factory=dict)
-    source: Source | None = None
 
 
 @dataclass(eq=False)

@@ -10,10 +10,7 @@ import copy
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from scipy.stats import bootstrap
 from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
@@ -22,6 +19,7 @@ from snrlib.evaluate.clustering import clustering
 from snrlib.evaluate.neighbours import knn, knn_blocks, ranking_blocks
 from snrlib.evaluate.retrieval import retrieval
 from snrlib.evaluate.verification import Verification, verification
+from snrlib.stats import interval
 
 __all__ = [
     "Judge",
@@ -131,27 +129,3 @@ def compare(
         scores = evaluate(embeddings, labels, judge, ks, cluster=False)
         rows[name] = scores | clusters | {"AUC": pairs.AUC, "EER": pairs.EER}
     return pd.DataFrame(rows).T
-
-
-def interval(scores: ArrayLike, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over queries, of one column of `retrieval`.
-
-    It tells how much the score owes to the choice of the queries; not how it would vary over trainings or classes.
-
-    Args:
-        scores: one a query; NaN is left out.
-        level: of confidence, in (0, 1).
-        n_resamples: bootstrap samples.
-        seed: of these.
-
-    Raises:
-        ValueError: fewer than two scores, or a level outside (0, 1).
-    """
-    values = np.asarray(scores, dtype=float)
-    values = values[~np.isnan(values)]
-    if len(values) < 2 or not 0 < level < 1:
-        raise ValueError(f"an interval needs two scores and a level in (0, 1), got {len(values)} and {level}")
-    done = bootstrap(
-        (values,), np.mean, confidence_level=level, n_resamples=n_resamples, batch=100, method="percentile", rng=seed
-    )
-    return float(done.confidence_interval.low), float(done.confidence_interval.high)

@@ -169,8 +169,10 @@ class Loss(nn.Module):
             causes = []
             if labels is not None:
                 sizes = labels.unique(return_counts=True)[1]
-                causes += ["no class has two samples"] * bool(sizes.max() == 1)
-                causes += ["there is only one class"] * (len(sizes) == 1)
+                if sizes.max() == 1:
+                    causes.append("no class has two samples")
+                if len(sizes) == 1:
+                    causes.append("there is only one class")
             if cause and not causes:
                 causes.append(cause)
             return Report(

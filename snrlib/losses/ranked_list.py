@@ -87,7 +87,7 @@ class RankedListLoss(Loss):
             labels,
             lambda: Seen(
                 positive.sum() + negative.sum(),
-                outside.sum() * (self.balance < 1) + inside.sum() * (self.balance > 0),
+                (outside.sum() if self.balance < 1 else 0) + (inside.sum() if self.balance > 0 else 0),
                 seen[positive],
                 seen[negative],
             ),

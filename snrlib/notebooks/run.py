@@ -104,22 +104,25 @@ def run(
         raise ValueError(f"the output must end in .ipynb, got {target.name!r}")
     if target.parent == source.parent:
         raise FileExistsError(f"{target.parent} holds the notebooks themselves; choose another folder for the output")
-    with one_at_a_time(target.parent, wait):
-        if skip_current and is_current(target):
-            row = json.loads(result_path(target).read_text())
-            if row["parameters"] == {key: known.default for key, known in parameters(source.stem).items()} | checked:
-                return {**row, "output": str(target)}
-        if output is not None and not force:
-            for taken in (target, result_path(target)):
-                if taken.exists():
-                    raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
-        try:
+    try:
+        with one_at_a_time(target.parent, wait):
+            if skip_current and is_current(target):
+                row = json.loads(result_path(target).read_text())
+                defaults = {key: known.default for key, known in parameters(source.stem).items()}
+                if row["parameters"] == defaults | checked:
+                    return {**row, "output": str(target)}
+            if output is not None and not force:
+                for taken in (target, result_path(target)):
+                    if taken.exists():
+                        raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
             return _execute(source, checked, target, progress)
-        except OSError as error:
-            raise OSError(
-                f"cannot write into {target.parent}: {error.strerror}. -o chooses another place for one run, "
-                "SNR_RUNS=FOLDER for all"
-            ) from error
+    except OSError as error:
+        if error.errno is None:  # said in words already
+            raise
+        raise OSError(
+            f"cannot write into {target.parent}: {error.strerror}. -o chooses another place for one run, "
+            "SNR_RUNS=FOLDER for all"
+        ) from error
 
 
 def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool) -> dict[str, Any]:

@@ -84,8 +84,9 @@ def _rows(grid: Grid) -> tuple[dict[Task, Row], bool]:
     versions: dict[str, dict[Task, Row]] = defaultdict(dict)
     for task in grid.cells:
         row = stored_row(task.output)
-        is_cell = row is not None and is_row(row) and "experiment" in row
-        if is_cell and all(row["parameters"].get(axis) == task.values[axis] for axis in AXES):
+        if row is None or not is_row(row) or "experiment" not in row:
+            continue
+        if all(row["parameters"].get(axis) == task.values[axis] for axis in AXES):
             versions[row["source"]][task] = row
     return max(versions.values(), key=len, default={}), bool(versions)
 

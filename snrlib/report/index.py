@@ -66,7 +66,7 @@ def build() -> Path:
 def _replaced(target: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``target`` when it is filled; one process at a time."""
     before = target.with_name(f".{target.name}.before")
-    with one_at_a_time(target, wait=True):
+    with one_at_a_time(target, wait=True, beside=True):
         if before.exists() and not target.exists():  # killed between the two renames below
             before.rename(target)
         for left_behind in [before, *target.parent.glob(f"{partial_prefix(target)}*")]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from snrlib.study.scoreboard import SCORES, scoreboard
 from snrlib.study.stored import Results, read, read_about, studies
-from snrlib.study.tables import differences, loss_table, summary, under_training_distance
+from snrlib.study.tables import differences, label, loss_table, summary, under_training_distance
 from snrlib.study.untrained import untrained_scores
 from snrlib.utils.files import data_folder, write_atomically
 
@@ -18,7 +18,7 @@ __all__ = ["contents", "loss_tables", "reference_table", "tables", "untrained_ta
 _SHOWN = ("precision_at_1", "mean_average_precision_at_r", "EER")
 _OTHERS = {  # files that are no studies: what they hold, and the command that makes them where none is stored
     "cub_features": ("the data set of that name: pooled features of photographs of CUB", "snr measure cub_features"),
-    "embeddings": ("embeddings of test characters before and after training under three distances", ""),
+    "embeddings": ("embeddings of test characters before and after training", "snr measure embeddings"),
     "maps": ("fitted maps (whitening, LMNN, NCA) on fixed vectors: errors over splits; unseen classes", ""),
     "robustness": ("R@1 on spoiled images, and after training on spoiled images or wrong labels", ""),
     "tuned_full": ("margins and learning rates tuned for the profile *full*, with all trials", ""),
@@ -43,12 +43,12 @@ _READING = """All scores are on classes that no training saw, under the training
 over the seeds, with half of their 95 % t-interval. They depend on the gallery; its classes and images stand beside
 them, and what the same network gives untrained under cosine (with given weights or features: before the random head).
 A range is over losses."""
-_TUNED = """The margin was tuned for each distance with equal trials on validation classes, in the distance's own unit.
-The last column compares with Euclid, paired by seed."""
-_ARROWS = """R@1. ▲ and ▼: higher or lower than Euclid under the same loss, paired by seed, also with Holm's correction
-for all cells of that study (relative Euclid, a near-copy of SNR, aside); △ and ▽: only by itself. Both take differences
-between seeds for normal, which a handful cannot show. In the studies that begin with *full* margin and learning rate
-were tuned, in the others the margin alone."""
+_TUNED = """The margin was tuned for each distance with equal trials on validation classes, in the distance's own
+unit. The last column compares with Euclid, paired by seed."""
+_ARROWS = """R@1. ▲ and ▼: higher or lower than Euclid under the same loss, paired by seed, also with Holm's
+correction for all cells of that study (relative Euclid, a near-copy of SNR, aside); △ and ▽: only by itself. Both
+take differences between seeds for normal, which a handful cannot show. In the studies that begin with *full* margin
+and learning rate were tuned, in the others the margin alone."""
 
 
 def contents() -> str:
@@ -152,25 +152,21 @@ def reference_table(names: Sequence[str]) -> str:
     """
     rows = []
     for name in names:
-        results = read(name)
-        own = under_training_distance(results.runs)
+        own = under_training_distance(read(name).runs)
         against = differences(own, "distance", "euclidean").reset_index()
-        title = f"{name}, {own.loss.iloc[0]}"
         before = {score: untrained_scores(name, score)["mean"] for score in _SHOWN}
-        for backbone in own.backbone.unique():
+        first = iter([f"{name}, {', '.join(own.loss.unique())}"])  # in its first row alone
+        for backbone, network in own.groupby("backbone", sort=False):
             if backbone in before["precision_at_1"]:
                 scores = [f"{before[score][backbone]:.3f}" for score in _SHOWN]
-                rows.append([title, backbone, "untrained, cosine", "", *scores, "", ""])
-                title = ""
-            for distance in own.distance.unique():
-                part = own[(own.backbone == backbone) & (own.distance == distance)]
-                shown = [summary(part, score).iloc[0] for score in _SHOWN]
-                scores = [f"{row['mean']:.3f} ± {row.half_width:.3f}" for row in shown]
-                row = against[(against.backbone == backbone) & (against.distance == distance)]
-                said = [f"{one.verdict} ({one.mean:+.3f} ± {one.half_width:.3f})" for one in row.itertuples()]
-                margin, seeds = f"{part.margin.iloc[0]:g}", str(part.seed.nunique())
-                rows.append([title, backbone, distance, margin, *scores, seeds, "".join(said)])
-                title = ""
+                rows.append([next(first, ""), str(backbone), "untrained, cosine", "", *scores, "", ""])
+            for (distance, kind), part in network.groupby(["distance", "map"], sort=False):
+                means = [summary(part, score).iloc[0] for score in _SHOWN]
+                scores = [f"{one['mean']:.3f} ± {one.half_width:.3f}" for one in means]
+                same = (against.backbone == backbone) & (against.distance == distance) & (against["map"] == kind)
+                said = [f"{one.verdict} ({one.mean:+.3f} ± {one.half_width:.3f})" for one in against[same].itertuples()]
+                seen = [label(str(distance), str(kind)), f"{part.margin.iloc[0]:g}", *scores, str(part.seed.nunique())]
+                rows.append([next(first, ""), str(backbone), *seen, "".join(said)])
     titles = ["study", "network", "distance", "margin", *(SCORES.get(score, score) for score in _SHOWN)]
     return _markdown([*titles, "seeds", "R@1 against Euclid"], rows)
 
@@ -192,8 +188,8 @@ def loss_tables(names: Sequence[str]) -> str:
                 [gallery, "untrained, cosine", *[f"{row.mean:.3f}" if loss in table else "" for loss in losses]]
             )
             study = ""
-        for distance, row in table.reindex(columns=losses, fill_value="").iterrows():
-            rows.append([study, str(distance), *row])
+        for distance, texts in table.reindex(columns=losses).astype(object).fillna("").iterrows():
+            rows.append([study, str(distance), *texts])
             study = ""
     return _markdown(["study", "distance", *losses], rows)
 

@@ -80,7 +80,7 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
         tables.append(table.assign(study=name))
     board = pd.concat(tables, ignore_index=True)
     board["verdict"] = board.verdict.fillna("")
-    board.insert(board.columns.get_loc("p") + 1, "p_holm", corrected(board))  # type: ignore[arg-type]
+    board.insert(list(board.columns).index("p") + 1, "p_holm", corrected(board))
     return board[["study", *(column for column in board if column != "study")]]
 
 

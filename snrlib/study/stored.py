@@ -90,10 +90,9 @@ def read(name: str) -> Results:
         raise ValueError(f"{path} is no study: it has no column {', '.join(missing)}")
     if twice := int(runs.duplicated(list(JUDGED)).sum()):
         raise ValueError(f"{path} judges {twice} runs twice by the same distance and anchor")
-    first = [column for column in (*KEY, "margin", *JUDGED[len(KEY) :]) if column in runs]
-    confused = pd.DataFrame(about.get("most_confused", []), columns=list(_CONFUSED))
-    confused["data"] = confused.data.fillna(runs.data.iloc[0] if len(runs) else "")
-    return Results(runs[[*first, *(column for column in runs if column not in first)]], confused, about)
+    shared = {"data": _data_of(about)}
+    confused = pd.DataFrame([shared | row for row in about.get("most_confused", [])], columns=list(_CONFUSED))
+    return Results(runs, confused, about)
 
 
 def write(name: str, runs: pd.DataFrame, about: Mapping[str, Any], confused: pd.DataFrame | None = None) -> Path:
@@ -250,8 +249,10 @@ def modern_table(table: pd.DataFrame, data: str = "") -> pd.DataFrame:
         table.insert(place + 1, "anchor", [anchor for _, anchor in judges])
     if "data" not in table and "backbone" in table:
         table.insert(0, "data", data)
-    texts = [column for column in (*KEY, "judge", "anchor") if column in table]
-    return table.fillna(dict.fromkeys(texts, "")).astype(dict.fromkeys(texts, str))
+    for column in (*KEY, "judge", "anchor"):
+        if column in table:  # an empty text reads as NaN
+            table[column] = table[column].astype(object).fillna("").astype(str)
+    return table
 
 
 def _split(name: str) -> tuple[str, str]:

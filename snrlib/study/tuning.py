@@ -87,7 +87,6 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
         raise ValueError(f"profile {profile} leaves nothing to tune")
     folder = data_folder("runs") / "tuning"
     with one_at_a_time(folder, wait=False):
-        folder.mkdir(parents=True, exist_ok=True)
         _storage(folder)  # makes its tables, which two processes must not do at once
         steps = [_step(folder, settings, open_, trials) for settings, open_ in groups]
         found = finish(f"tuning of {profile}", steps, jobs)

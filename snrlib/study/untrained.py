@@ -60,7 +60,7 @@ def measure_untrained(weights: str | Path | None = None, studies: Sequence[str] 
                 raise ValueError(f"{study} was judged on other images than {test.name} has here")
             prints |= {test.name: test.fingerprint}
             s = done.settings
-            network = {"study": study, "data": s.data, "backbone": s.backbone, "loss": "untrained"}
+            network: dict[str, Any] = {"study": study, "data": s.data, "backbone": s.backbone, "loss": "untrained"}
             network |= {"distance": "", "map": "", "seed": s.seed}
             gallery = {"classes": len(test.classes), "images": len(test)}
             rows += [{**network, **row, **gallery} for row in judge_untrained(done.embeddings, test.labels)]
@@ -126,7 +126,7 @@ def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "co
 
     Args:
         study: its name.
-        score: the column.
+        score: the column; NaN if it was not measured.
         judge: "cosine", "euclidean" or "snr", which is asked with the query as anchor.
 
     Returns:
@@ -139,5 +139,6 @@ def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "co
         return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
     own = table[(table.study == study) & (table.judge == judge) & (table.anchor != "ref")]
     groups = own.groupby("backbone", sort=False)
-    found = pd.DataFrame({"mean": groups[score].mean(), "seeds": groups.seed.nunique()})
+    found = pd.DataFrame({"seeds": groups.seed.nunique()})
+    found.insert(0, "mean", groups[score].mean() if score in own else float("nan"))
     return found.join(groups[["classes", "images"]].first())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,11 @@ _NONE = "no consistent effect"
 _NOTHING = "no difference shown"
 _WORSE = ("EER",)  # scores of which less is better
 _LESS = ", of which less is better,"
+_CALLED = {
+    "mahalanobis": "Mahalanobis, a whitening of the spread within classes that follows the training",
+    "relative_mahalanobis": "The same made relative",
+    "relative_euclidean": "Relative Euclid, the near-copy of SNR",
+}
 _BESIDE = ("mean_average_precision_at_r", "EER")  # scores that stand beside the one that is asked for
 
 
@@ -125,7 +130,7 @@ def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: 
     if score != "EER":
         threshold = _effect(_part(boards["EER"], "snr"), level)
         verb = "shows" if threshold == _NONE else "is"
-        text += f" The error of one threshold for all queries, EER, {verb} {threshold}."
+        text += f" The error of one threshold for all queries, EER{_LESS} {verb} {threshold}."
     wins, of = untrained_wins(boards[score], ["euclidean", "snr"], score)
     if wins:
         text += f" In {wins} of {of} comparisons the untrained network, judged by cosine, is at least as good as both: "
@@ -151,7 +156,7 @@ def _when(studies: Sequence[str], score: str, level: float) -> str:
     for one in dict.fromkeys((score, _BESIDE[0])):
         by_loss = mean_differences(studies, one, level=level).xs("snr", level="distance").reset_index()
         everything = mean_differences(studies, one, ("distance",), level).loc["snr"]
-        means = [f"{row['loss']} {_mean(row)}" for row in by_loss.to_dict("records")]
+        means = [f"{row['loss']} {_mean(row)}" for _, row in by_loss.iterrows()]
         said.append(f"{_name(one)}: {', '.join(means)}, all losses {_mean(everything)}")
     return (
         f"Mean difference to Euclid by loss, each data set counted once, ± half its {100 * level:g} % t-interval over "
@@ -181,13 +186,15 @@ def _robust(level: float) -> str:
 
 
 def _others(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: str, level: float) -> str:
-    compared = boards[score][boards[score].verdict != ""].distance.unique()
+    compared = set(boards[score][boards[score].verdict != ""].distance)
     means = mean_differences(studies, score, ("distance",), level)
     said = []
-    for distance in (name for name in compared if name != "snr"):
+    for distance, called in _CALLED.items():
+        if distance not in compared:
+            continue
         part, threshold = _part(boards[score], distance), _part(boards["EER"], distance)
         said.append(
-            f"{distance}: {_effect(part, level)}; {_name(score)} {_counts(part, level, corrected=True)}, mean "
+            f"{called}: {_effect(part, level)}; {_name(score)} {_counts(part, level, corrected=True)}, mean difference "
             f"{_mean(means.loc[distance])}; EER {_counts(threshold, level, corrected=False)}."
         )
     return " ".join(said)
@@ -207,19 +214,19 @@ def _part(board: pd.DataFrame, distance: str) -> pd.DataFrame:
 
 def _counts(part: pd.DataFrame, level: float, corrected: bool) -> str:
     """Of a board, or of a table of robustness."""
-    up, down, none = ((part.verdict == word).sum() for word in ("higher", "lower", _NOTHING))
+    up, down = ((part.verdict == word).sum() for word in ("higher", "lower"))
     said = f"sign test p = {_p(sign_test(up, down))}"
     if corrected and part.p_holm.notna().any():
         sure = part[part.p_holm < 1 - level].verdict
-        said += f"; with Holm's correction higher in {(sure == 'higher').sum()}, lower in {(sure == 'lower').sum()}"
-    return f"higher in {up} of {len(part)} comparisons, lower in {down}, {_NOTHING} in {none} ({said})"
+        said += f"; with Holm's correction {(sure == 'higher').sum()} higher, {(sure == 'lower').sum()} lower"
+    return f"higher in {up} of {len(part)} comparisons, lower in {down} ({said})"
 
 
 def _effect(part: pd.DataFrame, level: float) -> str:
     return effect(int((part.verdict == "higher").sum()), int((part.verdict == "lower").sum()), level)
 
 
-def _mean(row: Mapping[str, Any] | pd.Series) -> str:
+def _mean(row: Any) -> str:
     """A row of `mean_differences`, with its two intervals."""
     return f"{row['mean']:+.3f} ± {row['half_width']:.3f} (± {row['half_width_seeds']:.3f})"
 

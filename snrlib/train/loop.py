@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from snrlib.backbones import embed
-from snrlib.data import ImageFiles, LabelledImages
 from snrlib.distances import Distance
 from snrlib.evaluate import retrieval
 from snrlib.sampling import MPerClassSampler
@@ -31,11 +30,24 @@ from snrlib.train.state import Training
 
 __all__ = ["train"]
 
-Images = LabelledImages | ImageFiles
 Transform = Callable[[Tensor], Tensor]
 
 
-def train(
+class Images(Protocol):
+    """What training needs of a data set of `snrlib.data`."""
+
+    labels: Tensor
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of images and labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]: ...
+
+
+def train(  # noqa: PLR0913  each is a thing of its own that calls name by keyword
     model: nn.Module,
     data: Images,
     loss: nn.Module,
@@ -56,9 +68,9 @@ def train(
     each whole or not at all, and a call with the same arguments goes on from ``last.pt``, to the same bits as an
     uninterrupted training on the same machine with as many threads.
 
-    The numbers (``steps``, ``batch_size``, ``learning_rate`` and so on, all in `Recipe`) are keywords here too:
-    ``train(model, data, loss, steps=100, seed=1)``. What else a training needs are the other keywords, so there are
-    more than eight.
+    The numbers are those of a `Recipe`, and can be given as keywords: ``steps``, ``batch_size``, ``m``, ``optimizer``,
+    ``learning_rate``, ``trunk_learning_rate``, ``weight_decay``, ``warm_up``, ``clip``, ``mixed_precision``, ``every``,
+    ``patience`` and ``seed``.
 
     Args:
         model: images (n, C, H, W) -> embeddings (n, M); the images go to the device of its parameters.
@@ -71,7 +83,7 @@ def train(
         folder: of the checkpoints.
         workers: processes that load images; 0 loads them in this one.
         progress: show a progress bar.
-        changes: fields of `Recipe` that replace those of ``recipe``.
+        changes: numbers that replace those of ``recipe``.
 
     Returns:
         One row per step: ``loss``, ``learning_rate``, ``gradient_norm`` (before clipping), ``seconds`` since the start
@@ -160,7 +172,11 @@ def _loader(data: Images, batches: Sequence[Tensor], workers: int, device: torch
     """This process's share of each batch: images and their labels."""
     mine = [batch.chunk(processes.world_size())[processes.rank()].tolist() for batch in batches]
     return DataLoader(
-        data, batch_sampler=mine, num_workers=workers, pin_memory=device.type == "cuda", generator=torch.Generator()
+        data,  # type: ignore[arg-type]
+        batch_sampler=mine,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),
     )
 
 
@@ -172,7 +188,7 @@ def _step_seed(seed: int, step: int) -> int:
 def _score(model: nn.Module, data: Images, loss: nn.Module, crop: Transform | None) -> float:
     """MAP@R under the distance of the loss, the query its anchor where it leaves the choice."""
     distance = getattr(loss, "distance", None)
-    embeddings = embed(model, data, transform=crop)
+    embeddings = embed(model, data, transform=crop)  # type: ignore[arg-type]
     if not torch.isfinite(embeddings).all():
         raise FloatingPointError("the embeddings of the validation images are not finite any more")
     judge = distance if isinstance(distance, Distance) else None

@@ -54,6 +54,9 @@ class Training:
             network: the model, or what distributes it over processes.
             images: (n, C, H, W), the share of this process.
             labels: (world_size n,), of the whole batch.
+
+        Raises:
+            FloatingPointError: the embeddings or the loss are not finite any more; the message names the step.
         """
         value = self._compare(network, images, labels)
         rate = float(self.schedule.get_last_lr()[-1])

@@ -87,7 +87,10 @@ class Markup(mistune.HTMLRenderer):
     def _keep(self, match: re.Match[str]) -> str:
         if match["code"]:
             return match[0]
-        tex = re.sub(r"\n\s*>", "\n", match["display"] or match["inline"]).strip()  # of a quotation
+        tex = match["display"] or match["inline"]
+        if match.string[: match.start()].rpartition("\n")[2].lstrip().startswith(">"):  # a quotation: so do its lines
+            tex = re.sub(r"\n\s*>", "\n", tex)
+        tex = tex.strip()
         try:
             html = mathml(tex, display=match["display"] is not None)
         except ValueError:

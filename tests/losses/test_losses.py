@@ -296,7 +296,11 @@ def test_defaults_are_the_equations_or_dsml() -> None:
         contrastive, n_pair = (repr(get_loss(loss, d, margin=1.0)) for loss in ("contrastive", "n_pair"))
         assert f"positive_margin=0.0, hinge={hinge}, balanced=False" in contrastive
         assert f"similarity={similarity}" in n_pair
-    assert "margin=0.0" in repr(get_loss("n_pair", snr))
+    for loss, kind in LOSSES.items():
+        margin = "alpha=40.0" if kind.default_margin is None else f"margin={kind.default_margin}"
+        assert margin in repr(get_loss(loss, euclidean))
+    assert get_loss("n_pair", snr).default_margin == 0
+    assert "margin=0.25, alpha=0.75" in repr(get_loss("ranked_list", snr, margin=0.25))
     assert "mining=all, average=all" in repr(build("triplet", "snr"))
 
 
@@ -375,7 +379,7 @@ x4, y4, one = normal(4, M), torch.tensor([0, 0, 1, 1]), torch.tensor([[0, 1, 2]]
         (make("angular", euclidean, alpha=bad), ValueError, rf"alpha \(degrees\) must be .*at most 60, got {bad!r}")
         for bad in (0.0, -40.0, NAN, "40", 60.5)
     ),
-    *((shells(margin=bad), ValueError, f"margin must be .*at most 1.2, got {bad}") for bad in (0.0, 2.0)),
+    *((shells(margin=bad), ValueError, f"margin must be .* got {bad}") for bad in (0.0, 2.0)),
     (shells(alpha=0.0), ValueError, "alpha must be a finite number above 0, got 0.0"),
     *((shells(temperature=bad), ValueError, f"temperature must be .* 0, got {bad}") for bad in (-1.0, math.inf)),
     *((shells(balance=bad), ValueError, f"balance must be .*at most 1, got {bad}") for bad in (-0.1, 1.1, None)),

@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 from scipy.io import loadmat
 
-from snrlib.data.base import DataSet, Split, check_split
+from snrlib.data.base import Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets.lists import some
+from snrlib.data.traits import DataSet
 
 __all__ = ["CARS196", "DATASET", "cars196"]
 

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from snrlib.data.base import DataSet, LabelledImages, Split, check_split
+from snrlib.data.base import LabelledImages, Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.sets.lists import some
+from snrlib.data.traits import DataSet
 from snrlib.utils.checks import check_choice
 
 __all__ = ["CIFAR10", "DATASET", "cifar10", "cifar_archives", "read_cifar"]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from snrlib.data.base import DataSet, LabelledImages, Split
+from snrlib.data.base import LabelledImages, Split
 from snrlib.data.fetch.source import Source
 from snrlib.data.sets.cifar10 import cifar_archives, read_cifar
+from snrlib.data.traits import DataSet
 
 __all__ = ["CIFAR100", "DATASET", "cifar100"]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from snrlib.data.base import DataSet, LabelledImages, Split, check_split
+from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.traits import DataSet
 from snrlib.utils.files import data_folder
 
 __all__ = ["DATASET", "cub_features"]

@@ -8,7 +8,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from snrlib.data.base import DataSet, LabelledImages, Split, check_split
+from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.traits import DataSet
 
 __all__ = ["DATASET", "digits"]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from snrlib.data.base import DataSet, Split, check_split
+from snrlib.data.base import Split, check_split
 from snrlib.data.image_files import IMAGE_ENDINGS, ImageFiles
 from snrlib.data.sets.lists import some
 from snrlib.data.splits import shuffled_classes
+from snrlib.data.traits import DataSet
 from snrlib.utils.checks import check_number
 
 __all__ = ["DATASET", "folder"]

@@ -20,7 +20,8 @@ import pandas as pd
 import torch
 from matplotlib.ft2font import FT2Font
 
-from snrlib.data.base import DataSet, LabelledImages, Split, check_split
+from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.traits import DataSet
 from snrlib.utils.cache import cached_array
 
 __all__ = ["DATASET", "FACES", "characters", "glyphs"]
@@ -36,7 +37,7 @@ _MERGE_PIXELS = 24  # the type size at which characters are compared
 _EM = 0.85  # type size as a share of the image side
 
 
-def glyphs(
+def glyphs(  # noqa: PLR0913  what varies in a picture, one keyword for each
     split: Split = "train",
     root: str | Path | None = None,
     *,

@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from snrlib.data.base import DataSet, LabelledImages, Split, check_split
+from snrlib.data.base import LabelledImages, Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.sets.lists import some
+from snrlib.data.traits import DataSet
 
 __all__ = ["DATASET", "OMNIGLOT", "omniglot"]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from snrlib.data.base import DataSet, Split, check_split
+from snrlib.data.base import Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets.lists import check_same, read_list, some
+from snrlib.data.traits import DataSet
 
 __all__ = ["DATASET", "SOP", "sop"]
 
