@@ -53,7 +53,7 @@ def _study(
     rows = []
     for (loss, distance), both in SCORES.items():
         anchor = "query" if distance in ("snr", "relative_euclidean") else ""
-        same = {"data": data, "backbone": backbone, "loss": loss, "distance": distance}
+        same: dict[str, Any] = {"data": data, "backbone": backbone, "loss": loss, "distance": distance}
         same |= {"map": "running" if distance == "mahalanobis" else "", "margin": 0.1}
         for (judge, side), values in zip((("training", anchor), ("euclidean", "")), both, strict=True):
             for seed, value in enumerate(values[:seeds]):
@@ -140,7 +140,7 @@ def test_the_figure_has_a_marker_for_every_comparison(root: Path) -> None:
         f"{data}, conv4: {loss}" for data in ("digits", "glyphs") for loss in ("triplet", "n_pair")
     ]
     assert [len(axis.containers) for axis in (snr, near_copy, mahalanobis)] == [4, 2, 2]
-    shown = board[(board.distance == "snr")]
+    shown: Any = board[(board.distance == "snr")]
     for container, row in zip(snr.containers, shown.itertuples(), strict=True):
         assert container[0].get_marker() == {"higher": ">", "lower": "<", "no difference shown": "o"}[row.verdict]
         assert (container[0].get_markerfacecolor() == "white") == (row.p_holm >= 0.05)
@@ -169,8 +169,8 @@ def test_a_tally_counts_verdicts_and_those_that_survive_the_correction(root: Pat
 def test_each_data_set_counts_once_and_is_the_unit_of_the_interval(root: Path) -> None:
     _study("more", "glyphs", backbone="resnet18", shift=-0.2)
     studies = ["one", "two", "more"]
-    found = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
-    less = np.subtract(*(SCORES["triplet", name][0] for name in ("snr", "euclidean")))
+    found: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
+    less = np.subtract(SCORES["triplet", "snr"][0], SCORES["triplet", "euclidean"][0])
     digits, glyphs = less.mean(), np.mean([less.mean() + 0.1, less.mean() - 0.2])
     assert found["mean"] == pytest.approx((digits + glyphs) / 2)
     low, high = stats.t.interval(0.95, 1, found["mean"], stats.sem([digits, glyphs]))
@@ -275,7 +275,7 @@ def test_the_answers_are_those_of_the_tables(with_robustness: Path) -> None:
     assert "MAP@R is higher in" in help
     assert "EER, of which less is better, is higher in 0 of 4" in help
     assert "the 6 comparisons of R@1 with Euclid; relative Euclid, a near-copy of SNR, is not in it" in help
-    row = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
+    row: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
     shown = f"triplet {row['mean']:+.3f} ± {row.half_width:.3f} (± {row.half_width_seeds:.3f})"
     assert shown in when.partition("MAP@R")[0]
     search = by_search_and_training(studies, "EER")["search"].loc["snr"]

@@ -30,7 +30,13 @@ JUDGES = {
     "snr, anchor query": ("snr", "query"),
     "snr, anchor ref": ("snr", "ref"),
 }
-RUN = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "mahalanobis", "map": "running"}
+RUN: dict[str, Any] = {
+    "data": "digits",
+    "backbone": "conv4",
+    "loss": "triplet",
+    "distance": "mahalanobis",
+    "map": "running",
+}
 RUN |= {"margin": 0.5, "seed": 0, "judge": "training", "anchor": ""}
 
 
@@ -62,7 +68,7 @@ def test_nothing_measured_is_lost_in_translation(name: str, repository: Path) ->
         assert list(zip(found.distance, found["map"], strict=True)) == pairs
     if "judged_by" in raw:
         assert list(zip(found.judge, found.anchor, strict=True)) == [JUDGES[judge] for judge in raw.judged_by]
-        assert not found[["data", "backbone", "loss"]].eq("").to_numpy().any()
+        assert not (found[["data", "backbone", "loss"]] == "").to_numpy().any()
 
 
 def test_a_table_of_this_edition_is_as_it_was() -> None:
