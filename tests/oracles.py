@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,14 +26,24 @@ over_family = pytest.mark.parametrize(("name", "anchor"), FAMILY)
 Row = tuple[Callable[[], Any], type[Exception], str]
 
 
-def bad_input(*rows: Row) -> pytest.MarkDecorator:
-    """A table of calls, the errors that they raise, and words of the message; `check_refused` is the test."""
-    return pytest.mark.parametrize(("call", "error", "words"), rows)
+def refusals(*rows: Row) -> Callable[..., None]:
+    """A test of a table: calls, the errors that they raise, and words of the message."""
+
+    @pytest.mark.parametrize(("call", "error", "words"), rows)
+    def test(call: Callable[[], Any], error: type[Exception], words: str) -> None:
+        with pytest.raises(error, match=words):
+            call()
+
+    return test
 
 
-def check_refused(call: Callable[[], Any], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        call()
+def bad_options(make: Callable[..., Any], **options: list[Any]) -> list[Row]:
+    """Values that are refused one by one, with a message that names the option and the value."""
+    return [
+        (partial(make, **{name: bad}), ValueError, rf"{name}\b.* must .*got {re.escape(repr(bad))}")
+        for name, values in options.items()
+        for bad in values
+    ]
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from loss_cases import (
     CASES,
-    RELATIVE,
     assert_equal,
     build,
     cases_of,
@@ -18,7 +17,7 @@ from loss_cases import (
 )
 from oracles import F32, F64, Largest, M, normal
 
-from snrlib.distances import DISTANCES, get_distance
+from snrlib.distances import DISTANCES, RELATIVE, get_distance
 from snrlib.losses import LOSSES, ZeroMeanRegularizer
 
 HALF = (torch.bfloat16, torch.float16)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from loss_cases import assert_equal, build, labelled, value_and_gradient
-from oracles import F32, F64, M, bad_input, check_refused, mean_of, normal, ordered_pairs
+from oracles import F32, F64, M, bad_options, mean_of, normal, ordered_pairs, refusals
 from pytorch_metric_learning import distances as peer_distances
 from pytorch_metric_learning import losses as peer_losses
 from torch import Tensor
@@ -184,8 +184,8 @@ def classify(x: Any, *labels: int) -> Any:
     return lambda: classifier()(x, torch.tensor(labels))
 
 
-@bad_input(
-    *((lambda bad=bad: ZeroMeanRegularizer(bad), ValueError, f"got {bad!r}") for bad in (-0.1, math.inf, "1", None)),
+test_bad_input_is_refused = refusals(
+    *bad_options(ZeroMeanRegularizer, weight=[-0.1, math.inf, "1", None]),
     (lambda: ZeroMeanRegularizer(1.0)(torch.ones(3)), ValueError, r"embeddings must be 2-D .* got shape \(3,\)"),
     *(
         (lambda sizes=sizes: RelationNetwork(*sizes), ValueError, f"must be positive, got {sizes[0]} and {sizes[1]}")
@@ -202,5 +202,3 @@ def classify(x: Any, *labels: int) -> Any:
     (classify(normal(2, 3) / 0, 0, 1), ValueError, "embeddings must be finite"),
     (classify([[0.0, 1.0, 2.0]], 0), TypeError, r"embeddings must be a torch\.Tensor"),
 )
-def test_bad_input_is_refused(call: Any, error: Any, words: str) -> None:
-    check_refused(call, error, words)
