@@ -1,13 +1,13 @@
 """Networks with an embedding as their last layer."""
 
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from oracles import bad_input, check_refused
+from oracles import bad_options, refusals
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -22,9 +22,6 @@ SMALL = [name for name in BACKBONES if name != "alexnet"]  # alexnet has 57 mill
 def built(name: str) -> Embedder:
     """One of each for many tests, which leave its parameters alone."""
     return embedder(name, 8, channels=3)
-
-
-# --- the networks -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -71,9 +68,6 @@ def test_linear_is_the_head_alone() -> None:
     assert cost(model, (5, 1, 1)) == {"parameters": 18, "trainable": 18, "flops": 2 * 5 * 3}
     assert torch.equal(embed(headless, features), features[:, :, 0, 0])
     assert cost(headless, (5, 1, 1)) == {"parameters": 0, "trainable": 0, "flops": 0}
-
-
-# --- weights ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "size"), [("conv4", 8), ("conv4", None), ("linear", 8)])
@@ -135,9 +129,6 @@ def test_the_trained_squeezenet_becomes_the_trunk() -> None:
     assert embed(embedder("squeezenet1_1", None, path), torch.rand(2, 3, 224, 224)).shape == (2, 512)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("frozen", ["trunk", "batch_norm"])
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_frozen_does_not_move_in_training(name: str, frozen: str) -> None:
@@ -187,9 +178,6 @@ def test_published_networks_cost_what_was_published(name: str) -> None:
     # torchvision counts a multiplication and an addition once; its squeezenet classifies before the pooling.
     before_pooling = (13 * 13 - 1) * 512 * 1000 if name == "squeezenet1_1" else 0
     assert (found["flops"] / 2 + before_pooling) / 1e9 == pytest.approx(published["_ops"], abs=6e-4)
-
-
-# --- embedding --------------------------------------------------------------------------------------------------------
 
 
 class Photographs(Dataset):
@@ -263,13 +251,6 @@ def test_judging_cuts_out_the_enlarged_middle() -> None:
         assert torch.equal(transforms("conv4", train=train)(image), image)
 
 
-# --- bad input --------------------------------------------------------------------------------------------------------
-
-
-def make(name: str, size: int | None = 8, weights: Any = None, channels: int | None = None) -> Any:
-    return lambda: embedder(name, size, weights, channels=channels)
-
-
 def see(name: str, *shape: int, dtype: Any = torch.float32, channels: int = 1) -> Any:
     return lambda: embedder(name, 8, channels=channels)(torch.zeros(shape, dtype=dtype))
 
@@ -279,20 +260,20 @@ def unsafe() -> None:
     embedder("conv4", 8, weights=file)
 
 
-@bad_input(
-    (make("conv5"), ValueError, "unknown backbone 'conv5'; choose from conv4, alexnet, resnet18"),
-    (make("conv4", 0), ValueError, "embedding_size must be positive, got 0"),
-    (make("conv4", channels=2), ValueError, "channels must be 1 or 3, got 2"),
-    (make("conv4", weights="imagenet"), ValueError, "conv4 has no ImageNet weights"),
-    (make("linear", weights="imagenet", channels=5), ValueError, "linear has no ImageNet weights"),
-    *((make("linear", channels=bad), ValueError, f"linear needs channels=, .* got {bad}") for bad in (None, 0)),
+test_bad_input_is_refused = refusals(
+    (partial(embedder, "conv5"), ValueError, "unknown backbone 'conv5'; choose from conv4, alexnet, resnet18"),
+    *bad_options(partial(embedder, "conv4"), embedding_size=[0], channels=[2]),
+    *bad_options(partial(transforms, "alexnet"), size=[0]),
+    *(
+        (partial(embedder, name, weights="imagenet", channels=1), ValueError, f"{name} has no ImageNet weights")
+        for name in ("conv4", "linear")
+    ),
+    (partial(embedder, "linear"), ValueError, "linear needs channels=, the number of features, got None"),
+    (partial(embedder, "linear", channels=0), ValueError, "linear needs channels=, the number of features, got 0"),
     (unsafe, Exception, "Weights only load failed"),  # a pickle could run code
     (see("resnet18", 2, 3, 32, 32), ValueError, r"images must have shape \(n, 1, H, W\), got \(2, 3, 32, 32\)"),
     (see("linear", 4, 4, 1, 1, channels=5), ValueError, r"images must have shape \(n, 5, H, W\), got \(4, 4, 1, 1\)"),
     (see("conv4", 1, 1, 32, 32, dtype=torch.uint8), TypeError, r"floating point, about \[0, 1\], got torch.uint8"),
     (lambda: embed(nn.Flatten(), torch.zeros(0, 1, 4, 4)), ValueError, "no images to embed"),
     (lambda: transforms("conv5"), ValueError, "unknown backbone 'conv5'"),
-    (lambda: transforms("alexnet", 0), ValueError, "size must be positive, got 0"),
 )
-def test_bad_input_is_refused(call: Any, error: Any, words: str) -> None:
-    check_refused(call, error, words)

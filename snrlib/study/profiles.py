@@ -132,8 +132,8 @@ def cells(profile: str, tuned_values: bool = True) -> list[Task]:
     for number, block in enumerate(known[profile]):
         try:
             fixed = {key: checked(key, value) for key, value in block.get("settings", {}).items()}
-            if fixed.get("weights", "imagenet") != "imagenet":
-                fixed["weights"] = str((study_root() / Path(fixed["weights"]).expanduser()).resolve())
+            for key in {"root", "weights"} & {key for key, value in fixed.items() if value not in (None, "imagenet")}:
+                fixed[key] = str((study_root() / Path(fixed[key]).expanduser()).resolve())
             axes = [[checked(axis, value) for value in block[axis]] for axis in AXES]
         except ValueError as error:
             raise ValueError(f"study.yaml, profiles.{profile}.{number}: {error}") from None
@@ -158,7 +158,8 @@ def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Param
         from snrlib.study.tuned import tuned_parameters  # with torch: slow to import
 
         defaults = {key: parameter.default for key, parameter in declared.items()}
-        found = check_values("05", tuned_parameters(defaults | axes | others, tuned_for))
+        open_ = tuned_parameters(defaults | axes | others, tuned_for)
+        found = {key: declared[key].check(value) for key, value in open_.items()}
     return Task(stem, axes | others | found, folder / f"{stem}.ipynb", tuple(others))
 
 

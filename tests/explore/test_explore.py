@@ -207,7 +207,7 @@ def test_the_stored_embeddings_are_those_of_the_characters() -> None:
 def test_a_runs_embeddings_images_and_distance_are_read(tmp_path: Path) -> None:
     done = experiment(default_settings("digits", "conv4", distance="mahalanobis", steps=2, seed=3))
     done.save(tmp_path / "one")
-    (tmp_path / "one" / "result.json").write_text(json.dumps({"metrics": done.metrics}))
+    (tmp_path / "one" / "result.json").write_text(json.dumps({"experiment": done.row()}))
     found = run_embeddings([tmp_path / "one"])
     assert torch.equal(found.embeddings["one"], done.embeddings)
     assert torch.equal(found.images.labels, done.test.labels)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from oracles import bad_input, check_refused, naive_within
+from oracles import naive_within, refusals
 from scipy.spatial.distance import cdist, pdist
 from sklearn.base import BaseEstimator
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf
@@ -46,9 +46,6 @@ X, Y = classes()
 
 def fit(name: str) -> FittedMap:
     return FITTED[name].fit(X, Y)
-
-
-# --- what all share ---------------------------------------------------------------------------------------------------
 
 
 @parametrize_with_checks([estimator for name, estimator in FITTED.items() if "whitening" in name])
@@ -90,9 +87,6 @@ def test_a_map_serves_a_classifier_and_names_columns(fitted: str) -> None:
     name = type(L).__name__.lower()
     assert L.get_feature_names_out().tolist() == [f"{name}{i}" for i in range(len(L.components_))]
     assert L.transform(X).shape == (40, len(L.components_))
-
-
-# --- whitening --------------------------------------------------------------------------------------------------------
 
 
 @every_whitening
@@ -156,8 +150,6 @@ def test_shrunk_distances_survive_rotation_and_scale_only(within_class: bool) ->
     np.testing.assert_allclose(pdist(shrunk.fit_transform(3 * X @ np.linalg.qr(B)[0] + 1, Y)), before, rtol=1e-8)
 
 
-# --- bad input --------------------------------------------------------------------------------------------------------
-
 CONSTANT = np.column_stack([X, np.full(40, 3.0)])
 HOLE = np.where(np.arange(160).reshape(40, 4) == 7, np.nan, X)
 DEPENDENT = np.column_stack([X, X[:, 0] - 2 * X[:, 1]])
@@ -176,7 +168,7 @@ def pairs(given: NDArray, call: str = "pair_distance") -> Any:
     return lambda: getattr(fit("whitening"), call)(given)
 
 
-@bad_input(
+test_bad_data_and_options_are_refused = refusals(
     (whiten(CONSTANT), ValueError, r"1 of the 5 columns of X are constant \(4\)"),
     (whiten(CONSTANT, Y, within=True), ValueError, r"1 of the 5 columns of X are constant \(4\)"),
     (whiten(HOLE), ValueError, "Input X contains NaN"),
@@ -204,8 +196,6 @@ def pairs(given: NDArray, call: str = "pair_distance") -> Any:
     *((pairs(np.full((5, 2, 4), bad)), ValueError, "pairs must be finite, got NaN or inf") for bad in (np.nan, np.inf)),
     (lambda: fit("whitening").transform(np.zeros((5, 3))), ValueError, "3 features, but Whitening is expecting 4"),
 )
-def test_bad_data_and_options_are_refused(call: Any, error: Any, words: str) -> None:
-    check_refused(call, error, words)
 
 
 def test_constant_columns_are_named() -> None:

@@ -22,8 +22,8 @@ from snrlib.notebooks.find import figures
 from snrlib.notebooks.parameters import parameters
 from snrlib.stats import holm, paired_over_queries
 from snrlib.study import grid
-from snrlib.study.contents import contents, loss_tables, reference_table, untrained_table
-from snrlib.study.scoreboard import BOARD, by_search_and_training, hits, mean_differences, scoreboard, tally
+from snrlib.study.contents import contents, loss_tables, reference_table, untrained_table, with_answers
+from snrlib.study.scoreboard import BOARD, SHOWN, by_search_and_training, hits, mean_differences, scoreboard, tally
 from snrlib.study.stored import read, write, write_tables
 from snrlib.study.tables import under_training_distance
 from snrlib.study.untrained import measure_untrained, untrained_scores
@@ -38,7 +38,6 @@ SCORES = {  # loss, distance: R@1 of four seeds under the training distance, and
     ("n_pair", "mahalanobis"): ([0.20, 0.21, 0.22, 0.20], [0.21, 0.20, 0.20, 0.22]),
 }
 COMPARED = [key for key in SCORES if key[1] != "euclidean"]
-ORDER = ("snr", "relative_euclidean", "mahalanobis", "relative_mahalanobis")
 
 
 def _study(
@@ -53,7 +52,7 @@ def _study(
     rows = []
     for (loss, distance), both in SCORES.items():
         anchor = "query" if distance in ("snr", "relative_euclidean") else ""
-        same = {"data": data, "backbone": backbone, "loss": loss, "distance": distance}
+        same: dict[str, Any] = {"data": data, "backbone": backbone, "loss": loss, "distance": distance}
         same |= {"map": "running" if distance == "mahalanobis" else "", "margin": 0.1}
         for (judge, side), values in zip((("training", anchor), ("euclidean", "")), both, strict=True):
             for seed, value in enumerate(values[:seeds]):
@@ -135,12 +134,12 @@ def test_what_cannot_be_on_a_board_is_refused(root: Path) -> None:
 
 def test_the_figure_has_a_marker_for_every_comparison(root: Path) -> None:
     board = scoreboard(["one", "two"])
-    snr, near_copy, mahalanobis = plots.scoreboard_plot(board, ORDER[:3]).axes
+    snr, near_copy, mahalanobis = plots.scoreboard_plot(board, SHOWN[:3]).axes
     assert [text.get_text() for text in snr.get_yticklabels()] == [
         f"{data}, conv4: {loss}" for data in ("digits", "glyphs") for loss in ("triplet", "n_pair")
     ]
     assert [len(axis.containers) for axis in (snr, near_copy, mahalanobis)] == [4, 2, 2]
-    shown = board[(board.distance == "snr")]
+    shown: Any = board[(board.distance == "snr")]
     for container, row in zip(snr.containers, shown.itertuples(), strict=True):
         assert container[0].get_marker() == {"higher": ">", "lower": "<", "no difference shown": "o"}[row.verdict]
         assert (container[0].get_markerfacecolor() == "white") == (row.p_holm >= 0.05)
@@ -169,8 +168,8 @@ def test_a_tally_counts_verdicts_and_those_that_survive_the_correction(root: Pat
 def test_each_data_set_counts_once_and_is_the_unit_of_the_interval(root: Path) -> None:
     _study("more", "glyphs", backbone="resnet18", shift=-0.2)
     studies = ["one", "two", "more"]
-    found = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
-    less = np.subtract(*(SCORES["triplet", name][0] for name in ("snr", "euclidean")))
+    found: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
+    less = np.subtract(SCORES["triplet", "snr"][0], SCORES["triplet", "euclidean"][0])
     digits, glyphs = less.mean(), np.mean([less.mean() + 0.1, less.mean() - 0.2])
     assert found["mean"] == pytest.approx((digits + glyphs) / 2)
     low, high = stats.t.interval(0.95, 1, found["mean"], stats.sem([digits, glyphs]))
@@ -275,7 +274,7 @@ def test_the_answers_are_those_of_the_tables(with_robustness: Path) -> None:
     assert "MAP@R is higher in" in help
     assert "EER, of which less is better, is higher in 0 of 4" in help
     assert "the 6 comparisons of R@1 with Euclid; relative Euclid, a near-copy of SNR, is not in it" in help
-    row = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
+    row: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
     shown = f"triplet {row['mean']:+.3f} ± {row.half_width:.3f} (± {row.half_width_seeds:.3f})"
     assert shown in when.partition("MAP@R")[0]
     search = by_search_and_training(studies, "EER")["search"].loc["snr"]
@@ -482,13 +481,10 @@ def test_the_untrained_rows_of_a_study_are_found_again() -> None:
 
 def test_readme_page_and_notebook_say_what_the_tables_say(repository: Path) -> None:
     readme = (repository / "README.md").read_text()
-    shown = {
-        name: readme.partition(f"<!-- {name}: begin -->\n")[2].partition(f"\n<!-- {name}: end -->")[0]
-        for name in ("answers", "untrained")
-    }
+    assert with_answers(readme) == readme
     said = answers()
-    assert shown["answers"] == "\n".join(f"- **{question}** {text}" for question, text in said.items())
-    assert shown["untrained"] == untrained_table(BOARD)
+    assert all(f"- **{question}** {text}\n" in readme for question, text in said.items())
+    assert untrained_table(BOARD) in readme
     notebook = repository / "notebooks" / "09_scoreboard.ipynb"
     printed = "".join(
         "".join(output.get("text", []))
@@ -498,9 +494,11 @@ def test_readme_page_and_notebook_say_what_the_tables_say(repository: Path) -> N
     assert all(f"{question} {text}" in printed for question, text in said.items())
     assert (repository / "data/reference/README.md").read_text() == contents()
     assert (repository / "data/reference/scoreboard.png").read_bytes() == figures(notebook)[0]
-    alt = figure_alt(scoreboard(BOARD), ORDER)
+    alt = figure_alt(scoreboard(BOARD), SHOWN)
     assert re.findall(r"!\[(.*)\]\(data/reference/scoreboard\.png\)", readme) == [alt]
     assert json.dumps(alt) in notebook.read_text()
+    with pytest.raises(ValueError, match="the README has no part untrained"):
+        with_answers(readme.replace("<!-- untrained: end -->", ""))
 
 
 def test_every_stored_file_has_a_row_on_the_page(repository: Path) -> None:

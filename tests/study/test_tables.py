@@ -69,7 +69,7 @@ def test_a_result_becomes_a_row_per_judge() -> None:
 def test_a_network_before_training_has_no_loss_and_no_distance() -> None:
     found = run_rows({"experiment": ROW}, trained=False)
     assert (found.loss == "untrained").all()
-    assert found[["distance", "map"]].eq("").to_numpy().all()
+    assert (found[["distance", "map"]] == "").to_numpy().all()
     assert found.margin.isna().all()
     assert list(zip(found.judge, found.anchor, strict=True)) == [("snr", "query"), ("snr", "ref"), ("euclidean", "")]
     assert under_training_distance(found).empty
@@ -161,7 +161,7 @@ RUNS = _runs(
         ("lifted", "mahalanobis"): EUCLID[:1],
     }
 )
-OUTER = ["data", "backbone", "map"]
+OUTER: list[Any] = ["data", "backbone", "map"]
 
 
 def test_differences_are_paired_by_seed_and_say_how_sure_they_are() -> None:
@@ -218,7 +218,7 @@ def test_two_ways_to_search_one_network_are_compared_by_seed() -> None:
     runs = pd.concat([*parts, _runs({key: euclid}, judge="euclidean")])
     found = differences(runs, "judge", "euclidean").droplevel(list(KEY))
     interval = stats.ttest_rel(own, euclid).confidence_interval(0.95)
-    row = found.loc["training", "query"]
+    row: Any = found.loc["training", "query"]
     assert (row["mean"] - row.half_width, row["mean"] + row.half_width) == pytest.approx(tuple(interval), rel=1e-12)
     assert (row.seeds, row.verdict) == (4, "higher")
     assert found["mean"]["training", "ref"] == pytest.approx(0.5 - np.mean(euclid))
