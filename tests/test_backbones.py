@@ -25,7 +25,7 @@ def built(name: str) -> Embedder:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_any_image_size_gives_embeddings_of_the_asked_size(name: str) -> None:
+def test_any_image_size_gives_the_asked_embeddings(name: str) -> None:
     model = built(name).eval()
     for size in (16, 47, 64):
         assert model(torch.rand(2, 3, size, size)).shape == (2, 8)

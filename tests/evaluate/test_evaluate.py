@@ -25,6 +25,7 @@ from snrlib.evaluate import (
     confusion,
     evaluate,
     interval,
+    judges,
     knn,
     most_confused,
     neighbours,
@@ -333,6 +334,7 @@ def test_a_comparison_names_distance_and_anchor_side() -> None:
     assert list(table.columns) == [*SCORES, "NMI", "AMI", "F1", "AUC", "EER"]
     by_ref = evaluate(x, labels, get_distance("snr", anchor="ref"), cluster=False)
     assert table.loc["training distance, anchor ref", SCORES].to_dict() == by_ref
+    assert [one[1:3] for one in judges(d)] == [("training", "query"), ("training", "ref"), ("euclidean", None)]
     assert d.anchor == "query"
     assert list(compare(x, labels, get_distance("centred_euclidean")).index) == ["training distance", "Euclid"]
 
