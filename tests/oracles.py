@@ -112,6 +112,11 @@ def naive_inner_product(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tenso
     return (a * b).sum()
 
 
+def naive_inner_products(name: str, anchor: str, query: Tensor, ref: Tensor) -> Tensor:
+    """(n_query, n_ref); there is no anchor side."""
+    return torch.stack([torch.stack([naive_inner_product(name, q, r) for r in ref]) for q in query])
+
+
 def naive_within(X: Any, y: Any) -> Any:
     """Covariance within classes of an array or tensor, sample by sample."""
     S, kinds = 0, set(y.tolist())
@@ -215,13 +220,7 @@ def naive_contrastive(
 
 
 def naive_triplet(
-    D: Tensor,
-    y: list[int],
-    relative: bool,
-    margin: float,
-    mining: str = "all",
-    average: str = "all",
-    given: list[tuple[int, int, int]] | None = None,
+    D: Tensor, y: list[int], relative: bool, margin: float, mining: str = "", average: str = "", given: Any = None
 ) -> Loops:
     """Eq. 2 over triplets; of a relative distance the DSML form."""
     positive, negative = ordered_pairs(y)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from oracles import bad_options, refusals
-from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
 from snrlib.utils.torchvision_import import torchvision
@@ -25,7 +25,7 @@ def built(name: str) -> Embedder:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_any_image_size_gives_embeddings_of_the_asked_size(name: str) -> None:
+def test_any_image_size_gives_the_asked_embeddings(name: str) -> None:
     model = built(name).eval()
     for size in (16, 47, 64):
         assert model(torch.rand(2, 3, size, size)).shape == (2, 8)
@@ -180,19 +180,10 @@ def test_published_networks_cost_what_was_published(name: str) -> None:
     assert (found["flops"] / 2 + before_pooling) / 1e9 == pytest.approx(published["_ops"], abs=6e-4)
 
 
-class Photographs(Dataset):
-    """Pairs of image and label, whole batches at once, as the photographs' data sets give them."""
+class Photographs(TensorDataset):
+    """Whole batches at once, as the photographs' data sets give them."""
 
-    def __init__(self, images: Tensor):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], index
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+    def __getitems__(self, indices: list[int]) -> list[Any]:
         return [self[index] for index in indices]
 
 
@@ -202,7 +193,7 @@ def test_embed_gives_batches_in_order_and_touches_nothing() -> None:
     expected = embed(model, images)
     torch.testing.assert_close(embed(model, images, batch_size=3), expected)
     for workers in (0, 2):
-        for data in (Photographs(images), TensorDataset(images, torch.arange(10))):
+        for data in (Photographs(images, torch.arange(10)), TensorDataset(images, torch.arange(10))):
             torch.testing.assert_close(embed(model, data, batch_size=4, workers=workers), expected)
     assert model.training
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True)), "batch norm did not move"

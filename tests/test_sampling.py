@@ -61,7 +61,7 @@ def test_classes_that_repeat_images_are_said() -> None:
     assert "repeat" not in fewest
 
 
-def test_n_pair_batches_hold_two_images_side_by_side() -> None:
+def test_n_pair_batches_hold_images_in_pairs() -> None:
     drawn = set()
     for batch in _batches(NPairSampler(UNEVEN, n_classes=4, length=1000)):
         labels = UNEVEN[batch]

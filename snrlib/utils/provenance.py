@@ -6,6 +6,7 @@ import ast
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ By default it gives large arrays back to the system, which fills each with zeros
 """
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of the packages beneath the library that decide what a run gives."""
     return {name: version(name) for name in _PACKAGES}
@@ -46,9 +48,15 @@ def imported_files(code: str) -> list[Path]:
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         if name not in found and path.is_file():
             found[name] = path
-            to_read |= _imports(path.read_text())
+            to_read |= _imports_of(path, path.stat().st_mtime_ns)
     assets = {asset for path in found.values() for asset in path.parent.glob("assets/*")}
     return sorted({*found.values(), *assets})
+
+
+@cache  # a grid asks for each of its notebooks
+def _imports_of(path: Path, changed: int) -> set[str]:
+    """Those of a file as it is since ``changed``."""
+    return _imports(path.read_text())
 
 
 def _imports(code: str) -> set[str]:

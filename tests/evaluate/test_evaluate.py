@@ -25,6 +25,7 @@ from snrlib.evaluate import (
     confusion,
     evaluate,
     interval,
+    judges,
     knn,
     most_confused,
     neighbours,
@@ -62,13 +63,17 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @over_family
 @pytest.mark.parametrize("n_reference", [None, 54, 7])
-def test_knn_equals_brute_force_in_small_blocks(
-    name: str, anchor: str, n_reference: int | None, small_blocks: None
+def test_knn_and_rankings_equal_brute_force(
+    name: str, anchor: str, n_reference: int | None, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     query, d = normal(54, M), member(name, anchor)
     reference = None if n_reference is None else normal(n_reference, M, seed=1)
     for k in (1, 3, 7, n_reference or 53):  # 54 in groups of 4: 14 groups, 2 columns of padding, two rounds for k <= 7
-        assert_same(knn(query, k, reference, d), brute_force(d, k, query, reference))
+        expected = brute_force(d, k, query, reference)
+        assert_same(knn(query, k, reference, d), expected)
+        for exact in (1, 3, 50):  # however few places are measured
+            monkeypatch.setattr(neighbours, "_EXACT", exact)
+            assert torch.equal(torch.cat([*ranking_blocks(query, k, reference, d)]), expected[1])
 
 
 @over_family
@@ -115,17 +120,8 @@ def test_faiss_finds_the_same_neighbours(name: str, anchor: str, n_reference: in
     assert (exact[0].diff(dim=1) > 1e-6 * exact[0][:, 1:]).all()  # separated: float32 can tell them apart
     exact = exact[0][:, :5], exact[1][:, :5]
     assert_same(knn(query, 5, reference, d, backend="faiss"), exact, tolerance=2e-6)
-
-
-@over_family
-@pytest.mark.parametrize("exact", [1, 3, 50])
-def test_rankings_keep_the_order_of_knn(
-    name: str, anchor: str, exact: int, small_blocks: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(neighbours, "_EXACT", exact)  # however few places are measured
-    query, reference, d = normal(30, M), normal(54, M, seed=1), member(name, anchor)
-    for k, other in ((20, reference), (54, reference), (29, None)):
-        assert torch.equal(torch.cat([*ranking_blocks(query, k, other, d)]), brute_force(d, k, query, other)[1])
+    with pytest.raises(ValueError, match=r"float32 on the CPU, got torch\.float64 on cpu"):  # rather than round it
+        knn(query.double(), 5, backend="faiss")
 
 
 def test_long_rankings_measure_their_first_places_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +334,7 @@ def test_a_comparison_names_distance_and_anchor_side() -> None:
     assert list(table.columns) == [*SCORES, "NMI", "AMI", "F1", "AUC", "EER"]
     by_ref = evaluate(x, labels, get_distance("snr", anchor="ref"), cluster=False)
     assert table.loc["training distance, anchor ref", SCORES].to_dict() == by_ref
+    assert [one[1:3] for one in judges(d)] == [("training", "query"), ("training", "ref"), ("euclidean", None)]
     assert d.anchor == "query"
     assert list(compare(x, labels, get_distance("centred_euclidean")).index) == ["training distance", "Euclid"]
 
@@ -378,9 +375,3 @@ test_bad_arguments_are_refused_and_named = refusals(
     (lambda: verification(x34, torch.arange(3)), ValueError, "hold no positive pair"),
     (lambda: interval([1.0, math.nan]), ValueError, r"two scores and a level in \(0, 1\), got 1 and 0.95"),
 )
-
-
-def test_faiss_refuses_float64_rather_than_round() -> None:
-    pytest.importorskip("faiss")
-    with pytest.raises(ValueError, match=r"float32 on the CPU, got torch\.float64 on cpu"):
-        knn(x34, 1, backend="faiss")

@@ -58,7 +58,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 @pytest.mark.parametrize("shrinkage", [1e-6, 0.1, 1.0])
 @pytest.mark.parametrize(("momentum", "scale"), [(0.01, 1e4), (0.5, 1.0), (1.0, 1e-4)])
 def test_the_matrix_inverts_the_shrunk_running_average(momentum: float, scale: float, shrinkage: float) -> None:
-    batches = [(scale * x, y) for x, y in map(batch, [12] * 4, range(4))]
+    batches = [(scale * x, y) for x, y in (batch(seed=seed) for seed in range(4))]
     batches[2] = batches[2][0], torch.tensor([70, -5, 70, 70, 0, -5, 0, 9, 70, 0, 70, 1])
     L = running(momentum=momentum, shrinkage=shrinkage)
     for seen, (x, y) in enumerate(batches, start=1):

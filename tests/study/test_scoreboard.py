@@ -2,28 +2,24 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy import stats
 
 from snrlib import plots
-from snrlib.cli.main import main
 from snrlib.data import load
 from snrlib.distances import get_distance
 from snrlib.evaluate import evaluate
-from snrlib.experiment import default_settings, experiment, from_parameters, untrained
-from snrlib.notebooks.find import figures
-from snrlib.notebooks.parameters import parameters
-from snrlib.stats import holm, paired_over_queries
-from snrlib.study import grid
+from snrlib.experiment import default_settings, untrained
+from snrlib.notebooks.refresh import figures
+from snrlib.stats import holm
+from snrlib.study import profiles
 from snrlib.study.contents import contents, loss_tables, reference_table, untrained_table, with_answers
-from snrlib.study.scoreboard import BOARD, SHOWN, by_search_and_training, hits, mean_differences, scoreboard, tally
+from snrlib.study.scoreboard import BOARD, SHOWN, by_search_and_training, mean_differences, scoreboard, tally
 from snrlib.study.stored import read, write, write_tables
 from snrlib.study.tables import under_training_distance
 from snrlib.study.untrained import measure_untrained, untrained_scores
@@ -360,95 +356,13 @@ def test_untrained_networks_are_measured_as_their_study_judges(root: Path) -> No
         measure_untrained(studies=["one"])
 
 
-# --- from finished cells ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cells_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study whose cells were run, without the notebook around them."""
-    root = tmp_path_factory.mktemp("finished")
-    (root / "notebooks").symlink_to(Path(__file__).resolve().parents[2] / "notebooks")
-    block: dict[str, Any] = {"data": ["digits"], "backbone": ["conv4"], "distance": ["euclidean", "snr"]}
-    block |= {"loss": ["triplet"], "seed": [0, 1, 2]}
-    block |= {"settings": {"steps": 3, "embedding_size": 8, "learning_rate": 0.01, "margin": 0.2}}
-    (root / "study.yaml").write_text(yaml.safe_dump({"profiles": {"small": [block]}}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SNR_ROOT", str(root))
-        patch.setenv("SNR_RUNS", str(root / "runs"))
-        for task in grid.cells("small"):
-            p = {name: known.default for name, known in parameters("05").items()} | task.values
-            done = experiment(from_parameters(p))
-            done.save(task.output.parent)
-            task.output.write_text("the executed notebook")
-            row = {"parameters": p, "metrics": done.metrics, "data": done.fingerprints, "wall_time_s": 60.0}
-            row |= {"git_commit": "abc", "versions": {"torch": "2"}, "finished": f"2026-01-0{task.values['seed'] + 1}"}
-            task.output.with_name("result.json").write_text(json.dumps(row))
-    return root
-
-
-@pytest.fixture
-def finished(cells_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = shutil.copytree(cells_run, tmp_path / "study", symlinks=True)
-    monkeypatch.setenv("SNR_ROOT", str(root))
-    monkeypatch.setenv("SNR_RUNS", str(root / "runs"))
-    monkeypatch.setattr(grid, "is_current", lambda output, source: output.exists())
-    return root
-
-
-def test_finished_cells_become_a_study_with_its_single_queries(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["study", "--profile", "small", "--store"]) == 0
-    path = finished / "data" / "reference" / "small_digits.csv"
-    assert capsys.readouterr().out.strip() == str(path)
-    found = read("small_digits")
-    for task in grid.cells("small"):
-        row = json.loads(task.output.with_name("result.json").read_text())
-        chosen = found.runs[(found.runs.distance == task.values["distance"]) & (found.runs.seed == task.values["seed"])]
-        kept = [value for name, value in row["metrics"].items() if name.endswith(": precision_at_1")]
-        assert chosen.precision_at_1.tolist() == pytest.approx(kept, rel=1e-5)
-    assert found.about["grid"] == {"data": "digits", "seeds": [0, 1, 2], "cells": 6}
-    assert found.about["core_minutes"] == 6.0
-    assert (found.about["git_commit"], found.about["finished"]) == (["abc"], "2026-01-03")
-    assert [row["learning_rate"] for row in found.about["chosen"]] == [0.01, 0.01]
-    ours, theirs = (
-        np.stack([hits(t.output.with_name("result.json")) for t in grid.cells("small") if t.values["distance"] == name])
-        for name in ("snr", "euclidean")
-    )
-    expected = paired_over_queries(ours, theirs)
-    (row,) = found.about["same_queries"]
-    assert (row["low"], row["high"]) == pytest.approx(expected.over_both, rel=1e-4)
-    assert row["queries"] == expected.queries == ours.shape[1]
-    board = scoreboard(["small_digits"])
-    assert board.difference.dropna().tolist() == pytest.approx([row["difference"]], abs=1e-5)
-
-
-def test_hits_are_whether_the_nearest_other_image_is_of_the_same_class(finished: Path) -> None:
-    task = next(task for task in grid.cells("small") if task.values["distance"] == "snr")
-    with np.load(task.output.with_name("embeddings.npz")) as arrays:
-        x, labels = arrays["embeddings"], arrays["labels"]
-    expected = []
-    for i, anchor in enumerate(x.astype(float)):
-        distances = np.var(x - anchor, axis=1) / np.var(anchor)
-        distances[i] = np.inf
-        expected.append(float(labels[distances.argmin()] == labels[i]))
-    assert hits(task.output.with_name("result.json")).tolist() == expected
-
-
-def test_an_unfinished_grid_is_not_stored(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    grid.cells("small")[2].output.unlink()
-    assert main(["study", "--profile", "small", "--store"]) == 2
-    assert "1 of 6 cells of profile small are not finished" in capsys.readouterr().err
-    assert not (finished / "data" / "reference").exists()
-
-
 # --- as stored --------------------------------------------------------------------------------------------------------
 
 
 def test_the_full_profile_is_stored_whole_and_as_tuned(repository: Path) -> None:
     tuning = json.loads((repository / "data" / "reference" / "tuned_full.json").read_text())
     key = ["backbone", "loss", "distance", "seed"]
-    all_cells = [task.values for task in grid.cells("full")]
+    all_cells = [task.values for task in profiles.cells("full")]
     for data in dict.fromkeys(values["data"] for values in all_cells):
         found = read(f"full_{data}")
         cells = [values for values in all_cells if values["data"] == data]
