@@ -66,7 +66,7 @@ def _unzip(folder: Path) -> None:
 # where they are looked for
 
 
-def test_the_root_is_given_or_snr_data_or_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_root_is_found_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SNR_DATA", raising=False)
     assert data_root() == study_root() / "data" / "raw"
     monkeypatch.setenv("SNR_DATA", str(tmp_path / "a"))

@@ -220,7 +220,7 @@ def test_empty_tokens_become_random_without_a_password(where: str) -> None:
     assert (by_password.token, by_password.auth_enabled) == ("", True)
 
 
-def test_make_lab_is_protected_and_no_file_undoes_it(repository: Path) -> None:
+def test_no_file_undoes_the_protection_of_jupyter(repository: Path) -> None:
     command = lab_command()
     assert {
         "--ip=127.0.0.1",
