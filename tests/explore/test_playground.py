@@ -426,28 +426,24 @@ def test_answers_about_the_sliders_are_true(page: Any) -> None:
     page.locator("#see details:has(details) > summary").click()
     asked = page.locator("#see details details summary").all_inner_texts()
     assert [text.split(".")[0] for text in asked] == numbers
-    for stretch, absolute in ((1, "euclidean"), (0, "centred_euclidean")):  # question 9
-        set_range(page, "stretch", stretch)
-        assert cell(page, "mahalanobis 0 1") == pytest.approx(cell(page, f"{absolute} 0 1"))
-    assert cell(page, "relative_mahalanobis 1 0") == pytest.approx(cell(page, "snr 1 0"))
+
+    def d(**changes: float) -> dict[str, float]:
+        """From a to p, and under "back" from p to a by the relative distances."""
+        found = page.evaluate("changes => playground.numbers(changes).distances", changes)
+        return {name: d[0][1] for name, d in found.items()} | {f"{name} back": found[name][1][0] for name in RELATIVE}
+
+    assert d(stretch=1)["mahalanobis"] == pytest.approx(d()["euclidean"])  # question 9
+    assert d(stretch=0)["mahalanobis"] == pytest.approx(d()["centred_euclidean"])
+    assert d(stretch=0)["relative_mahalanobis back"] == pytest.approx(d()["snr back"])
     page.get_by_role("button", name="Start again").click()
-    a, p = page.evaluate("playground.state().points.slice(0, 2)")
-    angles = list(range(-90, 95, 5))  # question 10
-    far = "angles => angles.map((angle) => playground.numbers({ angle }).distances.mahalanobis[0][1])"
-    nearest = angles[int(np.argmin(page.evaluate(far, angles)))]
-    towards = math.degrees(math.atan2(p[1] - a[1], p[0] - a[0]))
+    nearest = min(range(-90, 95, 5), key=lambda angle: d(angle=angle)["mahalanobis"])  # question 10
+    towards = math.degrees(math.atan2(*np.subtract(*page.evaluate("playground.state().points.slice(0, 2)"))[::-1]))
     assert abs((nearest - towards) % 180 - 90) <= 2.5, "the long axis, across the stretched one, points at p"
-    before = page.evaluate("playground.numbers().distances")
-    set_range(page, "anchor_offset", 1)  # question 11
-    for name in RELATIVE:
-        changed = [abs(cell(page, f"{name} {i} {j}") - before[name][i][j]) > 1e-6 for i, j in ((0, 1), (1, 0))]
-        assert changed == [name != "snr"] * 2
-    found = []
-    for both in (1, 2):  # question 12
-        set_range(page, "anchor_offset", both)
-        set_range(page, "offset", both)
-        found.append(cell(page, "relative_euclidean 0 1"))
-    assert found[1] < found[0]
+    changed = {name for name, value in d(anchor_offset=1).items() if abs(value - d()[name]) > 1e-6}  # question 11
+    assert changed >= {f"{name}{side}" for name in RELATIVE if name != "snr" for side in ("", " back")}
+    assert not changed & {"snr", "snr back"}
+    by_offset = [d(anchor_offset=both, offset=both)["relative_euclidean"] for both in (2, 1, 0)]  # question 12
+    assert by_offset == sorted(by_offset)
 
 
 # --- The page --------------------------------------------------------------------------------------

@@ -216,12 +216,11 @@ def test_empty_tokens_become_random_without_a_password(where: str) -> None:
     first.token = ""
     assert first.auth_enabled
     assert SignIn(config=Config({where: {"token": "chosen"}})).token == "chosen"
-    with_password = SignIn(config=Config({where: {"token": ""}, "PasswordIdentityProvider": {"hashed_password": "x"}}))
-    assert with_password.token == ""
-    assert with_password.auth_enabled
+    by_password = SignIn(config=Config({where: {"token": ""}, "PasswordIdentityProvider": {"hashed_password": "x"}}))
+    assert (by_password.token, by_password.auth_enabled) == ("", True)
 
 
-def test_make_lab_is_protected_and_no_file_undoes_it(repository: Path) -> None:
+def test_no_file_undoes_the_protection_of_jupyter(repository: Path) -> None:
     command = lab_command()
     assert {
         "--ip=127.0.0.1",

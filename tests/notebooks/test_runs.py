@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -157,7 +158,6 @@ def test_wrong_values_are_refused_before_anything_runs(
     ("text", "message"),
     [
         ("sigma2=half", "sigma2 must be float, got 'half'"),
-        ("sigma2=11", "sigma2 must be from 0.01 to 10, got 11.0"),
         ("count=2.5", "count must be int, got '2.5'"),
         ("flag=0", "flag must be true or false, got '0'"),
         ("name=", "name must be one of snr, euclidean; got ''"),
@@ -209,16 +209,11 @@ def test_papermill_reads_the_same_parameters(repository: Path) -> None:
 
 
 def test_list_and_params_say_what_there_is(study: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["list"]) == 0
-    assert main(["params", "03"]) == 0
+    assert main(["list"]) == main(["params", "03"]) == 0
     out = capsys.readouterr().out
-    for said in (
-        "03_small",
-        "What is it?",
-        "sigma2: float = 0.5  variance of the noise  [0.01 to 10]",
-        "name: str = 'snr'  which one  [snr | euclidean]",
-    ):
-        assert said in out
+    assert re.search(r"03_small +What is it\?", out)
+    assert "sigma2: float = 0.5  variance of the noise  [0.01 to 10]" in out
+    assert "name: str = 'snr'  which one  [snr | euclidean]" in out
     shutil.rmtree(study / "notebooks")
     for command in ("list", "study"):
         assert main([command]) == 2
@@ -381,21 +376,18 @@ def test_checkpoints_serve_the_same_run_again_only(study: Path, here: None, monk
     begin_again("from the beginning")
 
 
-@pytest.mark.parametrize("seed", [0, 13])
-def test_a_runs_places_are_restored_after_it(
-    study: Path, here: None, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
+def test_a_runs_places_are_restored_after_it(study: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("SNR_RUN_FILES", "SNR_RUN_CHECKPOINTS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert files_folder() == study / "data" / "runs" / "by_hand"
+    assert checkpoint_folder() is None
     for before in (None, "/of/the/outer/run"):
-        for name in ("SNR_RUN_FILES", "SNR_RUN_CHECKPOINTS"):
-            monkeypatch.setenv(name, before) if before else monkeypatch.delenv(name, raising=False)
-        if seed:
-            _unlucky()
-        else:
-            runs.run("05", {"seed": seed})
-        assert [os.environ.get(name) for name in ("SNR_RUN_FILES", "SNR_RUN_CHECKPOINTS")] == [before] * 2
-        if not before:
-            assert files_folder() == study / "data" / "runs" / "by_hand"
-            assert checkpoint_folder() is None
+        for run in (lambda: runs.run("04"), _unlucky):
+            run()
+            assert [os.environ.get(name) for name in names] == [before] * 2
+        for name in names:
+            monkeypatch.setenv(name, "/of/the/outer/run")
 
 
 # --- runs that are ended ----------------------------------------------------------------------------------------------
