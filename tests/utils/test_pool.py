@@ -13,6 +13,8 @@ from process_cases import processes, until
 from snrlib.utils import processes as pool
 from snrlib.utils.processes import Job, Progress, run_jobs
 
+LASTING = f"sleep 1000.{os.getpid()}"  # of this test alone
+
 
 def _job(folder: Path, name: str, script: str) -> Job:
     return Job(name, ("sh", "-c", script), folder / "logs" / f"{name}.log")
@@ -77,8 +79,8 @@ def test_after_a_log_that_cannot_be_written_nothing_begins(tmp_path: Path) -> No
 
 
 def test_what_a_finished_job_leaves_behind_is_ended(tmp_path: Path) -> None:
-    assert run_jobs([_job(tmp_path, "parent", "sleep 1000.5 & echo done")], 1) == []
-    assert not processes("sleep\x001000.5")
+    assert run_jobs([_job(tmp_path, "parent", f"{LASTING} & echo done")], 1) == []
+    assert not processes(LASTING.split()[1])
 
 
 DRIVER = """
@@ -94,14 +96,14 @@ processes.run_jobs(jobs, 3)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_jobs_end_with_the_process_that_started_them(tmp_path: Path, number: int) -> None:
-    scripts = ["exec sleep 1000.75", "sleep 1000.75; true"]
+    scripts = [f"exec {LASTING}", f"{LASTING}; true"]
     if number == signal.SIGINT:  # of the others the driver sees nothing, and its jobs end themselves
-        scripts.append("trap '' TERM; sleep 1000.75")
+        scripts.append(f"trap '' TERM; {LASTING}")
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, tmp_path, *scripts], stderr=subprocess.DEVNULL)
-    until(lambda: len(processes("sleep\x001000.75")) == len(scripts), driver)
+    until(lambda: len(processes(LASTING.replace(" ", "\0"))) == len(scripts), driver)
     driver.send_signal(number)
     driver.wait(timeout=30)
-    until(lambda: not processes("1000.75"), seconds=20)
+    until(lambda: not processes(LASTING.split()[1]), seconds=20)
 
 
 def test_on_a_terminal_one_line_is_renewed(tmp_path: Path) -> None:
