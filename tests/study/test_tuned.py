@@ -15,7 +15,8 @@ from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
 from snrlib.study.tuned import from_parameters, tuned, tuned_parameters
 
-DECLARED = {name: known.default for name, known in parameters("05").items()}
+KNOWN = parameters("05")
+DECLARED = {name: known.default for name, known in KNOWN.items()}
 PARAMETERS: dict[str, Any] = DECLARED | {"backbone": "conv4", "embedding_size": 32, "seed": 3}
 
 
@@ -52,7 +53,6 @@ def test_what_is_given_is_taken() -> None:
 
 
 def test_notebook_05_offers_what_there_is() -> None:
-    known = parameters("05")
     assert from_parameters(DECLARED) == default_settings()
     for name, choices in (
         ("data", DATASETS),
@@ -61,7 +61,7 @@ def test_notebook_05_offers_what_there_is() -> None:
         ("map", MAPS),
         ("loss", [*LOSSES, "softmax"]),
     ):
-        assert set(known[name].choices) == set(choices)
+        assert set(KNOWN[name].choices) == set(choices)
 
 
 @pytest.mark.parametrize(("distance", "kind"), list(itertools.product(DISTANCES, MAPS)))
