@@ -108,6 +108,7 @@ UNEVEN = [0, 1, 0, 2, 1, 0, 3]
 BATCHES: dict[str, tuple[Tensor, list[int]]] = {
     "pairs": with_twins([0, 0, 1, 1, 2, 2]),
     "uneven": with_twins(UNEVEN),
+    "two classes of three": with_twins([0, 1, 0, 1, 1, 0]),
     "odd labels": with_twins([70, -5, 70, 70, 0, -5, 0]),
     "one class of two samples": with_twins([1, 0, 1, 2]),
     "single class": with_twins([4, 4, 4, 4]),

@@ -276,10 +276,10 @@ def test_learnable_components_get_the_naive_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("source", [LINEAR.clone(), LINEAR.numpy().copy()], ids=["tensor", "array"])
 def test_constant_components_are_a_copy_and_saved(source: Any) -> None:
-    d = get_distance("relative_mahalanobis", components=source)
+    d = get_distance("mahalanobis", components=source)
     before = d(normal(3, M))
     source *= 2
-    blank = get_distance("relative_mahalanobis", components=torch.zeros(4, M, dtype=F64))
+    blank = get_distance("mahalanobis", components=torch.zeros(4, M, dtype=F64))
     blank.load_state_dict(d.state_dict())
     for each in (d, blank):
         assert torch.equal(each(normal(3, M)), before)

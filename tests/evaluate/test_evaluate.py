@@ -14,7 +14,6 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, confusion_matrix, normalized_mutual_info_score
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
@@ -252,9 +251,6 @@ def test_votes_equal_the_naive_loop(name: str, anchor: str, k: int, small_blocks
     assert found == naive_votes(d(query, reference), labels, k)
     left_out = d(query).fill_diagonal_(math.inf)
     assert classify(query, None, torch.tensor(labels[:30]), k, d).tolist() == naive_votes(left_out, labels[:30], k)
-    if k == 1 and name == "euclidean":
-        peer = KNeighborsClassifier(1).fit(reference.numpy(), labels)
-        assert found == peer.predict(query.numpy()).tolist()
 
 
 def test_a_confusion_matrix_counts_each_class_once() -> None:
