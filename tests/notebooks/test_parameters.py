@@ -64,11 +64,11 @@ def test_none_is_a_value_where_it_is_declared(study: Path) -> None:
     ("text", "message"),
     [
         ("seed=auto", "seed must be int, got 'auto'"),
-        ("clip=auto", "clip must be float, got 'auto'"),
-        ("margin=none", "margin must be float, got 'none'"),
+        ("clip=auto", "clip must be float or none, got 'auto'"),
+        ("margin=none", "margin must be float or auto, got 'none'"),
         ("margin=2", "margin must be from -1 to 1, got 2.0"),
         ("map=whitening", "map must be one of running, learned; got 'whitening'"),
-        ("steps=2.5", "steps must be int, got '2.5'"),
+        ("steps=2.5", "steps must be int or auto, got '2.5'"),
     ],
 )
 def test_no_other_word_does(study: Path, text: str, message: str, capsys: pytest.CaptureFixture) -> None:
