@@ -11,7 +11,7 @@ import torch
 from oracles import F64, FAMILY, NAIVE, L, Loops, M, member, naive_inner_product, naive_pairs, normal
 from torch import Tensor
 
-from snrlib.distances import DISTANCES
+from snrlib.distances import DISTANCES, RELATIVE
 from snrlib.losses import LOSSES, Loss, get_loss
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -44,14 +44,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ranked_list negatives": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "balance": 1.0}),
 }
 TYPICAL = {"euclidean": 3.5, "centred_euclidean": 3.2, "mahalanobis": 7.0}  # absolute distances; a relative one is 2
-ABSOLUTE = [name for name in DISTANCES if not member(name).relative]
-RELATIVE = [name for name in DISTANCES if member(name).relative]
 
 
 def case_options(case: str, name: str) -> tuple[str, dict[str, Any]]:
     """The loss of a case, and its options in the units of one distance."""
     loss, options = CASES[case]
-    unit = TYPICAL.get(name, 2.0) ** (2 if loss == "triplet" and name in ABSOLUTE else 1)
+    unit = TYPICAL.get(name, 2.0) ** (2 if loss == "triplet" and name not in RELATIVE else 1)
     if loss in ("n_pair", "angular"):
         unit = 1.0
     return loss, {k: unit * v if k in ("margin", "positive_margin", "alpha") else v for k, v in options.items()}
@@ -60,7 +58,7 @@ def case_options(case: str, name: str) -> tuple[str, dict[str, Any]]:
 def defined(case: str, name: str) -> bool:
     """Angles and inner products go with absolute distances only, 1/d with relative ones."""
     loss, options = CASES[case]
-    if member(name).relative:
+    if name in RELATIVE:
         return loss != "angular"
     return options.get("similarity") != "inverse"
 
@@ -110,6 +108,7 @@ UNEVEN = [0, 1, 0, 2, 1, 0, 3]
 BATCHES: dict[str, tuple[Tensor, list[int]]] = {
     "pairs": with_twins([0, 0, 1, 1, 2, 2]),
     "uneven": with_twins(UNEVEN),
+    "two classes of three": with_twins([0, 1, 0, 1, 1, 0]),
     "odd labels": with_twins([70, -5, 70, 70, 0, -5, 0]),
     "one class of two samples": with_twins([1, 0, 1, 2]),
     "single class": with_twins([4, 4, 4, 4]),
@@ -158,7 +157,7 @@ def naive_table(kind: str, name: str, anchor: str, batch: str) -> Table:
 def table_kind(case: str, name: str) -> str:
     """What the loops of a case read: distance, inner product or cosine."""
     loss, options = CASES[case]
-    inner = loss == "n_pair" and name in ABSOLUTE and "similarity" not in options
+    inner = loss == "n_pair" and name not in RELATIVE and "similarity" not in options
     return "cosine" if loss == "angular" else "inner product" if inner else "distance"
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,14 +26,24 @@ over_family = pytest.mark.parametrize(("name", "anchor"), FAMILY)
 Row = tuple[Callable[[], Any], type[Exception], str]
 
 
-def bad_input(*rows: Row) -> pytest.MarkDecorator:
-    """A table of calls, the errors that they raise, and words of the message; `check_refused` is the test."""
-    return pytest.mark.parametrize(("call", "error", "words"), rows)
+def refusals(*rows: Row) -> Callable[..., None]:
+    """A test of a table: calls, the errors that they raise, and words of the message."""
+
+    @pytest.mark.parametrize(("call", "error", "words"), rows)
+    def test(call: Callable[[], Any], error: type[Exception], words: str) -> None:
+        with pytest.raises(error, match=words):
+            call()
+
+    return test
 
 
-def check_refused(call: Callable[[], Any], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        call()
+def bad_options(make: Callable[..., Any], **options: list[Any]) -> list[Row]:
+    """Values that are refused one by one, with a message that names the option and the value."""
+    return [
+        (partial(make, **{name: bad}), ValueError, rf"{name}\b.* must .*got {re.escape(repr(bad))}")
+        for name, values in options.items()
+        for bad in values
+    ]
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
@@ -98,6 +110,11 @@ def naive_inner_product(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tenso
     if name in ("centred_euclidean", "snr"):
         a, b = a - a.mean(), b - b.mean()
     return (a * b).sum()
+
+
+def naive_inner_products(name: str, anchor: str, query: Tensor, ref: Tensor) -> Tensor:
+    """(n_query, n_ref); there is no anchor side."""
+    return torch.stack([torch.stack([naive_inner_product(name, q, r) for r in ref]) for q in query])
 
 
 def naive_within(X: Any, y: Any) -> Any:
@@ -203,13 +220,7 @@ def naive_contrastive(
 
 
 def naive_triplet(
-    D: Tensor,
-    y: list[int],
-    relative: bool,
-    margin: float,
-    mining: str = "all",
-    average: str = "all",
-    given: list[tuple[int, int, int]] | None = None,
+    D: Tensor, y: list[int], relative: bool, margin: float, mining: str = "", average: str = "", given: Any = None
 ) -> Loops:
     """Eq. 2 over triplets; of a relative distance the DSML form."""
     positive, negative = ordered_pairs(y)
@@ -266,25 +277,23 @@ def naive_lifted(D: Tensor, y: list[int], relative: bool, margin: float) -> Loop
 
 
 def naive_angular(D: Tensor, y: list[int], relative: bool, alpha: float = 40.0) -> Loops:
-    """The N-pair form over positive pairs and the anchor's negatives; D holds cosines."""
+    """The N-pair form over positive pairs and the anchor's negatives; D holds cosines of z = A x / ||A x||."""
     positive, negative = ordered_pairs(y)
     tan2 = math.tan(math.radians(alpha)) ** 2
     terms = []
     for a, p in positive if negative else []:
-        f = [4 * tan2 * (D[a, n] + D[p, n]) - 2 * (1 + tan2) * D[a, p] for i, n in negative if i == a]
-        terms.append(log_one_plus_sum_exp(f))
+        side = 2 - 2 * D[a, p]  # ||z_a - z_p||^2
+        medians = [
+            1 - D[a, n] - D[p, n] + (1 + D[a, p]) / 2 for i, n in negative if i == a
+        ]  # ||z_n - (z_a + z_p)/2||^2
+        terms.append(log_one_plus_sum_exp([side - 4 * tan2 * median - 2 + 6 * tan2 for median in medians]))
     return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
 
 
 def naive_ranked_list(
-    D: Tensor,
-    y: list[int],
-    relative: bool,
-    margin: float = 0.4,
-    alpha: float = 1.2,
-    temperature: float = 10.0,
-    balance: float = 0.5,
+    D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, temperature: float = 10, balance: float = 0.5
 ) -> Loops:
+    """Hinges outside and inside of a shell, the mean over queries."""
     positive, negative = ordered_pairs(y)
     queries, active = [], 0
     for i in range(len(y)):

@@ -48,7 +48,8 @@ def finish(task: Task, **changes: Any) -> dict[str, Any]:
         scores = [{"judge": judge, "anchor": "ref", "precision_at_1": 0.4} for judge in ("training", "snr")]
         scores.insert(1, {"judge": "training", "anchor": "query", "precision_at_1": 0.5})
         settings = {**values, "map": None, "margin": 0.3, "learning_rate": 0.1}
-        about = {"trained": True, "settings": settings, "cost": {"flops": 7}, "best_step": 1, "files": "", "seconds": 1.0}
+        about = {"trained": True, "settings": settings, "cost": {"flops": 7}, "best_step": 1, "files": ""}
+        about["seconds"] = 1.0
         row |= {"experiment": {"scores": scores, **about}, "experiment_source": experiment_fingerprint(notebook)}
     task.output.parent.mkdir(parents=True, exist_ok=True)
     task.output.write_text("{}")

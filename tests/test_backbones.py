@@ -1,15 +1,15 @@
 """Networks with an embedding as their last layer."""
 
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from oracles import bad_input, check_refused
-from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from oracles import bad_options, refusals
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
 from snrlib.utils.torchvision_import import torchvision
@@ -24,11 +24,8 @@ def built(name: str) -> Embedder:
     return embedder(name, 8, channels=3)
 
 
-# --- the networks -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", BACKBONES)
-def test_any_image_size_gives_embeddings_of_the_asked_size(name: str) -> None:
+def test_any_image_size_gives_the_asked_embeddings(name: str) -> None:
     model = built(name).eval()
     for size in (16, 47, 64):
         assert model(torch.rand(2, 3, size, size)).shape == (2, 8)
@@ -71,9 +68,6 @@ def test_linear_is_the_head_alone() -> None:
     assert cost(model, (5, 1, 1)) == {"parameters": 18, "trainable": 18, "flops": 2 * 5 * 3}
     assert torch.equal(embed(headless, features), features[:, :, 0, 0])
     assert cost(headless, (5, 1, 1)) == {"parameters": 0, "trainable": 0, "flops": 0}
-
-
-# --- weights ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "size"), [("conv4", 8), ("conv4", None), ("linear", 8)])
@@ -135,9 +129,6 @@ def test_the_trained_squeezenet_becomes_the_trunk() -> None:
     assert embed(embedder("squeezenet1_1", None, path), torch.rand(2, 3, 224, 224)).shape == (2, 512)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("frozen", ["trunk", "batch_norm"])
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_frozen_does_not_move_in_training(name: str, frozen: str) -> None:
@@ -189,22 +180,10 @@ def test_published_networks_cost_what_was_published(name: str) -> None:
     assert (found["flops"] / 2 + before_pooling) / 1e9 == pytest.approx(published["_ops"], abs=6e-4)
 
 
-# --- embedding --------------------------------------------------------------------------------------------------------
+class Photographs(TensorDataset):
+    """Whole batches at once, as the photographs' data sets give them."""
 
-
-class Photographs(Dataset):
-    """Pairs of image and label, whole batches at once, as the photographs' data sets give them."""
-
-    def __init__(self, images: Tensor):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], index
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+    def __getitems__(self, indices: list[int]) -> list[Any]:
         return [self[index] for index in indices]
 
 
@@ -214,7 +193,7 @@ def test_embed_gives_batches_in_order_and_touches_nothing() -> None:
     expected = embed(model, images)
     torch.testing.assert_close(embed(model, images, batch_size=3), expected)
     for workers in (0, 2):
-        for data in (Photographs(images), TensorDataset(images, torch.arange(10))):
+        for data in (Photographs(images, torch.arange(10)), TensorDataset(images, torch.arange(10))):
             torch.testing.assert_close(embed(model, data, batch_size=4, workers=workers), expected)
     assert model.training
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True)), "batch norm did not move"
@@ -263,13 +242,6 @@ def test_judging_cuts_out_the_enlarged_middle() -> None:
         assert torch.equal(transforms("conv4", train=train)(image), image)
 
 
-# --- bad input --------------------------------------------------------------------------------------------------------
-
-
-def make(name: str, size: int | None = 8, weights: Any = None, channels: int | None = None) -> Any:
-    return lambda: embedder(name, size, weights, channels=channels)
-
-
 def see(name: str, *shape: int, dtype: Any = torch.float32, channels: int = 1) -> Any:
     return lambda: embedder(name, 8, channels=channels)(torch.zeros(shape, dtype=dtype))
 
@@ -279,20 +251,20 @@ def unsafe() -> None:
     embedder("conv4", 8, weights=file)
 
 
-@bad_input(
-    (make("conv5"), ValueError, "unknown backbone 'conv5'; choose from conv4, alexnet, resnet18"),
-    (make("conv4", 0), ValueError, "embedding_size must be positive, got 0"),
-    (make("conv4", channels=2), ValueError, "channels must be 1 or 3, got 2"),
-    (make("conv4", weights="imagenet"), ValueError, "conv4 has no ImageNet weights"),
-    (make("linear", weights="imagenet", channels=5), ValueError, "linear has no ImageNet weights"),
-    *((make("linear", channels=bad), ValueError, f"linear needs channels=, .* got {bad}") for bad in (None, 0)),
+test_bad_input_is_refused = refusals(
+    (partial(embedder, "conv5"), ValueError, "unknown backbone 'conv5'; choose from conv4, alexnet, resnet18"),
+    *bad_options(partial(embedder, "conv4"), embedding_size=[0], channels=[2]),
+    *bad_options(partial(transforms, "alexnet"), size=[0]),
+    *(
+        (partial(embedder, name, weights="imagenet", channels=1), ValueError, f"{name} has no ImageNet weights")
+        for name in ("conv4", "linear")
+    ),
+    (partial(embedder, "linear"), ValueError, "linear needs channels=, the number of features, got None"),
+    (partial(embedder, "linear", channels=0), ValueError, "linear needs channels=, the number of features, got 0"),
     (unsafe, Exception, "Weights only load failed"),  # a pickle could run code
     (see("resnet18", 2, 3, 32, 32), ValueError, r"images must have shape \(n, 1, H, W\), got \(2, 3, 32, 32\)"),
     (see("linear", 4, 4, 1, 1, channels=5), ValueError, r"images must have shape \(n, 5, H, W\), got \(4, 4, 1, 1\)"),
     (see("conv4", 1, 1, 32, 32, dtype=torch.uint8), TypeError, r"floating point, about \[0, 1\], got torch.uint8"),
     (lambda: embed(nn.Flatten(), torch.zeros(0, 1, 4, 4)), ValueError, "no images to embed"),
     (lambda: transforms("conv5"), ValueError, "unknown backbone 'conv5'"),
-    (lambda: transforms("alexnet", 0), ValueError, "size must be positive, got 0"),
 )
-def test_bad_input_is_refused(call: Any, error: Any, words: str) -> None:
-    check_refused(call, error, words)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import bad_input, check_refused
+from oracles import refusals
 
 from snrlib.sampling import MPerClassSampler, NPairSampler
 
@@ -61,7 +61,7 @@ def test_classes_that_repeat_images_are_said() -> None:
     assert "repeat" not in fewest
 
 
-def test_n_pair_batches_hold_two_images_side_by_side() -> None:
+def test_n_pair_batches_hold_images_in_pairs() -> None:
     drawn = set()
     for batch in _batches(NPairSampler(UNEVEN, n_classes=4, length=1000)):
         labels = UNEVEN[batch]
@@ -72,17 +72,11 @@ def test_n_pair_batches_hold_two_images_side_by_side() -> None:
     assert drawn == set(range(22))  # the last image is the only one of its class
 
 
-def test_it_feeds_a_data_loader() -> None:
-    sampler = MPerClassSampler(UNEVEN, m=2, batch_size=6, length=60)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(UNEVEN), batch_size=6, sampler=sampler)
-    assert all(len(labels.unique()) == 3 for (labels,) in loader)
-
-
 def sample(m: Any, batch_size: int, length: int, labels: torch.Tensor = UNEVEN) -> Any:
     return lambda: MPerClassSampler(labels, m, batch_size, length)
 
 
-@bad_input(
+test_batches_that_cannot_be_made_are_refused = refusals(
     (sample(4, 24, 24), ValueError, "needs 6 classes, the labels hold 5"),
     (sample(3, 8, 24), ValueError, "multiple of m, got batch_size=8 and m=3"),
     (sample(0, 8, 24), ValueError, "multiple of m"),
@@ -93,5 +87,3 @@ def sample(m: Any, batch_size: int, length: int, labels: torch.Tensor = UNEVEN) 
     (lambda: NPairSampler(UNEVEN, n_classes=5), ValueError, "needs 5 classes with two images or more, .* hold 4"),
     (lambda: NPairSampler(UNEVEN, n_classes=1), ValueError, "n_classes must be at least 2, got 1"),
 )
-def test_batches_that_cannot_be_made_are_refused(call: Any, error: Any, words: str) -> None:
-    check_refused(call, error, words)

@@ -1,7 +1,8 @@
-"""Intervals, tests and corrections against scipy, naive loops, simulated tables and their own symmetries."""
+"""Intervals, tests and corrections against scipy, naive loops and their own symmetries."""
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracles import bad_input, check_refused
+from oracles import bad_options, refusals
 from scipy import stats
 
 from snrlib.stats import (
@@ -31,9 +32,6 @@ few = settings(max_examples=40, deadline=None, derandomize=True)
 whole = st.lists(st.integers(-50, 50), min_size=3, max_size=7)  # sums of whole numbers are exact
 chances = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 levels = pytest.mark.parametrize("level", [0.95, 0.8])
-
-
-# --- one row of values ------------------------------------------------------------------------------------------------
 
 
 @levels
@@ -87,18 +85,6 @@ def test_many_sign_flips_are_drawn_from_the_seed() -> None:
     assert first == pytest.approx(t_test(values), abs=0.02)
 
 
-def test_intervals_and_tests_hold_their_level() -> None:
-    rng = np.random.default_rng(0)
-    tables = rng.normal(3.0, 2.0, size=(2000, 5))
-    found = [mean_interval(values) for values in tables]
-    assert 0.94 < np.mean([abs(mean - 3.0) <= half for mean, half in found]) < 0.96
-    assert 0.04 < np.mean([t_test(values - 3.0) < 0.05 for values in tables]) < 0.06
-    skewed = rng.choice([-1, 1], size=(300, 6)) * rng.lognormal(
-        sigma=2, size=(300, 6)
-    )  # sign flips take none for normal
-    assert np.mean([sign_flip_test(values) <= 0.0625 for values in skewed]) == pytest.approx(0.0625, abs=0.04)
-
-
 def test_overlapping_splits_need_the_published_correction() -> None:
     mean, half = mean_interval(GAINS, test_share=0.3)
     error = math.sqrt((1 / 5 + 0.3 / 0.7) * np.var(GAINS, ddof=1))
@@ -118,8 +104,6 @@ def test_the_effect_size_is_corrected_for_few_values() -> None:
     d = np.mean(GAINS) / np.std(GAINS, ddof=1)
     assert effect_size(GAINS) == pytest.approx(d * 0.7978845608, rel=1e-9)  # Gamma(2) / (sqrt 2 Gamma(3/2))
     assert effect_size(GAINS[:3]) == pytest.approx(np.mean(GAINS[:3]) / np.std(GAINS[:3], ddof=1) / math.sqrt(math.pi))
-    many = np.random.default_rng(0).normal(0.7, 1.0, size=(20_000, 5))
-    assert np.mean([effect_size(values) for values in many]) == pytest.approx(0.7, abs=0.01)
 
 
 def test_one_seed_shows_nothing() -> None:
@@ -146,9 +130,6 @@ def test_a_comparison_speaks_in_a_notebook() -> None:
     assert [verdict(*one) for one in verdicts] == ["higher", "lower", *4 * ["no difference shown"]]
 
 
-# --- many tests, counts, strata ---------------------------------------------------------------------------------------
-
-
 @few
 @given(chances)
 def test_holm_rejects_step_by_step_keeping_order(p: list[float]) -> None:
@@ -171,14 +152,6 @@ def test_holm_rejects_step_by_step_keeping_order(p: list[float]) -> None:
     assert (holes[1:-1] == adjusted).all()
 
 
-def test_holm_makes_one_false_table_in_20() -> None:
-    tables = np.random.default_rng(0).normal(size=(1000, 12, 5))
-    p = 2 * stats.t.sf(abs(tables.mean(axis=2)) / tables.std(axis=2, ddof=1) * 5**0.5, 4)
-    assert p[0, 0] == pytest.approx(t_test(tables[0, 0]))
-    assert 0.035 < np.mean([(holm(row) < 0.05).any() for row in p]) < 0.065
-    assert np.mean((p < 0.05).any(axis=1)) > 0.4, "without it"
-
-
 @few
 @given(st.integers(0, 12), st.integers(0, 12))
 def test_the_sign_test_counts_falls_of_coins(up: int, down: int) -> None:
@@ -198,18 +171,6 @@ def test_two_strata_give_the_interval_of_welch(level: float) -> None:
     assert stratified_interval([a], [5.0], level) == pytest.approx(mean_interval(a, level))
     assert stratified_interval([[0.2, 0.2], [0.4, 0.4]], level=level) == (pytest.approx(0.3), 0.0)
     assert stratified_interval([[0.1, 0.3], [0.4]], level=level) == pytest.approx((0.3, NAN), nan_ok=True)
-
-
-def test_the_stratified_interval_covers_for_its_strata() -> None:
-    rng, weights, covered = np.random.default_rng(0), [1.0, 0.5, 0.5], 0
-    truth, sd = np.array([-1.0, 0.0, 4.0]), np.array([[1.0], [2.0], [0.1]])
-    for _ in range(1000):
-        mean, half = stratified_interval(list(rng.normal(truth[:, None], sd, (3, 5))), weights)
-        covered += abs(mean - np.average(truth, weights=weights)) <= half
-    assert 930 < covered < 975
-
-
-# --- seeds and queries ------------------------------------------------------------------------------------------------
 
 
 def test_seeds_and_queries_are_both_paired() -> None:
@@ -250,14 +211,12 @@ def test_the_wider_interval_covers_whatever_varies(seed_sd: float, query_sd: flo
     assert covered >= 89
 
 
-# --- bad input --------------------------------------------------------------------------------------------------------
-
 one_way, other_way = pd.Series([0.5, 0.6], index=[0, 1]), pd.Series([0.5, 0.6], index=[1, 0])
 counted: Any = sign_test
 ROWS = [(f, "values") for f in (mean_interval, t_test, sign_flip_test, effect_size)] + [(holm, "p_values")]
 
 
-@bad_input(
+test_what_is_no_row_of_numbers_is_refused = refusals(
     *(
         (lambda f=f, bad=bad: f(bad), error, f"{name} must {words}")
         for f, name in ROWS
@@ -270,10 +229,8 @@ ROWS = [(f, "values") for f in (mean_interval, t_test, sign_flip_test, effect_si
     ),
     (lambda: mean_interval([0.5, NAN]), ValueError, "values must be finite, got NaN or infinity in 1 of 2"),
     (lambda: holm([0.5, 1.5]), ValueError, r"p_values must be in \[0, 1\], got 1.5"),
-    *(
-        (lambda level=level: mean_interval(GAINS, level), ValueError, rf"level must be in \(0, 1\).*got {level}")
-        for level in (0, 1, 95, NAN)
-    ),
+    *bad_options(partial(mean_interval, GAINS), level=[0, 1, 95, NAN]),
+    *bad_options(partial(stratified_interval, [[0.1, 0.2]]), level=[95]),
     (lambda: mean_interval(GAINS, test_share=1), ValueError, r"test_share in \[0, 1\), got 0.95 and 1"),
     *(
         (lambda up=up: counted(up, 2), ValueError, f"up and down must be counts, got {up} and 2")
@@ -283,7 +240,6 @@ ROWS = [(f, "values") for f in (mean_interval, t_test, sign_flip_test, effect_si
         (lambda x=x, w=w: stratified_interval(x, w), ValueError, "need a positive weight for each stratum")
         for x, w in (([], None), ([[0.1]], [1.0, 2.0]), ([[0.1]], [0.0]))
     ),
-    (lambda: stratified_interval([[0.1, 0.2]], level=95), ValueError, r"level must be in \(0, 1\), got 95"),
     (lambda: paired(GAINS, GAINS[:4]), ValueError, r"a and b must pair, got shapes \(5,\) and \(4,\)"),
     (lambda: paired([1.0, 2.0], [1.0, NAN]), ValueError, "b must be finite"),
     (lambda: paired(one_way, other_way), ValueError, r"same seeds as index, got \[0, 1\] and \[1, 0\]"),
@@ -291,5 +247,3 @@ ROWS = [(f, "values") for f in (mean_interval, t_test, sign_flip_test, effect_si
     (lambda: paired_over_queries([[1.0, NAN]], [[0.0, NAN]]), ValueError, "needs two scores and a level in"),
     (lambda: paired_over_queries([[1.0], [0.0]], [[1.0], [NAN]]), ValueError, "NaN in part of a column"),
 )
-def test_what_is_no_row_of_numbers_is_refused(call: Any, error: Any, words: str) -> None:
-    check_refused(call, error, words)

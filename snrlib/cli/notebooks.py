@@ -93,6 +93,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _refresh(options: argparse.Namespace) -> int:
     from snrlib.notebooks.refresh import refresh, refresh_pictures
+    from snrlib.study.contents import write_contents  # with torch: slow to import
 
     names = options.notebooks or [path.stem for path in notebooks()]
     for path in [find_notebook(name) for name in names]:
@@ -100,4 +101,5 @@ def _refresh(options: argparse.Namespace) -> int:
         refresh(path)
         print(f"{path.name}: {time.monotonic() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB")
     refresh_pictures()
+    write_contents()
     return 0

@@ -74,7 +74,9 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
+    from snrlib.study.contents import write_contents
     from snrlib.study.measure import measure
 
     print("\n".join(map(str, measure(options.name, options.jobs, options.weights))))
+    write_contents()
     return 0

@@ -6,6 +6,8 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -96,6 +98,12 @@ def parameters(name: str) -> dict[str, Parameter]:
         ValueError: no such notebook, more than one such cell, or a line of another form; the message names the line.
     """
     path = find_notebook(name)
+    return dict(_parameters(path, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=64)  # a grid asks for each of its cells
+def _parameters(path: Path, changed: int) -> dict[str, Parameter]:
+    """``changed`` is when the notebook was, so that it is read again then."""
     cells = nbformat.read(path, as_version=4).cells
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) > 1:

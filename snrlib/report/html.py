@@ -44,7 +44,8 @@ def provenance_tables(row: Mapping[str, Any], leave_out: Sequence[str] = (), nam
         if isinstance(value, Mapping):
             html += provenance_tables(value, leave_out, heading)
         else:
-            html += table(list(value[0]), [[_value(entry.get(column)) for column in value[0]] for entry in value])
+            columns = list(dict.fromkeys(column for entry in value for column in entry))
+            html += table(columns, [[_value(entry.get(column)) for column in columns] for entry in value])
     return html
 
 
@@ -75,5 +76,5 @@ def figure(png: str, alt: str, caption: str = "") -> str:
     wide = ' class="wide"' if width > 528 else ""  # 33rem
     size = f' width="{width}" height="{height}"' if width and height else ""
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    source = f"data:image/png;base64,{''.join(png.split())}"
+    source = f"data:image/png;base64,{escape(''.join(png.split()))}"
     return f'<figure><img{wide} src="{source}" alt="{escape(alt)}"{size}>{below}</figure>\n'

@@ -17,7 +17,7 @@ from snrlib.report.chapters import Chapter, chapter
 from snrlib.report.explore import explore_section
 from snrlib.report.grid import grid_section
 from snrlib.report.html import code, details, figure, provenance_tables, table
-from snrlib.report.notebook import notebook_page, page
+from snrlib.report.notebook import page
 from snrlib.study import stored
 from snrlib.study.contents import tables
 from snrlib.study.words import answers
@@ -52,7 +52,7 @@ def build() -> Path:
                 (folder / f"{name}.html").write_text(one.html, encoding="utf-8")
             (folder / "index.html").write_text(_index(chapters, section), encoding="utf-8")
             for number, each in enumerate(chapters):
-                (folder / f"{each.source.stem}.html").write_text(notebook_page(chapters, number), encoding="utf-8")
+                (folder / f"{each.source.stem}.html").write_text(page(chapters, number), encoding="utf-8")
     except OSError as error:
         if error.errno is None:  # said in words already
             raise
@@ -91,7 +91,7 @@ def _index(chapters: list[Chapter], explore: str) -> str:
     grid, gaps = grid_section()
     body = f"<h1>{_QUESTION}</h1>\n" + _answers() + _picture(chapters[0]) + _notebooks(chapters) + explore
     body += _wanting(chapters, gaps) + _reference_tables() + grid + _provenance(chapters)
-    return page(chapters, _QUESTION, body)
+    return page(chapters, title=_QUESTION, body=body)
 
 
 def _answers() -> str:
@@ -129,9 +129,7 @@ def _wanting(chapters: list[Chapter], gaps: list[str]) -> str:
             same[note].append(one.label)
     html = "<h2>Missing, failed or out of date</h2>\n"
     if not same:
-        html += (
-            f"<p>All {len(chapters)} notebooks were run here, by this version of the notebooks and the library.</p>\n"
-        )
+        html += f"<p>All {len(chapters)} notebooks were run here, by this version of notebooks and library.</p>\n"
     items = [f"{escape(', '.join(labels))}: {code(note)}" for note, labels in same.items()]
     return html + _list([*items, *(f'<a href="#grid">The grid</a>: {escape(gap)}.' for gap in gaps)])
 

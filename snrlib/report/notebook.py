@@ -17,7 +17,7 @@ from snrlib.report.chapters import Chapter
 from snrlib.report.html import code, details, figure, provenance_tables
 from snrlib.utils.markup import Markup
 
-__all__ = ["notebook_page", "page"]
+__all__ = ["page"]
 
 _KINDS = {
     "injected-parameters": "Parameters of this run",
@@ -33,18 +33,15 @@ _TABLES = SanitizeHTML(
 )
 
 
-def notebook_page(chapters: Sequence[Chapter], number: int) -> str:
-    """The page of one notebook: its text, code that opens on demand, its outputs, and where they are from."""
-    one = chapters[number]
-    return _rendered(one.notebook, chapters, here=number, title=f"{one.label}: {one.question}")
+def page(chapters: Sequence[Chapter], here: int | None = None, title: str = "", body: str = "") -> str:
+    """A whole page with the navigation of all notebooks.
 
-
-def page(chapters: Sequence[Chapter], title: str, body: str) -> str:
-    """A page of no notebook: ``title`` is plain text, ``body`` HTML."""
-    return _rendered(new_notebook(), chapters, here=None, title=title, body=body)
-
-
-def _rendered(notebook: NotebookNode, chapters: Sequence[Chapter], **known: Any) -> str:
+    Args:
+        chapters: of the navigation.
+        here: the number of the chapter whose notebook it shows; None for a page of none.
+        title: of a page of none, plain text.
+        body: of a page of none, HTML.
+    """
     markup = Markup({one.source.stem for one in chapters})
     navigation = TagRemovePreprocessor(remove_cell_tags={"navigation"})  # the page has its own
     exporter = TemplateExporter(
@@ -56,10 +53,11 @@ def _rendered(notebook: NotebookNode, chapters: Sequence[Chapter], **known: Any)
         optimistic_validation=True,
     )
     exporter.environment.tests["in_columns"] = _COLUMNS.search
-    known |= {"chapters": chapters, "headings": markup.headings, "kinds": _KINDS}
+    known: dict[str, Any] = {"chapters": chapters, "here": here, "title": title, "body": body}
+    known |= {"headings": markup.headings, "kinds": _KINDS}
     known |= {"details": details, "figure": figure, "provenance_tables": provenance_tables}
     exporter.environment.globals.update(known)
-    return exporter.from_notebook_node(notebook)[0]
+    return exporter.from_notebook_node(new_notebook() if here is None else chapters[here].notebook)[0]
 
 
 def _safe_outputs(notebook: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from snrlib.study.scoreboard import SCORES, scoreboard
+from snrlib.study.scoreboard import BOARD, SCORES, SHOWN, scoreboard
 from snrlib.study.stored import Results, read, read_about, studies
 from snrlib.study.tables import differences, label, loss_table, summary, under_training_distance
 from snrlib.study.untrained import untrained_scores
-from snrlib.utils.files import data_folder, write_atomically
+from snrlib.study.words import answers, figure_alt
+from snrlib.utils.files import data_folder, study_root, write_atomically
 
-__all__ = ["contents", "loss_tables", "reference_table", "tables", "untrained_table", "write_contents"]
+__all__ = ["contents", "loss_tables", "reference_table", "tables", "untrained_table", "with_answers", "write_contents"]
 
 _SHOWN = ("precision_at_1", "mean_average_precision_at_r", "EER")
 _OTHERS = {  # files that are no studies: what they hold, and the command that makes them where none is stored
@@ -77,12 +79,38 @@ def tables(names: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def write_contents() -> Path:
-    """Write the page to ``data/reference/README.md``."""
-    path = data_folder("reference") / "README.md"
-    text = contents()
-    write_atomically(path, lambda temporary: temporary.write_text(text))
-    return path
+def with_answers(readme: str) -> str:
+    """The study's own README with its generated parts renewed: the answers, what doing nothing gives, the picture.
+
+    The parts stand between lines ``<!-- answers: begin -->`` and ``<!-- answers: end -->``, and so with "untrained".
+
+    Raises:
+        ValueError: a part is not there.
+    """
+    parts = {
+        "answers": "\n".join(f"- **{question}** {text}" for question, text in answers().items()),
+        "untrained": untrained_table(BOARD),
+    }
+    for name, text in parts.items():
+        before, begin, rest = readme.partition(f"<!-- {name}: begin -->\n")
+        _, end, after = rest.partition(f"<!-- {name}: end -->")
+        if not end:
+            raise ValueError(f"the README has no part {name}")
+        readme = f"{before}{begin}{text}\n{end}{after}"
+    alt = figure_alt(scoreboard(BOARD), SHOWN)
+    picture = re.compile(r"!\[.*\]\((?=data/reference/scoreboard\.png)")
+    return picture.sub(lambda _: f"![{alt}](", readme)
+
+
+def write_contents() -> list[Path]:
+    """Write ``data/reference/README.md``, and the generated parts of the study's own README, if it has one."""
+    path, readme = data_folder("reference") / "README.md", study_root() / "README.md"
+    texts = {path: contents()}
+    if readme.exists():
+        texts[readme] = with_answers(readme.read_text())
+    for place, text in texts.items():
+        write_atomically(place, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]
+    return list(texts)
 
 
 def _files(found: dict[str, Results]) -> str:

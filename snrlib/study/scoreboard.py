@@ -24,6 +24,7 @@ from snrlib.study.untrained import untrained_scores
 __all__ = [
     "BOARD",
     "SCORES",
+    "SHOWN",
     "by_search_and_training",
     "mean_differences",
     "scoreboard",
@@ -32,6 +33,8 @@ __all__ = [
 
 BOARD: tuple[str, ...] = ("full_glyphs", "full_omniglot", "full_cub_features", "full_cub200", "glyphs", "omniglot")
 """The studies on the scoreboard: those of the profile *full*, and more networks under triplet loss."""
+SHOWN: tuple[str, ...] = ("snr", "relative_euclidean", "mahalanobis", "relative_mahalanobis")
+"""The distances that are compared with Euclid, in the order of their panels."""
 SCORES: dict[str, str] = {"precision_at_1": "R@1", "mean_average_precision_at_r": "MAP@R", "r_precision": "R-precision"}
 """How the columns are called in words."""
 _MOST = 12  # confusions of a network that are stored

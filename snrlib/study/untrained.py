@@ -54,14 +54,11 @@ def measure_untrained(weights: str | Path | None = None, studies: Sequence[str] 
         about = stored.read_about(study)
         if sha is not None and about.get("weights_sha256") not in (None, sha):
             raise ValueError(f"{study} started from other weights, {about['weights_sha256'][:16]}, got {sha[:16]}")
-        for done in _networks(study, weights):
+        for network, done in _networks(study, weights):
             test = done.test
             if about["data"].get(test.name) != test.fingerprint:
                 raise ValueError(f"{study} was judged on other images than {test.name} has here")
             prints |= {test.name: test.fingerprint}
-            s = done.settings
-            network: dict[str, Any] = {"study": study, "data": s.data, "backbone": s.backbone, "loss": "untrained"}
-            network |= {"distance": "", "map": "", "seed": s.seed}
             gallery = {"classes": len(test.classes), "images": len(test)}
             rows += [{**network, **row, **gallery} for row in judge_untrained(done.embeddings, test.labels)]
         print(f"untrained: {study}, {time.perf_counter() - started:.0f} s", flush=True)
@@ -71,8 +68,8 @@ def measure_untrained(weights: str | Path | None = None, studies: Sequence[str] 
     return stored.write_tables("untrained", {"": pd.DataFrame(rows)}, about)
 
 
-def _networks(study: str, weights: str | Path | None) -> Iterator[Experiment]:
-    """The untrained networks of a study, judged as it judges: one per backbone and seed."""
+def _networks(study: str, weights: str | Path | None) -> Iterator[tuple[dict[str, Any], Experiment]]:
+    """The untrained networks of a study, one per backbone and seed, and the columns that name each."""
     found = stored.read(study)
     settings = found.about["settings"]
     for (data, backbone), own in found.runs.groupby(["data", "backbone"], sort=False):
@@ -85,7 +82,15 @@ def _networks(study: str, weights: str | Path | None) -> Iterator[Experiment]:
         seeds = sorted(own.seed.unique())
         for seed in seeds[:1] if pretrained or backbone == "linear" else seeds:
             changes |= {"distance": "snr", "seed": int(seed)}
-            yield untrained(default_settings(str(data), str(backbone), **changes))
+            network = {
+                "study": study,
+                "data": data,
+                "backbone": backbone,
+                "loss": "untrained",
+                "distance": "",
+                "map": "",
+            }
+            yield network | {"seed": seed}, untrained(default_settings(str(data), str(backbone), **changes))
 
 
 def _is_pretrained(about: dict[str, Any], backbone: str) -> bool:

@@ -8,11 +8,12 @@ import sys
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import data_copies
 import pytest
@@ -374,25 +375,27 @@ def test_check_opens_images_and_partial_is_not_damaged(tmp_path: Path, capsys: C
     assert _checked(tmp_path / "own", capsys, "folder")[0] == 1
 
 
+def _broken(folder: Path) -> None:
+    (folder.parent / "cub200").mkdir()
+    (folder.parent / "cub200" / "CUB_200_2011.tgz").write_bytes(b"cut")
+
+
+IMAGE = "images/004.Bird_4/Bird_4_1.jpg"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("image", "Bird_4_1.jpg cannot be read as an image"),
-        ("list", "1 of 12 in"),
-        ("numbers", "published are 5,864 of 100"),
-        ("archive", "CUB_200_2011.tgz: DAMAGED: another MD5"),
+        (lambda folder: (folder / IMAGE).write_bytes(b"no image"), "Bird_4_1.jpg cannot be read as an image"),
+        (lambda folder: (folder / IMAGE).unlink(), "1 of 12 in"),
+        (lambda folder: data_copies.cub_copy(folder.parent, classes=200), "published are 5,864 of 100"),
+        (_broken, "CUB_200_2011.tgz: DAMAGED: another MD5"),
     ],
 )
-def test_check_names_the_damage_with_status_1(tmp_path: Path, capsys: Capture, damage: str, message: str) -> None:
-    folder = data_copies.cub_copy(tmp_path, classes=200 if damage == "numbers" else 4)
-    image = folder / "images" / "004.Bird_4" / "Bird_4_1.jpg"
-    if damage == "image":
-        image.write_bytes(b"no image")
-    elif damage == "list":
-        image.unlink()
-    elif damage == "archive":
-        (tmp_path / "cub200").mkdir()
-        (tmp_path / "cub200" / "CUB_200_2011.tgz").write_bytes(b"cut")
+def test_check_names_the_damage_with_status_1(
+    tmp_path: Path, capsys: Capture, damage: Callable[[Path], Any], message: str
+) -> None:
+    damage(data_copies.cub_copy(tmp_path))
     status, output = _checked(tmp_path, capsys)
     assert status == 1
     assert message in output

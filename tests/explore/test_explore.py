@@ -21,6 +21,8 @@ from snrlib.evaluate import evaluate, knn
 from snrlib.experiment import default_settings, experiment
 from snrlib.explore import ExplorePage, inspect, map_figure, thumbnails, tsne
 from snrlib.explore.maps import _symmetrised
+from snrlib.explore.playground import FIGURE_ALT, _start, playground_figure
+from snrlib.losses import get_loss
 from snrlib.study.embeddings import SPACES, run_embeddings, stored_embeddings
 
 
@@ -177,6 +179,23 @@ def test_the_static_twin_shows_every_map_and_score() -> None:
             assert sum(len(np.asarray(drawn.get_offsets())) for drawn in axis.collections) == 121
 
 
+def test_the_playgrounds_figure_and_words_are_true() -> None:
+    titles = [axis.get_title(loc="left") or axis.get_title() for axis in playground_figure().axes]
+    assert titles[1].endswith("= 0.401")
+    assert "at the SNR distance 0.401" in FIGURE_ALT
+    longest = []
+    plane = torch.tensor([[1.0, -1, 0], [1, 1, -2]], dtype=torch.float64) / torch.tensor([[2.0], [6]]).sqrt()
+    for name, title in zip(("contrastive", "triplet", "n_pair", "lifted"), titles[2:], strict=True):
+        x = (torch.tensor(_start()["points"], dtype=torch.float64) @ plane).requires_grad_()
+        options = {} if name == "n_pair" else {"margin": 1.0}
+        value = get_loss(name, get_distance("snr"), **options)(x, torch.tensor([0, 0, 1, 1]))
+        (gradient,) = torch.autograd.grad(value, x)
+        assert title.startswith(f"{name}: {value.item():.3f}")
+        longest.append(("a", "p", "n₁", "n₂")[int(gradient.norm(dim=1).argmax())])
+    assert longest == ["a", "n₁", "n₂", "n₁"]
+    assert "the longest step is a's with contrastive, n₂'s with N-pair, n₁'s with triplet and lifted loss" in FIGURE_ALT
+
+
 def test_the_stored_embeddings_are_those_of_the_characters() -> None:
     stored = stored_embeddings()
     assert tuple(stored.embeddings) == SPACES
@@ -188,7 +207,7 @@ def test_the_stored_embeddings_are_those_of_the_characters() -> None:
 def test_a_runs_embeddings_images_and_distance_are_read(tmp_path: Path) -> None:
     done = experiment(default_settings("digits", "conv4", distance="mahalanobis", steps=2, seed=3))
     done.save(tmp_path / "one")
-    (tmp_path / "one" / "result.json").write_text(json.dumps({"metrics": done.metrics}))
+    (tmp_path / "one" / "result.json").write_text(json.dumps({"experiment": done.row()}))
     found = run_embeddings([tmp_path / "one"])
     assert torch.equal(found.embeddings["one"], done.embeddings)
     assert torch.equal(found.images.labels, done.test.labels)

@@ -19,18 +19,25 @@ N, CLASSES = 150, 5
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Map], LabelledImages]:
+def images() -> LabelledImages:
+    pixels = torch.rand(N, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    return LabelledImages("noise", pixels, torch.arange(N) % CLASSES, ("a", "b", "B<i>", "Ж", "µ"))
+
+
+@pytest.fixture(scope="module")
+def maps(images: LabelledImages) -> list[Map]:
     generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(N) % CLASSES
-    x = 0.7 * torch.randn(CLASSES, 16, generator=generator)[labels] + torch.randn(N, 16, generator=generator)
-    images = LabelledImages(
-        "noise", torch.rand(N, 1, 12, 12, generator=generator), labels, ("a", "b", "B<i>", "Ж", "µ")
-    )
+    centres = 0.7 * torch.randn(CLASSES, 16, generator=generator)
+    x = centres[images.labels] + torch.randn(N, 16, generator=generator)
     distances = [get_distance("euclidean"), get_distance("snr"), get_distance("relative_euclidean", anchor="ref")]
-    maps = [tsne(x, labels, one, perplexity=10, k=6) for one in distances]
+    return [tsne(x, images.labels, one, perplexity=10, k=6) for one in distances]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory, maps: list[Map], images: LabelledImages) -> Path:
     path = tmp_path_factory.mktemp("inspector") / "tsne.html"
     inspect(maps, images, ["train" if row < 100 else "test" for row in range(N)], save=path)
-    return path, maps, images
+    return path
 
 
 def _opened(visit: Visit, path: Path, width: int = 1440, finger: bool = False) -> Any:
@@ -38,6 +45,11 @@ def _opened(visit: Visit, path: Path, width: int = 1440, finger: bool = False) -
     page.wait_for_function("window.inspector && document.querySelector('.bk-Figure')")
     page.wait_for_timeout(300)
     return page
+
+
+@pytest.fixture
+def page(visit: Visit, path: Path) -> Any:
+    return _opened(visit, path)
 
 
 def _place(page: Any, m: int, row: int) -> tuple[float, float]:
@@ -65,9 +77,7 @@ def _lonely(one: Map) -> int:
     return int(gaps.min(axis=1).argmax())
 
 
-def test_the_pointer_shows_and_a_click_chooses(visit: Visit, shown: Any) -> None:
-    path, maps, images = shown
-    page = _opened(visit, path)
+def test_the_pointer_shows_and_a_click_chooses(page: Any, maps: list[Map], images: LabelledImages) -> None:
     row = _lonely(maps[1])
     page.mouse.move(*_place(page, 1, row))
     tip = page.locator(".bk-Tooltip")
@@ -75,12 +85,9 @@ def test_the_pointer_shows_and_a_click_chooses(visit: Visit, shown: Any) -> None
     assert tip.locator("img").is_visible()
     assert tip.locator("img").evaluate("image => image.complete && image.naturalWidth") > 0
     text = " ".join(tip.locator("div").all_inner_texts())  # of its shadow tree
-    for said in (
-        images.classes[int(images.labels[row])],
-        f"{maps[1].distances[row, 0]:.4f}",
-        "✓" if maps[1].hits[row, 0] else "✗",
-    ):
-        assert said in text
+    assert images.classes[int(images.labels[row])] in text
+    assert f"{maps[1].distances[row, 0]:.4f}" in text
+    assert ("✓" if maps[1].hits[row, 0] else "✗") in text
     page.mouse.click(*_place(page, 1, row))
     page.wait_for_function("inspector.source.selected.indices.length > 0")
     assert _chosen(page) == [row]
@@ -98,9 +105,7 @@ def test_the_pointer_shows_and_a_click_chooses(visit: Visit, shown: Any) -> None
         assert drawn == pytest.approx(one.points[one.neighbours[row], 0].tolist(), abs=1e-4)
 
 
-def test_a_lasso_chooses_the_images_within_it(visit: Visit, shown: Any) -> None:
-    path, maps, images = shown
-    page = _opened(visit, path)
+def test_a_lasso_chooses_the_images_within_it(page: Any, maps: list[Map], images: LabelledImages) -> None:
     places = np.array([_place(page, 2, row) for row in range(N)])
     middle = places[images.labels.numpy() == 3].mean(axis=0)
     assert "pick it" not in page.locator("body").inner_text(), "that is for fingers"
@@ -122,9 +127,7 @@ def test_a_lasso_chooses_the_images_within_it(visit: Visit, shown: Any) -> None:
         assert f"{int((~one.hits[found, 0]).sum())} on {one.title}" in said
 
 
-def test_a_class_is_found_and_its_name_escaped(visit: Visit, shown: Any) -> None:
-    path, _, images = shown
-    page = _opened(visit, path)
+def test_a_class_is_found_and_its_name_escaped(page: Any, images: LabelledImages) -> None:
     for text, wanted in (("Ж", [3]), ("b", [1]), ("<i", [2]), ("nothing", [])):
         page.locator("#class").fill(text)
         page.locator("#class").press("Enter")
@@ -134,9 +137,7 @@ def test_a_class_is_found_and_its_name_escaped(visit: Visit, shown: Any) -> None
     assert page.locator("#legend i").count() == 0
 
 
-def test_looks_follow_class_split_and_errors(visit: Visit, shown: Any) -> None:
-    path, maps, images = shown
-    page = _opened(visit, path)
+def test_looks_follow_class_split_and_errors(page: Any, maps: list[Map], images: LabelledImages) -> None:
 
     def looks(m: int) -> list[tuple[str, str]]:
         colours, marks = page.evaluate(f"[inspector.source.data.colour{m}, inspector.source.data.mark{m}]")
@@ -152,9 +153,7 @@ def test_looks_follow_class_split_and_errors(visit: Visit, shown: Any) -> None:
         assert looks(m) == wanted
 
 
-def test_the_keyboard_reaches_controls_and_walks_errors(visit: Visit, shown: Any) -> None:
-    path, maps, _ = shown
-    page = _opened(visit, path)
+def test_the_keyboard_reaches_controls_and_walks_errors(page: Any, maps: list[Map]) -> None:
     reached = []
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -177,8 +176,7 @@ def test_the_keyboard_reaches_controls_and_walks_errors(visit: Visit, shown: Any
     assert page.locator("#said").inner_text() == "No image is chosen."
 
 
-def test_a_finger_scrolls_taps_and_draws_a_lasso(visit: Visit, shown: Any) -> None:
-    path, maps, _ = shown
+def test_a_finger_scrolls_taps_and_draws_a_lasso(visit: Visit, path: Path, maps: list[Map]) -> None:
     page = _opened(visit, path, 375, finger=True)
     device = page.context.new_cdp_session(page)
 
@@ -209,18 +207,19 @@ def test_a_finger_scrolls_taps_and_draws_a_lasso(visit: Visit, shown: Any) -> No
     assert page.evaluate("scrollY") == scrolled
 
 
-@pytest.mark.parametrize("width", [375, 1440])
-def test_nothing_is_cut_off_or_left_unsaid(visit: Visit, shown: Any, width: int) -> None:
-    path, maps, _ = shown
-    page = _opened(visit, path, width)
+def test_nothing_is_cut_off_or_left_unsaid(page: Any, maps: list[Map]) -> None:
     page.evaluate("inspector.select([3])")
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
-    boxes = [page.locator("#maps section").nth(m).bounding_box() for m in range(len(maps))]
-    assert all(box and box["x"] >= 0 and box["x"] + box["width"] <= width and box["width"] > 250 for box in boxes)
-    for section, one in zip(page.locator("#maps section").all(), maps, strict=True):
-        text = section.inner_text()
-        assert f"R@1 {one.precision_at_1:.3f} under {one.distance}" in re.sub(r"\s+", " ", text)
-        assert one.facts in text
+    for width in (1440, 375):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        for section, one in zip(page.locator("#maps section").all(), maps, strict=True):
+            box = section.bounding_box()
+            assert box["x"] >= 0
+            assert 250 < box["width"] <= width - box["x"]
+            text = section.inner_text()
+            assert f"R@1 {one.precision_at_1:.3f} under {one.distance}" in re.sub(r"\s+", " ", text)
+            assert one.facts in text
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """All losses against loops over pairs and triplets and against a peer; no valid term; bad input."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +9,6 @@ import torch
 from loss_cases import (
     BATCHES,
     CASES,
-    RELATIVE,
     assert_equal,
     build,
     case_options,
@@ -27,11 +27,12 @@ from oracles import (
     L,
     Loops,
     M,
-    bad_input,
-    check_refused,
+    bad_options,
+    member,
     naive_triplet,
     normal,
     over_family,
+    refusals,
     triplets,
 )
 from pytorch_metric_learning import distances as peer_distances
@@ -41,7 +42,7 @@ from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.distances import DISTANCES, get_distance
+from snrlib.distances import DISTANCES, RELATIVE, get_distance
 from snrlib.losses import LOSSES, Loss, get_loss
 
 NAN = math.nan
@@ -144,13 +145,13 @@ def test_semi_hard_triplets_are_counted_exactly() -> None:
     x, y = LINE
     assert loss((2**16 * x).float(), y) >= 0  # 16 * 2^32 + 1e-3 is 16 * 2^32
     assert loss.report().terms >= 0
-    x, y = labelled(512, 256, 8, dtype=F32)
+    x, y = labelled(1024, 512, 8, dtype=F32)
     loss(x, y)
     e, terms = euclidean(x).square(), 0
     for i in range(len(x)):
         positive, negative = e[i, (y == y[i]) & (torch.arange(len(x)) != i)], e[i, y != y[i]]
         terms += int(((positive[:, None] < negative) & (negative <= positive[:, None] + 1e-3)).sum())
-    assert loss.report().terms == terms  # the difference of two counts of 1.7e7, more than float32 can count
+    assert loss.report().terms == terms  # the difference of two counts of 1e8, more than float32 can count
 
 
 # --- the peer library -------------------------------------------------------------------------------------------------
@@ -222,7 +223,7 @@ def test_first_and_second_derivatives_pass_gradcheck(case: str, name: str) -> No
     if not defined(case, name):
         name = "centred_euclidean" if name == "snr" else "relative_euclidean"
     fast = build(case, name)
-    x, y = normal(5, M, seed=1).requires_grad_(), torch.tensor([0, 0, 1, 1, 1])
+    x, y = normal(5, 4, seed=1).requires_grad_(), torch.tensor([0, 0, 1, 1, 1])
     assert fast(x, y) > 0
     assert torch.autograd.gradcheck(lambda x: fast(x, y), (x,))
     assert torch.autograd.gradgradcheck(lambda x: fast(x, y), (x,))
@@ -260,24 +261,10 @@ def test_without_a_valid_term_the_loss_is_0(case: str, labels: list[int], causes
             for x in (normal(len(labels), M), torch.ones(len(labels), M)):
                 assert_nothing_to_learn(build(case, name, anchor), causes, x, torch.tensor(labels))
     learned = nn.Parameter(L.clone())  # a map that trains, of frozen embeddings
-    build(case, "mahalanobis", components=learned)(normal(len(labels), M), torch.tensor(labels)).backward()
-    assert learned.grad is not None
-    assert (learned.grad == 0).all()
-
-
-def test_no_given_triplet_blames_no_labels() -> None:
-    assert_nothing_to_learn(build("triplet", "snr"), set(), normal(3, M), triplets=torch.zeros(0, 3, dtype=torch.long))
-
-
-@pytest.mark.parametrize("labels", [[3, 3, 3], [3, 0, 1]])
-@pytest.mark.parametrize("loss", OVER_PAIRS)
-def test_pairs_of_one_kind_are_enough(loss: str, labels: list[int]) -> None:
-    fast = build(loss, "euclidean")
-    value, gradient = value_and_gradient(fast, 0.8 * normal(3, M), torch.tensor(labels))
-    assert value > 0
-    assert gradient.abs().max() > 0
-    assert fast.report().terms == 6
-    assert fast.report().verdict.startswith("learning")
+    value = build(case, "mahalanobis", components=learned)(normal(len(labels), M), torch.tensor(labels))
+    assert (torch.autograd.grad(value, learned)[0] == 0).all()
+    none = torch.zeros(0, 3, dtype=torch.long)  # given, so that the labels are not to blame
+    assert_nothing_to_learn(build("triplet", "snr"), set(), normal(3, M), triplets=none)
 
 
 # --- options and bad input --------------------------------------------------------------------------------------------
@@ -304,16 +291,8 @@ def test_defaults_are_the_equations_or_dsml() -> None:
     assert "mining=all, average=all" in repr(build("triplet", "snr"))
 
 
-def make(loss: str, distance: Any = snr, **options: Any) -> Any:
-    return lambda: get_loss(loss, distance, **options)
-
-
-def usual(loss: str) -> dict[str, Any]:
-    return case_options(loss, "euclidean")[1]
-
-
-def shells(**options: Any) -> Any:
-    return make("ranked_list", **{"margin": 0.4, "alpha": 1.2, **options})
+def make(loss: str, distance: Any = snr) -> Any:
+    return partial(get_loss, loss, distance)
 
 
 def see(*args: Any, loss: str = "triplet", **named: Any) -> Any:
@@ -321,68 +300,37 @@ def see(*args: Any, loss: str = "triplet", **named: Any) -> Any:
 
 
 x4, y4, one = normal(4, M), torch.tensor([0, 0, 1, 1]), torch.tensor([[0, 1, 2]])
+no_number = [NAN, math.inf, "1", True]
 
-
-@bad_input(
+test_bad_input_is_refused = refusals(
     *(
         row
         for loss in LOSSES
         for row in (
             (see(x4, y4[:3], loss=loss), ValueError, r"labels must be 4 integers, got torch.int64 of shape \(3,\)"),
-            (see(x4, y4[:, None], loss=loss), ValueError, r"labels must be 4 integers, got .* of shape \(4, 1\)"),
             (see(x4, y4.double(), loss=loss), ValueError, "labels must be 4 integers, got torch.float64"),
             (see(x4, y4.tolist(), loss=loss), TypeError, "labels must be a torch.Tensor of integers, got list"),
             (see(x4[0], y4, loss=loss), ValueError, r"must be 2-D of shape \(n, M\), got shape \(6,\)"),
             (see(x4 * NAN, y4, loss=loss), ValueError, "must be finite, got NaN or infinity in 4 of 4 rows"),
             (see(x4.tolist(), y4, loss=loss), TypeError, "must be a torch.Tensor of shape .*, got list"),
-            (make(loss, "snr", **usual(loss)), TypeError, "distance must be a Distance, .* got 'snr'"),
-            (
-                make(loss, euclidean, **usual(loss), regularizer=0.1),
-                TypeError,
-                "regularizer must be .*Module, got float",
-            ),
+            (make(loss, "snr"), TypeError, "distance must be a Distance, .* got 'snr'"),
+            (partial(make(loss, euclidean), regularizer=0.1), TypeError, "regularizer must be .*Module, got float"),
         )
-    ),
-    *(
-        (
-            make(loss, margin=bad, **({"alpha": 2.0} if loss == "ranked_list" else {})),
-            ValueError,
-            f"margin.* got {bad!r}",
-        )
-        for loss in LOSSES
-        if loss != "angular"
-        for bad in (NAN, math.inf, "1", True)
     ),
     (make("hinge"), ValueError, f"unknown loss 'hinge'; choose from {', '.join(LOSSES)}"),
-    (make("triplet", margin=1.0, alpha=1.0), TypeError, "unexpected keyword argument 'alpha'"),
-    (make("contrastive", nn.PairwiseDistance(), margin=1.0), TypeError, "distance must be a Distance.*PairwiseDist"),
-    (make("contrastive", margin=0.0), ValueError, "margin must be a finite number above 0, got 0.0"),
-    (make("contrastive", margin=1.0, positive_margin=1.5), ValueError, "positive_.* at least 0 and at most 1, got 1.5"),
-    (make("contrastive", margin=1.0, positive_margin=-0.5), ValueError, "positive_margin must be .* got -0.5"),
-    (make("contrastive", margin=1.0, balanced="no"), ValueError, "balanced must be True or False, got 'no'"),
-    (make("contrastive", margin=1.0, hinge="cubic"), ValueError, "hinge must be one of squared, linear, got 'cu"),
-    (
-        make("triplet", margin=1.0, mining="hard"),
-        ValueError,
-        "mining must be one of all, semi_.*, batch_.*, got 'hard'",
-    ),
-    (make("triplet", margin=1.0, average="mean"), ValueError, "average must be one of all, active, got 'mean'"),
-    (make("triplet", margin=0.0, mining="semi_hard"), ValueError, "margin of semi-hard triplets must be .* got 0.0"),
-    (make("triplet", margin=-1.0, mining="semi_hard"), ValueError, "margin of semi-hard triplets must be .* got -1.0"),
-    (make("n_pair", similarity="inner_product"), ValueError, "must be one of negative, inverse, got 'inner_product'"),
-    (make("n_pair", euclidean, similarity="cosine"), ValueError, "one of negative, inner_product, got 'cosine'"),
-    *(
-        (make("angular", get_distance(name)), ValueError, r"absolute distances only, got Distance\(")
-        for name in ("relative_euclidean", "snr")
-    ),
-    *(
-        (make("angular", euclidean, alpha=bad), ValueError, rf"alpha \(degrees\) must be .*at most 60, got {bad!r}")
-        for bad in (0.0, -40.0, NAN, "40", 60.5)
-    ),
-    *((shells(margin=bad), ValueError, f"margin must be .* got {bad}") for bad in (0.0, 2.0)),
-    (shells(alpha=0.0), ValueError, "alpha must be a finite number above 0, got 0.0"),
-    *((shells(temperature=bad), ValueError, f"temperature must be .* 0, got {bad}") for bad in (-1.0, math.inf)),
-    *((shells(balance=bad), ValueError, f"balance must be .*at most 1, got {bad}") for bad in (-0.1, 1.1, None)),
+    (partial(make("triplet"), alpha=1.0), TypeError, "unexpected keyword argument 'alpha'"),
+    *bad_options(make("contrastive"), margin=[0.0, -1.0, *no_number], positive_margin=[1.5, -0.5, NAN]),
+    *bad_options(make("contrastive"), balanced=["no"], hinge=["cubic"]),
+    *bad_options(make("triplet"), margin=no_number, mining=["hard"], average=["mean"]),
+    *bad_options(partial(make("triplet"), mining="semi_hard"), margin=[0.0, -1.0]),
+    *bad_options(make("n_pair"), margin=no_number, similarity=["inner_product"]),
+    *bad_options(make("n_pair", euclidean), similarity=["cosine", "inverse"]),
+    *bad_options(make("lifted"), margin=no_number),
+    *bad_options(make("angular", euclidean), alpha=[0.0, -40.0, NAN, "40", 60.5]),
+    *((make("angular", member(name)), ValueError, r"absolute distances only, got Distance\(") for name in RELATIVE),
+    *bad_options(make("ranked_list"), margin=[0.0, *no_number], alpha=[0.0], temperature=[-1.0, math.inf]),
+    *bad_options(make("ranked_list"), balance=[-0.1, 1.1, None]),
+    (partial(make("ranked_list"), margin=2.0, alpha=1.2), ValueError, "margin must be .*at most 1.2, got 2.0"),
     (see(x4), ValueError, "give either labels or triplets"),
     (see(x4, y4, triplets=one), ValueError, "give either labels or triplets"),
     (see(x4, triplets=one + 2), ValueError, "triplets must be indices of the 4 embeddings, got 2 to 4"),
@@ -392,5 +340,3 @@ x4, y4, one = normal(4, M), torch.tensor([0, 0, 1, 1]), torch.tensor([[0, 1, 2]]
         for bad in (one[0], one[:, :2], one.double(), [[0, 1, 2]])
     ),
 )
-def test_bad_input_is_refused(call: Any, error: Any, words: str) -> None:
-    check_refused(call, error, words)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from loss_cases import ABSOLUTE, assert_equal, build, labelled, value_and_gradient
-from oracles import F32, F64, M, bad_input, check_refused, mean_of, member, naive_inner_product, normal, ordered_pairs
+from loss_cases import assert_equal, build, labelled, value_and_gradient
+from oracles import F32, F64, M, bad_options, mean_of, normal, ordered_pairs, refusals
 from pytorch_metric_learning import distances as peer_distances
 from pytorch_metric_learning import losses as peer_losses
 from torch import Tensor
@@ -15,36 +15,16 @@ from torch.nn import functional as F
 from snrlib.distances import Centre, Distance, get_distance
 from snrlib.losses import (
     LOSSES,
-    AngularLoss,
     RankedListLoss,
     RelationNetwork,
     SoftmaxClassifier,
     ZeroMeanRegularizer,
 )
 
-# --- angular and ranked list ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ABSOLUTE)
-def test_the_angular_exponent_compares_side_and_median(name: str) -> None:
-    """One anchor, one positive, one negative: with (a, p) and (p, a) alike, L = log(1 + exp(f))."""
-    x, t = normal(3, M), math.tan(math.radians(40)) ** 2
-    a, p, n = (row / naive_inner_product(name, row, row) ** 0.5 for row in x)  # z = A x has length 1
-
-    def squared(v: Tensor) -> Tensor:
-        return naive_inner_product(name, v, v)
-
-    f = squared(a - p) - 4 * t * squared(n - (a + p) / 2)
-    constant = -2 + 4 * t + 2 * t  # ||z||^2 = 1 put in
-    expected = math.log1p(math.exp(f + constant))
-    assert AngularLoss(member(name))(x, torch.tensor([0, 0, 1])).item() == pytest.approx(expected, rel=1e-12)
-
 
 @pytest.mark.parametrize(("normalize", "alpha", "margin"), [(True, 1.2, 0.4), (False, 4.0, 1.5)])
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
-def test_ranked_list_equals_its_peer_up_to_a_guard(
-    normalize: bool, alpha: float, margin: float, balance: float
-) -> None:
+def test_ranked_list_nearly_equals_its_peer(normalize: bool, alpha: float, margin: float, balance: float) -> None:
     x, y = normal(24, M), torch.arange(24) % 5
     d = get_distance("euclidean", normalize_embeddings=normalize)
     ours = RankedListLoss(d, margin=margin, alpha=alpha, temperature=4.0, balance=balance)(x, y)
@@ -85,9 +65,6 @@ def test_a_much_farther_negative_is_pulled_nearer() -> None:
     assert distance.table.grad[2, 0] < 0  # alone in its row, the same pair is pushed apart
 
 
-# --- the zero-mean regularizer ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("weight", [0, 0.1, 3.0])
 @pytest.mark.parametrize("n", [1, 7])
 def test_the_penalty_pushes_rows_along_ones_alone(weight: float, n: int) -> None:
@@ -102,33 +79,25 @@ def test_the_penalty_pushes_rows_along_ones_alone(weight: float, n: int) -> None
 
 @pytest.mark.parametrize("anchor", ["query", "ref"])
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "angular"])
-def test_centring_replaces_the_penalty_for_snr(loss: str, anchor: str) -> None:
-    x, y = labelled(9, 3)
-    x += 2  # means to be pressed out
-    centre, snr = Centre(), build(loss, "snr", anchor)
-    penalty, push = value_and_gradient(lambda x: ZeroMeanRegularizer(1.0)(centre(x)), x)
-    assert penalty < 1e-15 < 1 < ZeroMeanRegularizer(1.0)(x)  # L_r has nothing left to do
-    assert push.abs().max() < 1e-15
-    (plain, gradient), (centred, through) = (value_and_gradient(f, x, y) for f in (snr, lambda x, y: snr(centre(x), y)))
-    assert gradient.abs().max() > 0
-    assert_equal(centred, plain, tolerance=1e-12)  # and d_S does not notice
-    assert_equal(through, gradient, tolerance=1e-12)
+def test_centring_replaces_the_penalty_for_snr_alone(loss: str, anchor: str) -> None:
+    (x, y), centre = labelled(9, 3), Centre()
     _, push = value_and_gradient(ZeroMeanRegularizer(1.0), x)
-    assert abs((push * gradient).sum()) < 1e-12 * (push * gradient).abs().sum()  # d_S never pulls along it
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_centring_makes_another_loss_for_euclid(loss: str) -> None:
-    (x, y), euclidean = labelled(9, 3), build(loss, "euclidean")
-    plain, gradient = value_and_gradient(euclidean, x, y)
-    centred, through = value_and_gradient(lambda x, y: euclidean(Centre()(x), y), x, y)
-    assert centred != pytest.approx(plain.item(), rel=1e-3)
-    assert (through - gradient).abs().max() > 1e-3 * gradient.abs().max()
-    _, push = value_and_gradient(ZeroMeanRegularizer(1.0), x)
-    assert abs((push * gradient).sum()) > 1e-6  # the two pull along a common direction
-
-
-# --- the relation network ---------------------------------------------------------------------------------------------
+    penalty, left = value_and_gradient(lambda x: ZeroMeanRegularizer(1.0)(centre(x)), x)
+    assert max(penalty, left.abs().max()) < 1e-15 < 1 < ZeroMeanRegularizer(1.0)(x)  # L_r has nothing left to do
+    for name in ("snr", "euclidean"):
+        f = build(loss, name, anchor)
+        plain, gradient = value_and_gradient(f, x, y)
+        centred, through = value_and_gradient(lambda x, y, f=f: f(centre(x), y), x, y)
+        along = abs((push * gradient).sum()) / (push * gradient).abs().sum()
+        if name == "snr":  # d_S does not notice, and never pulls along it
+            assert gradient.abs().max() > 0
+            assert_equal(centred, plain, tolerance=1e-12)
+            assert_equal(through, gradient, tolerance=1e-12)
+            assert along < 1e-12
+        else:
+            assert centred != pytest.approx(plain.item(), rel=1e-3)
+            assert (through - gradient).abs().max() > 1e-3 * gradient.abs().max()
+            assert along > 1e-6
 
 
 def relation(hidden: int = 8) -> RelationNetwork:
@@ -168,22 +137,6 @@ def test_relation_loss_and_gradients_equal_the_loop(labels: list[int]) -> None:
     assert (value == 0) == (len(labels) == 1)
 
 
-def test_the_relation_network_learns_to_tell_clusters() -> None:
-    y, network = torch.arange(40) % 4, relation(16)
-    x = 2 * normal(4, M, seed=3)[y] + 0.3 * normal(40, M)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-    losses = []
-    for _ in range(50):
-        optimizer.zero_grad()
-        loss = network(x, y)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
-    score, same = network.score(x, x), y[:, None] == y
-    assert score[same].mean() > score[~same].mean() + 0.3
-
-
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_relation_loss_is_finite_in_every_precision(scale: float, dtype: torch.dtype) -> None:
@@ -197,9 +150,6 @@ def test_relation_loss_is_finite_in_every_precision(scale: float, dtype: torch.d
         assert value.dtype == F32
         assert_equal(value, exact, tolerance=0.05)
         assert torch.isfinite(torch.autograd.grad(value, x)[0]).all()
-
-
-# --- the classifier ---------------------------------------------------------------------------------------------------
 
 
 def classifier() -> SoftmaxClassifier:
@@ -224,9 +174,6 @@ def test_the_classifier_equals_softmax_neuron_by_neuron() -> None:
     assert loss.float()(x.half(), labels).dtype == F32
 
 
-# --- bad input --------------------------------------------------------------------------------------------------------
-
-
 def relate(*args: Any) -> Any:
     return lambda: relation()(*args)
 
@@ -235,8 +182,8 @@ def classify(x: Any, *labels: int) -> Any:
     return lambda: classifier()(x, torch.tensor(labels))
 
 
-@bad_input(
-    *((lambda bad=bad: ZeroMeanRegularizer(bad), ValueError, f"got {bad!r}") for bad in (-0.1, math.inf, "1", None)),
+test_bad_input_is_refused = refusals(
+    *bad_options(ZeroMeanRegularizer, weight=[-0.1, math.inf, "1", None]),
     (lambda: ZeroMeanRegularizer(1.0)(torch.ones(3)), ValueError, r"embeddings must be 2-D .* got shape \(3,\)"),
     *(
         (lambda sizes=sizes: RelationNetwork(*sizes), ValueError, f"must be positive, got {sizes[0]} and {sizes[1]}")
@@ -253,5 +200,3 @@ def classify(x: Any, *labels: int) -> Any:
     (classify(normal(2, 3) / 0, 0, 1), ValueError, "embeddings must be finite"),
     (classify([[0.0, 1.0, 2.0]], 0), TypeError, r"embeddings must be a torch\.Tensor"),
 )
-def test_bad_input_is_refused(call: Any, error: Any, words: str) -> None:
-    check_refused(call, error, words)

@@ -1,7 +1,6 @@
 """What a loss reports of the batch that it saw, and the regularizer that it adds."""
 
 import copy
-import gc
 import io
 import itertools
 import pickle
@@ -63,7 +62,6 @@ def test_the_report_keeps_no_graph(case: str) -> None:
     first = fast.report()
     assert any(ref() is not None for ref in kept)
     del value
-    gc.collect()
     assert all(ref() is None for ref in kept)
     with torch.no_grad():
         assert fast.report() == first
@@ -152,9 +150,13 @@ def test_semi_hard_mining_tells_harder_from_easier() -> None:
     ],
 )
 def test_far_is_what_the_loss_takes_for_far(loss: str, name: str, options: Any, unit: float) -> None:
-    fast = build(loss, name, **options)
-    fast(*labelled(6, 2))
+    fast, (x, y) = build(loss, name, **options), labelled(6, 2)
+    fast(x, y)
     assert fast.report().unit == unit
+    x = x / fast.report().negative_distance * unit
+    for share, collapsed in ((0.008, True), (0.012, False)) if loss in ("contrastive", "triplet") else ():
+        fast(share * x, y)
+        assert fast.report().collapsed == (collapsed and name == "euclidean")  # a ratio does not shrink
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

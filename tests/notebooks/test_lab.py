@@ -105,9 +105,8 @@ def serve(folder: Path, settings: str = "", **variables: str) -> Iterator[Lab]:
     try:
         deadline = time.monotonic() + 90
         address = re.compile(r"http://127\.0\.0\.1:(\d+)/lab/\S+\?token=(\w+)\n")
-        while not (
-            (found := address.search(log.read_text())) and _reached("127.0.0.1", int(found[1]))
-        ):  # written before it answers
+        # The address is written before it answers.
+        while not ((found := address.search(log.read_text())) and _reached("127.0.0.1", int(found[1]))):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
@@ -217,12 +216,11 @@ def test_empty_tokens_become_random_without_a_password(where: str) -> None:
     first.token = ""
     assert first.auth_enabled
     assert SignIn(config=Config({where: {"token": "chosen"}})).token == "chosen"
-    with_password = SignIn(config=Config({where: {"token": ""}, "PasswordIdentityProvider": {"hashed_password": "x"}}))
-    assert with_password.token == ""
-    assert with_password.auth_enabled
+    by_password = SignIn(config=Config({where: {"token": ""}, "PasswordIdentityProvider": {"hashed_password": "x"}}))
+    assert (by_password.token, by_password.auth_enabled) == ("", True)
 
 
-def test_make_lab_is_protected_and_no_file_undoes_it(repository: Path) -> None:
+def test_no_file_undoes_the_protection_of_jupyter(repository: Path) -> None:
     command = lab_command()
     assert {
         "--ip=127.0.0.1",

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from report_cases import pages, rows, stored_report, words
 
 from snrlib.notebooks.find import notebooks
-from snrlib.study.tables import loss_tables
+from snrlib.study.contents import loss_tables
 
 STEMS = [path.stem for path in notebooks()]
 each_page = pytest.mark.parametrize("name", [*STEMS, "index"])

@@ -10,10 +10,7 @@ from report_cases import stored_report
 from snrlib.notebooks.find import notebooks
 
 pytestmark = pytest.mark.browser
-STEMS = [path.stem for path in notebooks()]
-NAMES = [*STEMS, "index"]
-each_page = pytest.mark.parametrize("name", NAMES)
-each_width = pytest.mark.parametrize("width", [375, 1440])
+each_page = pytest.mark.parametrize("name", [*(path.stem for path in notebooks()), "index"])
 OUTSIDE = "(e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)"
 WRONG = {  # what must not be visible, by what is looked at; some parts scroll by themselves
     "img": "!e.complete || e.naturalWidth < 100 || e.width < .6 * e.naturalWidth || e.alt.split(' ').length < 5",
@@ -32,14 +29,15 @@ def _wide(page: Any) -> int:
     return page.evaluate("document.scrollingElement.scrollWidth")
 
 
-@each_width
 @each_page
-def test_a_page_fits_its_window_and_is_seen(folder: Path, visit: Visit, name: str, width: int) -> None:
-    page = visit(folder / f"{name}.html", width)
-    assert _wide(page) <= width
-    for selector, wrong in WRONG.items():
-        script = f"all => all.filter(e => e.checkVisibility() && ({wrong})).map(e => e.outerHTML.slice(0, 150))"
-        assert not page.locator(selector).evaluate_all(script), selector
+def test_a_page_fits_phone_and_wide_screen(folder: Path, visit: Visit, name: str) -> None:
+    page = visit(folder / f"{name}.html")
+    for width in (1440, 375):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert _wide(page) <= width
+        for selector, wrong in WRONG.items():
+            script = f"all => all.filter(e => e.checkVisibility() && ({wrong})).map(e => e.outerHTML.slice(0, 150))"
+            assert not page.locator(selector).evaluate_all(script), f"{selector} at {width} px"
 
 
 @each_page
@@ -66,31 +64,3 @@ def test_the_keyboard_reaches_text_and_opens_folds(folder: Path, visit: Visit, n
             assert fold.evaluate("e => e.open") is is_open
     page.locator("details").evaluate_all("all => all.forEach(e => e.open = true)")
     assert _wide(page) <= 375, "with everything open"
-
-
-@each_width
-def test_steps_lead_through_all_notebooks_and_back(folder: Path, visit: Visit, width: int) -> None:
-    page = visit(folder / "index.html", width)
-    for stem in STEMS:
-        page.locator("header a[rel=next]").click()
-        page.wait_for_url(f"**/{stem}.html")
-    for stem in STEMS[-2::-1]:
-        page.locator("footer a[rel=prev]").click()
-        page.wait_for_url(f"**/{stem}.html")
-    page.locator("footer a", has_text="Index").click()
-    page.wait_for_url("**/index.html")
-
-
-@pytest.mark.slow
-@each_page
-def test_a_click_on_a_link_shows_its_target(folder: Path, visit: Visit, name: str) -> None:
-    page = visit(folder / f"{name}.html")
-    links = page.locator("main a[href*='#']:not([href^='http']), main table a:not([href^='http'])")
-    targets = links.evaluate_all("all => all.filter(e => e.checkVisibility()).map(e => e.getAttribute('href'))")
-    for target in sorted(set(targets)):
-        page.locator(f'main a[href="{target}"]').first.click()
-        page.wait_for_url(f"**{target}" if target.startswith("#") else f"**/{target}")
-        if "#" in target:  # else it would name an anchor that is not there
-            seen = "() => Math.abs(document.querySelector(':target')?.getBoundingClientRect().top) < innerHeight"
-            page.wait_for_function(seen, timeout=10_000)
-        page.goto((folder / f"{name}.html").as_uri())

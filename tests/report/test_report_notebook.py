@@ -9,14 +9,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from report_cases import words
 
 from snrlib.report.chapters import Chapter
-from snrlib.report.notebook import notebook_page
+from snrlib.report.notebook import page as page_of
 
 ASKING = ["<script>x</script>", "<img src='//x.org/y.png'>", "<iframe></iframe>", "<meta content=0>", "<form></form>"]
 
 
 def _shown(*cells: NotebookNode, question: str = "", note: str = "") -> Tag:
     one = Chapter(Path("00_x.ipynb"), question, new_notebook(cells=list(cells)), row=None, notes=(note,))
-    return BeautifulSoup(notebook_page([one], 0), "html.parser")
+    return BeautifulSoup(page_of([one], 0), "html.parser")
 
 
 def _outputs(*outputs: NotebookNode | dict[str, str]) -> Tag:

@@ -1,7 +1,7 @@
 """Photographs of birds as a pretrained network takes them, and its features of them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import data_copies
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 
 from snrlib.backbones import embed, embedder
 from snrlib.data import load
+from snrlib.data.base import Split
 from snrlib.study import bird_features
 from snrlib.study.bird_features import features, measure_features, photographs
 from snrlib.utils.torchvision_import import torchvision
@@ -17,7 +18,7 @@ from snrlib.utils.torchvision_import import torchvision
 
 def test_the_first_fifty_kinds_are_shared_out(tmp_path: Path) -> None:
     data_copies.cub_copy(tmp_path, classes=51, per_class=3)
-    both = {split: photographs(split, tmp_path, per_class=2) for split in ("train", "test")}  # type: ignore[arg-type]
+    both = {split: photographs(split, tmp_path, per_class=2) for split in get_args(Split)}
     for split, first in (("train", 1), ("test", 26)):
         images, labels, names = both[split]
         assert names == tuple(f"{number:03}.Bird_{number}" for number in range(first, first + 25))
@@ -44,7 +45,7 @@ def test_stored_features_are_those_of_the_network(tmp_path: Path, monkeypatch: p
     weights = tmp_path / "weights.pth"
     torch.save(torchvision.models.get_model("squeezenet1_1").state_dict(), weights)
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(4)
-    parts: dict[str, Any] = {
+    parts: dict[Split, Any] = {
         "train": (images[0], torch.tensor([0, 0, 1, 1]), ("a", "b")),
         "test": (images[1], torch.tensor([0, 0, 1, 1]), ("c", "d")),
     }
@@ -53,7 +54,7 @@ def test_stored_features_are_those_of_the_network(tmp_path: Path, monkeypatch: p
     model = embedder("squeezenet1_1", None, weights)
     for split, (pictures, labels, names) in parts.items():
         expected = embed(model, pictures)
-        X, y = features(split)  # type: ignore[arg-type]
+        X, y = features(split)
         assert X.shape == (4, 512)
         np.testing.assert_allclose(np.sqrt(X), expected.sqrt(), atol=float(expected.max()) ** 0.5 / 255)
         assert np.array_equal(y, labels)

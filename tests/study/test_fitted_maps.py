@@ -1,7 +1,7 @@
 """Fitted maps on fixed vectors: the protocol against scikit-learn, its intervals, and what it stores."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from snrlib.data import load
+from snrlib.data.base import Split
 from snrlib.distances import get_distance
 from snrlib.evaluate import retrieval
 from snrlib.experiment import Settings
@@ -83,7 +84,8 @@ def test_a_form_is_the_family_with_the_fitted_map(form: str) -> None:
     name = "mahalanobis" if form == "absolute" else "relative_mahalanobis"
     distance = get_distance(name, components=L, anchor="ref" if form.endswith("ref") else "query").double()
     hits = retrieval(torch.from_numpy(test[0]), torch.from_numpy(test[1]), distance).precision_at_1
-    assert table.loc[("within", form)].precision_at_1 == hits.mean()
+    row: Any = table.loc[("within", form)]
+    assert row.precision_at_1 == hits.mean()
 
 
 def test_glyph_embeddings_are_of_the_network_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,7 @@ def test_glyph_embeddings_are_of_the_network_they_say(monkeypatch: pytest.Monkey
     monkeypatch.setattr(fitted_maps, "experiment", short)
     fitted_maps._glyph_network.cache_clear()
     try:
-        parts = {split: glyph_embeddings(split) for split in ("train", "test")}
+        parts = {split: glyph_embeddings(split) for split in get_args(Split)}
         few, labels = glyph_embeddings(n_classes=2)
     finally:
         fitted_maps._glyph_network.cache_clear()
@@ -105,9 +107,10 @@ def test_glyph_embeddings_are_of_the_network_they_say(monkeypatch: pytest.Monkey
     known = {"data": "glyphs", "backbone": "conv4", "distance": "euclidean", "margin": 4.0, "seed": 0}
     assert {name: getattr(settings, name) for name in known} == known
     for split, (X, y) in parts.items():
-        assert X.shape == (len(load("digits", split)), 64)
+        images = load("digits", split)
+        assert X.shape == (len(images), 64)
         assert X.dtype == np.float64
-        assert np.array_equal(y, load("digits", split).labels)
+        assert np.array_equal(y, images.labels)
     X, y = parts["test"]
     assert np.array_equal(few, X[y < 2])
     assert set(labels) == {0, 1}

@@ -2,28 +2,24 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy import stats
 
 from snrlib import plots
-from snrlib.cli.main import main
 from snrlib.data import load
 from snrlib.distances import get_distance
 from snrlib.evaluate import evaluate
-from snrlib.experiment import default_settings, experiment, from_parameters, untrained
-from snrlib.notebooks.find import figures
-from snrlib.notebooks.parameters import parameters
-from snrlib.stats import holm, paired_over_queries
-from snrlib.study import grid
-from snrlib.study.contents import contents, loss_tables, reference_table, untrained_table
-from snrlib.study.scoreboard import BOARD, by_search_and_training, hits, mean_differences, scoreboard, tally
+from snrlib.experiment import default_settings, untrained
+from snrlib.notebooks.refresh import figures
+from snrlib.stats import holm
+from snrlib.study import profiles
+from snrlib.study.contents import contents, loss_tables, reference_table, untrained_table, with_answers
+from snrlib.study.scoreboard import BOARD, SHOWN, by_search_and_training, mean_differences, scoreboard, tally
 from snrlib.study.stored import read, write, write_tables
 from snrlib.study.tables import under_training_distance
 from snrlib.study.untrained import measure_untrained, untrained_scores
@@ -38,7 +34,6 @@ SCORES = {  # loss, distance: R@1 of four seeds under the training distance, and
     ("n_pair", "mahalanobis"): ([0.20, 0.21, 0.22, 0.20], [0.21, 0.20, 0.20, 0.22]),
 }
 COMPARED = [key for key in SCORES if key[1] != "euclidean"]
-ORDER = ("snr", "relative_euclidean", "mahalanobis", "relative_mahalanobis")
 
 
 def _study(
@@ -53,7 +48,7 @@ def _study(
     rows = []
     for (loss, distance), both in SCORES.items():
         anchor = "query" if distance in ("snr", "relative_euclidean") else ""
-        same = {"data": data, "backbone": backbone, "loss": loss, "distance": distance}
+        same: dict[str, Any] = {"data": data, "backbone": backbone, "loss": loss, "distance": distance}
         same |= {"map": "running" if distance == "mahalanobis" else "", "margin": 0.1}
         for (judge, side), values in zip((("training", anchor), ("euclidean", "")), both, strict=True):
             for seed, value in enumerate(values[:seeds]):
@@ -135,12 +130,12 @@ def test_what_cannot_be_on_a_board_is_refused(root: Path) -> None:
 
 def test_the_figure_has_a_marker_for_every_comparison(root: Path) -> None:
     board = scoreboard(["one", "two"])
-    snr, near_copy, mahalanobis = plots.scoreboard_plot(board, ORDER[:3]).axes
+    snr, near_copy, mahalanobis = plots.scoreboard_plot(board, SHOWN[:3]).axes
     assert [text.get_text() for text in snr.get_yticklabels()] == [
         f"{data}, conv4: {loss}" for data in ("digits", "glyphs") for loss in ("triplet", "n_pair")
     ]
     assert [len(axis.containers) for axis in (snr, near_copy, mahalanobis)] == [4, 2, 2]
-    shown = board[(board.distance == "snr")]
+    shown: Any = board[(board.distance == "snr")]
     for container, row in zip(snr.containers, shown.itertuples(), strict=True):
         assert container[0].get_marker() == {"higher": ">", "lower": "<", "no difference shown": "o"}[row.verdict]
         assert (container[0].get_markerfacecolor() == "white") == (row.p_holm >= 0.05)
@@ -169,8 +164,8 @@ def test_a_tally_counts_verdicts_and_those_that_survive_the_correction(root: Pat
 def test_each_data_set_counts_once_and_is_the_unit_of_the_interval(root: Path) -> None:
     _study("more", "glyphs", backbone="resnet18", shift=-0.2)
     studies = ["one", "two", "more"]
-    found = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
-    less = np.subtract(*(SCORES["triplet", name][0] for name in ("snr", "euclidean")))
+    found: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
+    less = np.subtract(SCORES["triplet", "snr"][0], SCORES["triplet", "euclidean"][0])
     digits, glyphs = less.mean(), np.mean([less.mean() + 0.1, less.mean() - 0.2])
     assert found["mean"] == pytest.approx((digits + glyphs) / 2)
     low, high = stats.t.interval(0.95, 1, found["mean"], stats.sem([digits, glyphs]))
@@ -275,7 +270,7 @@ def test_the_answers_are_those_of_the_tables(with_robustness: Path) -> None:
     assert "MAP@R is higher in" in help
     assert "EER, of which less is better, is higher in 0 of 4" in help
     assert "the 6 comparisons of R@1 with Euclid; relative Euclid, a near-copy of SNR, is not in it" in help
-    row = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
+    row: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
     shown = f"triplet {row['mean']:+.3f} ± {row.half_width:.3f} (± {row.half_width_seeds:.3f})"
     assert shown in when.partition("MAP@R")[0]
     search = by_search_and_training(studies, "EER")["search"].loc["snr"]
@@ -361,95 +356,13 @@ def test_untrained_networks_are_measured_as_their_study_judges(root: Path) -> No
         measure_untrained(studies=["one"])
 
 
-# --- from finished cells ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cells_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study whose cells were run, without the notebook around them."""
-    root = tmp_path_factory.mktemp("finished")
-    (root / "notebooks").symlink_to(Path(__file__).resolve().parents[2] / "notebooks")
-    block: dict[str, Any] = {"data": ["digits"], "backbone": ["conv4"], "distance": ["euclidean", "snr"]}
-    block |= {"loss": ["triplet"], "seed": [0, 1, 2]}
-    block |= {"settings": {"steps": 3, "embedding_size": 8, "learning_rate": 0.01, "margin": 0.2}}
-    (root / "study.yaml").write_text(yaml.safe_dump({"profiles": {"small": [block]}}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SNR_ROOT", str(root))
-        patch.setenv("SNR_RUNS", str(root / "runs"))
-        for task in grid.cells("small"):
-            p = {name: known.default for name, known in parameters("05").items()} | task.values
-            done = experiment(from_parameters(p))
-            done.save(task.output.parent)
-            task.output.write_text("the executed notebook")
-            row = {"parameters": p, "metrics": done.metrics, "data": done.fingerprints, "wall_time_s": 60.0}
-            row |= {"git_commit": "abc", "versions": {"torch": "2"}, "finished": f"2026-01-0{task.values['seed'] + 1}"}
-            task.output.with_name("result.json").write_text(json.dumps(row))
-    return root
-
-
-@pytest.fixture
-def finished(cells_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = shutil.copytree(cells_run, tmp_path / "study", symlinks=True)
-    monkeypatch.setenv("SNR_ROOT", str(root))
-    monkeypatch.setenv("SNR_RUNS", str(root / "runs"))
-    monkeypatch.setattr(grid, "is_current", lambda output, source: output.exists())
-    return root
-
-
-def test_finished_cells_become_a_study_with_its_single_queries(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["study", "--profile", "small", "--store"]) == 0
-    path = finished / "data" / "reference" / "small_digits.csv"
-    assert capsys.readouterr().out.strip() == str(path)
-    found = read("small_digits")
-    for task in grid.cells("small"):
-        row = json.loads(task.output.with_name("result.json").read_text())
-        chosen = found.runs[(found.runs.distance == task.values["distance"]) & (found.runs.seed == task.values["seed"])]
-        kept = [value for name, value in row["metrics"].items() if name.endswith(": precision_at_1")]
-        assert chosen.precision_at_1.tolist() == pytest.approx(kept, rel=1e-5)
-    assert found.about["grid"] == {"data": "digits", "seeds": [0, 1, 2], "cells": 6}
-    assert found.about["core_minutes"] == 6.0
-    assert (found.about["git_commit"], found.about["finished"]) == (["abc"], "2026-01-03")
-    assert [row["learning_rate"] for row in found.about["chosen"]] == [0.01, 0.01]
-    ours, theirs = (
-        np.stack([hits(t.output.with_name("result.json")) for t in grid.cells("small") if t.values["distance"] == name])
-        for name in ("snr", "euclidean")
-    )
-    expected = paired_over_queries(ours, theirs)
-    (row,) = found.about["same_queries"]
-    assert (row["low"], row["high"]) == pytest.approx(expected.over_both, rel=1e-4)
-    assert row["queries"] == expected.queries == ours.shape[1]
-    board = scoreboard(["small_digits"])
-    assert board.difference.dropna().tolist() == pytest.approx([row["difference"]], abs=1e-5)
-
-
-def test_hits_are_whether_the_nearest_other_image_is_of_the_same_class(finished: Path) -> None:
-    task = next(task for task in grid.cells("small") if task.values["distance"] == "snr")
-    with np.load(task.output.with_name("embeddings.npz")) as arrays:
-        x, labels = arrays["embeddings"], arrays["labels"]
-    expected = []
-    for i, anchor in enumerate(x.astype(float)):
-        distances = np.var(x - anchor, axis=1) / np.var(anchor)
-        distances[i] = np.inf
-        expected.append(float(labels[distances.argmin()] == labels[i]))
-    assert hits(task.output.with_name("result.json")).tolist() == expected
-
-
-def test_an_unfinished_grid_is_not_stored(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    grid.cells("small")[2].output.unlink()
-    assert main(["study", "--profile", "small", "--store"]) == 2
-    assert "1 of 6 cells of profile small are not finished" in capsys.readouterr().err
-    assert not (finished / "data" / "reference").exists()
-
-
 # --- as stored --------------------------------------------------------------------------------------------------------
 
 
 def test_the_full_profile_is_stored_whole_and_as_tuned(repository: Path) -> None:
     tuning = json.loads((repository / "data" / "reference" / "tuned_full.json").read_text())
     key = ["backbone", "loss", "distance", "seed"]
-    all_cells = [task.values for task in grid.cells("full")]
+    all_cells = [task.values for task in profiles.cells("full")]
     for data in dict.fromkeys(values["data"] for values in all_cells):
         found = read(f"full_{data}")
         cells = [values for values in all_cells if values["data"] == data]
@@ -482,13 +395,10 @@ def test_the_untrained_rows_of_a_study_are_found_again() -> None:
 
 def test_readme_page_and_notebook_say_what_the_tables_say(repository: Path) -> None:
     readme = (repository / "README.md").read_text()
-    shown = {
-        name: readme.partition(f"<!-- {name}: begin -->\n")[2].partition(f"\n<!-- {name}: end -->")[0]
-        for name in ("answers", "untrained")
-    }
+    assert with_answers(readme) == readme
     said = answers()
-    assert shown["answers"] == "\n".join(f"- **{question}** {text}" for question, text in said.items())
-    assert shown["untrained"] == untrained_table(BOARD)
+    assert all(f"- **{question}** {text}\n" in readme for question, text in said.items())
+    assert untrained_table(BOARD) in readme
     notebook = repository / "notebooks" / "09_scoreboard.ipynb"
     printed = "".join(
         "".join(output.get("text", []))
@@ -498,9 +408,11 @@ def test_readme_page_and_notebook_say_what_the_tables_say(repository: Path) -> N
     assert all(f"{question} {text}" in printed for question, text in said.items())
     assert (repository / "data/reference/README.md").read_text() == contents()
     assert (repository / "data/reference/scoreboard.png").read_bytes() == figures(notebook)[0]
-    alt = figure_alt(scoreboard(BOARD), ORDER)
+    alt = figure_alt(scoreboard(BOARD), SHOWN)
     assert re.findall(r"!\[(.*)\]\(data/reference/scoreboard\.png\)", readme) == [alt]
     assert json.dumps(alt) in notebook.read_text()
+    with pytest.raises(ValueError, match="the README has no part untrained"):
+        with_answers(readme.replace("<!-- untrained: end -->", ""))
 
 
 def test_every_stored_file_has_a_row_on_the_page(repository: Path) -> None:

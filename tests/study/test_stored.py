@@ -1,6 +1,8 @@
 """The one writer and the one reader of stored numbers, and that nothing is lost of what earlier editions stored."""
 
+import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from snrlib.study import stored
 from snrlib.study.stored import KEY, modern_table, read, read_about, read_arrays, read_table, tuned_rows
+from snrlib.study.tables import under_training_distance
 
 EARLIER = {  # written out here once more: distance and map, judge and anchor
     "none": ("", ""),
@@ -30,7 +33,13 @@ JUDGES = {
     "snr, anchor query": ("snr", "query"),
     "snr, anchor ref": ("snr", "ref"),
 }
-RUN = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "mahalanobis", "map": "running"}
+RUN: dict[str, Any] = {
+    "data": "digits",
+    "backbone": "conv4",
+    "loss": "triplet",
+    "distance": "mahalanobis",
+    "map": "running",
+}
 RUN |= {"margin": 0.5, "seed": 0, "judge": "training", "anchor": ""}
 
 
@@ -62,21 +71,34 @@ def test_nothing_measured_is_lost_in_translation(name: str, repository: Path) ->
         assert list(zip(found.distance, found["map"], strict=True)) == pairs
     if "judged_by" in raw:
         assert list(zip(found.judge, found.anchor, strict=True)) == [JUDGES[judge] for judge in raw.judged_by]
-        assert not found[["data", "backbone", "loss"]].eq("").to_numpy().any()
+        assert not (found[["data", "backbone", "loss"]] == "").to_numpy().any()
 
 
 def test_a_table_of_this_edition_is_as_it_was() -> None:
     pd.testing.assert_frame_equal(modern_table(_runs()), _runs())
 
 
-def test_confusions_and_tuned_values_name_the_map() -> None:
-    found = read("cub_features_losses")
+@pytest.mark.parametrize("name", [name for name in stored.studies() if "tuned_margins" in read_about(name)])
+def test_a_stored_study_is_whole_and_gave_each_distance_equal_trials(name: str) -> None:
+    found = read(name)
+    own = under_training_distance(found.runs)
+    backbones, seeds = found.about["study"]["backbones"], found.about["study"]["seeds"]
+    kinds = own[["distance", "map"]].drop_duplicates().itertuples(index=False, name=None)
+    asked = {
+        (backbone, loss, *kind, seed)
+        for backbone, loss, kind, seed in itertools.product(backbones, own.loss.unique(), list(kinds), seeds)
+    }
+    network = ["backbone", "loss", "distance", "map"]
+    assert set(own[[*network, "seed"]].itertuples(index=False, name=None)) == asked
+    assert len(own) == len(asked)
+    margins = {tuple(row[key] for key in network): row["margin"] for row in found.about["tuned_margins"]}
+    tried = Counter(tuple(row[key] for key in network) for row in found.about["tuning"])
+    for key, part in own.groupby(network):
+        assert set(part.margin) == {margins.get(key, 0.0)}
+        assert (tried[key] == 0) == ("n_pair" in key)
+    assert len(set(tried.values())) == 1
     assert list(found.confused)[: len(KEY)] == list(KEY)
-    assert set(found.confused["map"]) == {"", "running", "whitening", "learned"}
-    assert set(found.confused.data) == {"cub_features"}
-    margins = {(row["loss"], row["distance"], row["map"]): row["margin"] for row in found.about["tuned_margins"]}
-    raw = found.runs[(found.runs.loss != "untrained") & (found.runs.loss != "n_pair")]
-    assert margins == {tuple(key): margin for *key, margin in raw[["loss", "distance", "map", "margin"]].to_numpy()}
+    assert set(found.confused[network].itertuples(index=False, name=None)) == {key[:-1] for key in asked}
 
 
 def test_everything_that_was_tuned_is_among_the_tuned_rows(repository: Path) -> None:

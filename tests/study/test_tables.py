@@ -25,18 +25,18 @@ from snrlib.study.tables import (
     run_now,
     run_rows,
     summary,
-    table_of,
     under_training_distance,
 )
 
 SMALL = {"steps": 2, "image_size": 16, "embedding_size": 8}
-MAPPED = ["mahalanobis", "relative_mahalanobis", "mahalanobis/whitening", "relative_mahalanobis/lmnn"]
-MAPPED += ["mahalanobis/learned", "relative_mahalanobis/learned"]
+MAPPED = [("mahalanobis", "running"), ("relative_mahalanobis", "lmnn"), ("mahalanobis", "whitening")]
+MAPPED += [("relative_mahalanobis", "learned")]
 
 
 # --- rows of runs -----------------------------------------------------------------------------------------------------
 
 ROW: dict[str, Any] = {
+    "trained": True,
     "settings": {
         **{"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "snr", "map": None},
         **{"margin": 0.5, "seed": 3, "steps": 100},
@@ -53,7 +53,7 @@ ROW: dict[str, Any] = {
 
 
 def test_a_result_becomes_a_row_per_judge() -> None:
-    found = run_rows({"experiment": ROW, "metrics": {}})
+    found = run_rows(ROW)
     assert found[["judge", "anchor", "precision_at_1", "EER"]].to_numpy().tolist() == [
         ["training", "query", 0.6, 0.2],
         ["training", "ref", 0.5, 0.3],
@@ -67,26 +67,26 @@ def test_a_result_becomes_a_row_per_judge() -> None:
 
 
 def test_a_network_before_training_has_no_loss_and_no_distance() -> None:
-    found = run_rows({"experiment": ROW}, trained=False)
+    found = run_rows({**ROW, "trained": False})
     assert (found.loss == "untrained").all()
-    assert found[["distance", "map"]].eq("").to_numpy().all()
+    assert (found[["distance", "map"]] == "").to_numpy().all()
     assert found.margin.isna().all()
     assert list(zip(found.judge, found.anchor, strict=True)) == [("snr", "query"), ("snr", "ref"), ("euclidean", "")]
     assert under_training_distance(found).empty
 
 
 @pytest.mark.parametrize("anchor", ["query", "ref"])
-@pytest.mark.parametrize("distance", ["snr", *MAPPED])
+@pytest.mark.parametrize(("distance", "kind"), [("snr", None), *MAPPED])
 def test_own_runs_are_gathered_as_they_were(
-    distance: str, anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    distance: str, kind: str | None, anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = experiment(default_settings("digits", "conv4", distance=distance, anchor=anchor, **SMALL))
+    done = experiment(default_settings("digits", "conv4", distance=distance, map=kind, anchor=anchor, **SMALL))
     done.save(tmp_path / "one")
-    row = {"parameters": {"data": "digits"}, "metrics": done.metrics}
+    row = {"parameters": {"data": "digits"}, "experiment": done.row()}
     (tmp_path / "one" / "result.json").write_text(json.dumps(row))
     monkeypatch.setattr(tables, "is_current", lambda _: True)
     found = gather_runs("digits", tmp_path)
-    pd.testing.assert_frame_equal(found.runs, table_of(done), check_like=True)
+    pd.testing.assert_frame_equal(found.runs, run_rows(done.row()), check_like=True)
     key = ["class", "taken_for"]
     counted, expected = (
         table.astype(dict.fromkeys(key, str)).sort_values(key, ignore_index=True)
@@ -161,7 +161,7 @@ RUNS = _runs(
         ("lifted", "mahalanobis"): EUCLID[:1],
     }
 )
-OUTER = ["data", "backbone", "map"]
+OUTER: list[Any] = ["data", "backbone", "map"]
 
 
 def test_differences_are_paired_by_seed_and_say_how_sure_they_are() -> None:
@@ -218,7 +218,7 @@ def test_two_ways_to_search_one_network_are_compared_by_seed() -> None:
     runs = pd.concat([*parts, _runs({key: euclid}, judge="euclidean")])
     found = differences(runs, "judge", "euclidean").droplevel(list(KEY))
     interval = stats.ttest_rel(own, euclid).confidence_interval(0.95)
-    row = found.loc["training", "query"]
+    row: Any = found.loc["training", "query"]
     assert (row["mean"] - row.half_width, row["mean"] + row.half_width) == pytest.approx(tuple(interval), rel=1e-12)
     assert (row.seeds, row.verdict) == (4, "higher")
     assert found["mean"]["training", "ref"] == pytest.approx(0.5 - np.mean(euclid))

@@ -1,5 +1,6 @@
-"""Parameters of notebook 05 become settings; what they leave open is what was tuned, or what suits."""
+"""What was tuned, for whoever leaves it open: parameters of notebook 05 become settings."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,87 +13,100 @@ from snrlib.distances import DISTANCES, MAPPED
 from snrlib.experiment import BUDGETS, MAPS, default_settings
 from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
-from snrlib.study.tuned import from_parameters, tuned
+from snrlib.study.tuned import from_parameters, tuned, tuned_parameters
 
-KEY: dict[str, Any] = {"data": "glyphs", "backbone": "conv4", "loss": "triplet", "distance": "snr"}
-SMALL = {**KEY, "embedding_size": 32}
+KNOWN = parameters("05")
+DECLARED = {name: known.default for name, known in KNOWN.items()}
+PARAMETERS: dict[str, Any] = DECLARED | {"backbone": "conv4", "embedding_size": 32, "seed": 3}
 
 
-@pytest.fixture
-def reference(real_root: Path) -> Path:
+@pytest.fixture(autouse=True)
+def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty ``data/reference``."""
-    (real_root / "data" / "reference").mkdir(parents=True)
-    return real_root / "data" / "reference"
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path))
+    (tmp_path / "data" / "reference").mkdir(parents=True)
+    return tmp_path / "data" / "reference"
 
 
-def _defaults(**changes: Any) -> dict[str, Any]:
-    return {name: known.default for name, known in parameters("05").items()} | changes
+def _store(reference: Path, name: str, **about: Any) -> None:
+    (reference / f"{name}.json").write_text(json.dumps(about))
 
 
-def _write(folder: Path, name: str, *rows: dict[str, Any]) -> None:
-    usual = {**SMALL, "map": "", "pretrained": False}
-    (folder / f"tuned_{name}.json").write_text(json.dumps({"profile": name, "tuned": [usual | row for row in rows]}))
-
-
-def test_notebook_05_offers_all_there_is() -> None:
-    known = parameters("05")
-    choices = {"data": DATASETS, "backbone": NETWORKS, "distance": DISTANCES, "map": MAPS}
-    choices |= {"loss": [*LOSSES, "softmax"], "budget": BUDGETS, "anchor": ["query", "ref"]}
-    assert {name: set(known[name].choices) for name in choices} == {name: set(all_) for name, all_ in choices.items()}
-
-
-def test_auto_leaves_the_choice_to_the_study(reference: Path) -> None:
+def test_none_leaves_the_choice_to_the_study() -> None:
     usual = default_settings("glyphs", "conv4", embedding_size=32, seed=3, steps=BUDGETS["quick"])
-    assert from_parameters(_defaults(**SMALL, seed=3)) == usual
-    full = from_parameters(_defaults(**SMALL, budget="full"))
-    assert full.steps == BUDGETS["full"] > BUDGETS["quick"]
+    assert from_parameters(PARAMETERS) == usual
+    assert from_parameters({**PARAMETERS, "budget": "full"}).steps == BUDGETS["full"]
 
 
-def test_what_is_given_is_taken(reference: Path) -> None:
-    given = {"steps": 7, "batch_size": 32, "m": 8, "margin": 0.0, "learning_rate": 0.5, "image_size": 48}
-    given |= {"root": "/images", "weights": "w.pt", "regularizer": 0.0, "validation_share": 0.0, "anchor": "ref"}
-    _write(reference, "small", {"margin": 0.3, "learning_rate": 0.01, "pretrained": True})
-    chosen = from_parameters(_defaults(**SMALL, **given, budget="full"))
+def test_what_is_given_is_taken() -> None:
+    given: dict[str, Any] = {
+        "steps": 7,
+        "batch_size": 32,
+        "m": 8,
+        "margin": 0.0,
+        "learning_rate": 0.5,
+        "image_size": 48,
+    }
+    given |= {"root": "/images", "weights": "w.pt", "validation_share": 0.0, "regularizer": 0.0}
+    chosen = from_parameters({**PARAMETERS, **given, "distance": "mahalanobis", "map": "learned", "budget": "full"})
     assert {name: getattr(chosen, name) for name in given} == given
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("map", MAPS)
-def test_a_map_counts_where_the_distance_has_one(reference: Path, distance: str, map: str) -> None:
-    settings = from_parameters(_defaults(**{**SMALL, "distance": distance}, map=map))
-    assert settings.map == (map if distance in MAPPED else None)
-    assert settings.regularizer == (0.1 if settings.map == "learned" else 0.0)
+def test_notebook_05_offers_what_there_is() -> None:
+    assert from_parameters(DECLARED) == default_settings()
+    for name, choices in (
+        ("data", DATASETS),
+        ("backbone", NETWORKS),
+        ("distance", DISTANCES),
+        ("map", MAPS),
+        ("loss", [*LOSSES, "softmax"]),
+    ):
+        assert set(KNOWN[name].choices) == set(choices)
 
 
-def test_just_the_tuned_combination_is_taken(reference: Path) -> None:
-    row = {"distance": "relative_mahalanobis", "map": "learned"}
-    others = [{"map": "running"}, {"loss": "lifted"}, {"data": "digits"}, {"backbone": "resnet18"}]
-    _write(reference, "small", *(row | other | {"margin": 9.0} for other in others), row | {"margin": 0.7})
-    (reference / "maps.json").write_text(json.dumps({"command": "snr measure maps"}))
-    key = (*(KEY | row).values(), "learned")[:4]
-    assert tuned(*key, "learned", embedding_size=32) == {"margin": 0.7}
-    assert tuned(*key, "lmnn", embedding_size=32) == {}
-    p = _defaults(**SMALL | row)
-    assert from_parameters(p).margin == 0.7
-    assert from_parameters(p | {"margin": 1.0}).margin == 1.0
-    assert from_parameters(p | {"loss": "contrastive"}).margin == LOSSES["contrastive"].default_margin
-    assert from_parameters(p | {"normalize_embeddings": True}).margin == 0.5, "another unit"
+@pytest.mark.parametrize(("distance", "kind"), list(itertools.product(DISTANCES, MAPS)))
+def test_the_map_counts_where_there_is_one(distance: str, kind: str) -> None:
+    settings = from_parameters({**PARAMETERS, "distance": distance, "map": kind})
+    assert settings.map == (kind if distance in MAPPED else None)
 
 
-def test_the_nearest_of_several_tunings_is_taken(reference: Path) -> None:
-    rate = {"learning_rate": 0.01}
-    _write(reference, "small", *({"embedding_size": size, "margin": size / 100} | rate for size in (8, 16)))
-    study = {"data": "glyphs", "backbones": {"conv4": {}}}
-    early = {"study": study, "settings": {"embedding_size": 8}, "tuned_margins": [{**KEY, "margin": 5.0}]}
-    (reference / "z.json").write_text(json.dumps(early))  # of an earlier edition
-    key = (*KEY.values(), None)
-    assert tuned(*key, embedding_size=8) == {"margin": 0.08} | rate, "a tuned rate before none"
-    assert tuned(*key, embedding_size=16) == {"margin": 0.16} | rate, "the same size before another"
-    assert tuned(*key, embedding_size=64)["learning_rate"] == 0.01
-    _write(reference, "a", {"embedding_size": 8, "margin": 9.0} | rate)
-    assert tuned(*key, embedding_size=8, profile="small")["margin"] == 0.08, "a profile's own"
-    assert tuned(*key, embedding_size=8, profile="a")["margin"] == 9.0
-    assert tuned(*key, embedding_size=8, pretrained=True) == {}, "given weights want other rates"
-    for name in ("a", "small"):
-        (reference / f"tuned_{name}.json").unlink()
-    assert tuned(*key, embedding_size=8) == tuned(*key, embedding_size=64) == {"margin": 5.0}
+def test_a_tuned_margin_is_of_its_combination(reference: Path) -> None:
+    row = {"backbone": "conv4", "loss": "triplet", "distance": "snr", "margin": 0.3}
+    _store(reference, "a", study={"data": "glyphs"}, tuned_margins=[{**row, "distance": "euclidean", "margin": 9}, row])
+    _store(reference, "b", study={"data": "digits"}, tuned_margins=[{**row, "loss": "lifted"}])
+    _store(reference, "maps", command="snr measure maps")
+    assert from_parameters(PARAMETERS).margin == 0.3
+    assert from_parameters({**PARAMETERS, "margin": 1.0}).margin == 1.0
+    for other in ({"loss": "lifted"}, {"backbone": "resnet18"}, {"data": "digits"}, {"weights": "w.pt"}):
+        usual: dict[str, Any] = {"data": "glyphs", "backbone": "conv4", "embedding_size": 32, "seed": 3} | other
+        assert from_parameters({**PARAMETERS, **other}) == default_settings(**usual)
+    assert tuned_parameters({**PARAMETERS, "normalize_embeddings": True}) == {}, "another unit"
+
+
+def test_maps_of_earlier_files_are_told_apart(reference: Path) -> None:
+    rows = [{"backbone": "conv4", "loss": "triplet", "distance": name, "margin": margin} for name, margin in (
+        ("relative_mahalanobis", 0.1),
+        ("relative_mahalanobis/learned", 0.7),
+    )]  # fmt: skip
+    _store(reference, "glyphs", study={"data": "glyphs"}, tuned_margins=rows)
+    found = {kind: tuned("glyphs", "conv4", "triplet", MAPPED[1], kind, embedding_size=64) for kind in MAPS}
+    assert found == {"running": {"margin": 0.1}, "whitening": {}, "lmnn": {}, "learned": {"margin": 0.7}}
+
+
+def test_the_nearest_tuning_comes_first(reference: Path) -> None:
+    same: dict[str, Any] = {"data": "glyphs", "backbone": "conv4", "loss": "triplet", "distance": "snr"}
+
+    def best(profile: str | None = None, size: int = 64) -> dict[str, float]:
+        return tuned(**same, map=None, embedding_size=size, profile=profile)
+
+    margin = [{key: value for key, value in same.items() if key != "data"} | {"margin": 0.1}]
+    _store(reference, "a", study={"data": "glyphs"}, settings={"embedding_size": 64}, tuned_margins=margin)
+    assert best() == {"margin": 0.1}
+    rate = same | {"embedding_size": 64, "margin": 0.2, "learning_rate": 0.01}
+    _store(reference, "tuned_one", profile="one", tuned=[rate])
+    assert best() == {"margin": 0.2, "learning_rate": 0.01}, "with its rate before a margin alone"
+    _store(reference, "tuned_two", profile="two", tuned=[rate | {"margin": 0.3}])
+    assert [best(name)["margin"] for name in (None, "one", "two")] == [0.2, 0.2, 0.3], "the profile's own"
+    _store(reference, "tuned_three", profile="three", tuned=[rate | {"margin": 0.4, "embedding_size": 32}])
+    assert best("three")["margin"] == 0.2, "the size before the profile"
+    assert best("two", 32)["margin"] == 0.4

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,10 @@ def _starts(root: Path) -> list[list[str]]:
     """Of every cell that has begun: its seed, the kernel's process, and its threads."""
     path = root / "starts"
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _is_begun(root: Path, seed: int, times: int) -> bool:
+    return _begun(root, seed) == times
 
 
 def _begun(root: Path, seed: int) -> int:
@@ -295,9 +300,9 @@ def test_a_cell_or_kernel_that_is_killed_is_tried_again(root: Path) -> None:
         (root / f"hold-{seed}").touch()
     process = _start("--cores", "3")
     for attempt in (1, 2):
-        until(lambda attempt=attempt: _begun(root, 1) == attempt, process)
+        until(partial(_is_begun, root, 1, attempt), process)
         kill(processes("-m\0snrlib\0run", str(root), "seed=1\0"))
-        until(lambda attempt=attempt: _begun(root, 2) == attempt, process)
+        until(partial(_is_begun, root, 2, attempt), process)
         kill([int(pid) for seed, pid, _ in _starts(root) if seed == "2"][-1:])
     out, _ = process.communicate(timeout=180)
     assert process.returncode == 1

@@ -108,7 +108,7 @@ def test_jobs_end_with_the_process_that_started_them(tmp_path: Path, number: int
 
 def test_on_a_terminal_one_line_is_renewed(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", DRIVER, tmp_path, "true", "true", "true"]
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), "true", "true", "true"]
     driver = subprocess.Popen(command, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""

@@ -102,5 +102,12 @@ def _known(kind: str) -> Any:
 
 # Five classes train, and two of them validate.
 DATASET = DataSet(
-    "cifar10", cifar10, sized=False, batch_size=48, m=16, validation_share=0.4, options={"classes": "disjoint"}
+    "cifar10",
+    cifar10,
+    source=CIFAR10,
+    sized=False,
+    batch_size=48,
+    m=16,
+    validation_share=0.4,
+    options={"classes": "disjoint"},
 )
