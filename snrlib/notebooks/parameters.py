@@ -42,8 +42,7 @@ class Parameter:
     @property
     def kind(self) -> str:
         """Its type in words, with the word for None."""
-        known = "true or false" if self.type == "bool" else self.type
-        return f"{known} or {self.none}" if self.none else known
+        return f"{self.type} or {self.none}" if self.none else self.type
 
     @property
     def allowed(self) -> str:
@@ -65,7 +64,8 @@ class Parameter:
             else:
                 value = _TYPES[self.type](text)
         except (KeyError, ValueError):
-            raise ValueError(f"{self.name} must be {self.kind}, got {text!r}") from None
+            expected = "true or false" if self.type == "bool" else self.kind
+            raise ValueError(f"{self.name} must be {expected}, got {text!r}") from None
         return self.check(value)
 
     def check(self, value: Any) -> Any:
