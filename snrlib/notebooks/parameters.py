@@ -40,6 +40,11 @@ class Parameter:
     none: str = ""
 
     @property
+    def kind(self) -> str:
+        """Its type in words, with the word for None."""
+        return f"{self.type} or {self.none}" if self.none else self.type
+
+    @property
     def allowed(self) -> str:
         """The values it takes, in words; nothing if its type says all."""
         words = [self.none, *map(str, self.choices)]
@@ -59,7 +64,7 @@ class Parameter:
             else:
                 value = _TYPES[self.type](text)
         except (KeyError, ValueError):
-            expected = "true or false" if self.type == "bool" else self.type
+            expected = "true or false" if self.type == "bool" else self.kind
             raise ValueError(f"{self.name} must be {expected}, got {text!r}") from None
         return self.check(value)
 
@@ -72,8 +77,7 @@ class Parameter:
         if self.type == "float" and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not _TYPES[self.type]:
-            wanted = f"{self.type} or {self.none}" if self.none else self.type
-            raise ValueError(f"{self.name} must be {wanted}, got {value!r} ({type(value).__name__})")
+            raise ValueError(f"{self.name} must be {self.kind}, got {value!r} ({type(value).__name__})")
         items = value if isinstance(value, list) else [value]
         if self.type == "list[str]" and not all(isinstance(item, str) for item in items):
             raise ValueError(f"{self.name} must be a list of strings, got {value!r}")

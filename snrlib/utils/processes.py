@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -58,7 +59,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, environment: Mapping[str, str] |
         Those that failed.
 
     Raises:
-        OSError: a log cannot be written.
+        OSError: a log cannot be begun.
     """
     waiting: SimpleQueue[Job] = SimpleQueue()
     for job in jobs:
@@ -131,7 +132,7 @@ class _Pool:
                 self._running.discard(process)
             _end(process)  # what it has left of its own
         if status and not self._over and not job.error:  # if it was killed, it could not say why
-            with open(job.log, "a") as said:
+            with suppress(OSError), open(job.log, "a") as said:  # on a full disk there is nothing to say it with
                 said.write(f"\nsnr: it ended with status {status}; -9 or 137 is a kill, often for want of memory\n")
         return status == 0
 

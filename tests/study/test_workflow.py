@@ -264,6 +264,7 @@ def test_a_full_disk_is_said_and_the_next_study_goes_on(root: Path, monkeypatch:
         (root / "hold-2").unlink()
         out, err = process.communicate(timeout=180)
         assert process.returncode == 2, out + err
+        assert "Missing: grid/digits-conv4-snr-triplet-seed=2: " in out
         assert f"snr: cannot write into {place / 'runs' / 'grid'}: No space left on device. Free some, then" in err
         assert "Traceback" not in out + err
         assert _results(place) == finished
