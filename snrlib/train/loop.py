@@ -28,7 +28,7 @@ from snrlib.train.checkpoints import Checkpoints, described
 from snrlib.train.recipe import Recipe
 from snrlib.train.state import Training
 
-__all__ = ["train"]
+__all__ = ["Images", "train"]
 
 Transform = Callable[[Tensor], Tensor]
 
