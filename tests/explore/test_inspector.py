@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Visit
+from browser_cases import Visit
 
 from snrlib.data import LabelledImages
 from snrlib.distances import get_distance

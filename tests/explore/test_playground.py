@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Visit
+from browser_cases import Visit
 from playwright.sync_api import expect
 
 from snrlib.distances import DISTANCES, RELATIVE, Distance, get_distance

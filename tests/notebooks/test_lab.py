@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 import pytest
 import requests
-from conftest import Visit
+from browser_cases import Visit
 from nbformat import NotebookNode
 from traitlets.config import Config
 

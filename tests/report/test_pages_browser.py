@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Visit
+from browser_cases import Visit
 from report_cases import stored_report
 
 from snrlib.notebooks.find import notebooks

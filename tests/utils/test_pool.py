@@ -70,10 +70,10 @@ def test_just_so_many_run_at_once(tmp_path: Path, at_once: int) -> None:
 
 def test_after_a_log_that_cannot_be_written_nothing_begins(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    running = _job(tmp_path, "running", "sleep 1; echo done")
+    running, first = _job(tmp_path, "running", "sleep 3; echo done"), _job(tmp_path, "first", "sleep 1")
     after = _job(tmp_path, "after", "true")
     with pytest.raises(FileExistsError):
-        run_jobs([running, Job("bad", ("true",), tmp_path / "file" / "log"), after], 2)
+        run_jobs([running, first, Job("bad", ("true",), tmp_path / "file" / "log"), after], 2)
     assert running.log.read_text() == "done\n", "what ran goes on to its end"
     assert not after.log.exists()
 
