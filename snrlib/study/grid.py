@@ -17,7 +17,7 @@ from snrlib.notebooks.run import (
 )
 from snrlib.study.profiles import Task, cells
 
-__all__ = ["NOT_RUN", "STALE", "Grid", "scores"]
+__all__ = ["NOT_RUN", "STALE", "Grid", "scores", "stored_row"]
 
 NOT_RUN = "it did not run to its end"
 STALE = "its result is of other values, or of an earlier notebook or library, or of other files"

@@ -114,7 +114,7 @@ def test_snr_train_under_torchrun_writes_one_result(tmp_path: Path, capsys: pyte
     assert row["processes"] == 2
     assert row["parameters"].items() >= SMALL.items()
     assert row["data"].keys() == {"digits, train, without validation classes", "digits, test"}
-    assert {"settings", "metrics", "git_commit", "versions", "finished"} <= row.keys()
+    assert {"experiment", "git_commit", "versions", "finished"} <= row.keys()
     written = {path.name for path in folder.iterdir()}
     assert written == {"checkpoints", "embeddings.npz", "history.csv", "model.pt", "result.json", "scores.csv"}
     assert pd.read_csv(folder / "history.csv").step.tolist() == [1, 2, 3]
