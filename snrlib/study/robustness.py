@@ -35,7 +35,16 @@ from snrlib.utils.checks import check_labels
 from snrlib.utils.files import data_folder, write_atomically, write_json
 from snrlib.utils.provenance import cpu, provenance
 
-__all__ = ["DISTANCES", "LEVELS", "SEEDS", "compare_drops", "measure_robustness", "spoiled_recall"]
+__all__ = [
+    "DISTANCES",
+    "LEVELS",
+    "SEEDS",
+    "compare_drops",
+    "keep_features",
+    "measure_one",
+    "measure_robustness",
+    "spoiled_recall",
+]
 
 DISTANCES: tuple[str, ...] = ("euclidean", "snr", "mahalanobis")
 """What is compared; the map of the last follows the training."""
