@@ -16,6 +16,10 @@ LOCAL = --ip=127.0.0.1 --ServerApp.allow_remote_access=False --ServerApp.allow_o
   --ServerApp.identity_provider_class=snrlib.notebooks.lab.SignIn --KernelManager.transport_encryption=auto
 # it asks no other machine for news, updates or extensions.
 QUIET = --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
+# What only tests and benchmarks import may be an extra; all else needs nothing but the dependencies.
+NOT_RUN = tests|benchmarks|notebooks/conftest
+# Tests run on up to four cores, each process on one thread; a module stays in one, so that its costly fixtures are made once.
+PARALLEL = -n auto --maxprocesses 4 --dist loadscope
 
 .PHONY: study test lab bench lint refresh clean
 .DELETE_ON_ERROR:
@@ -26,9 +30,10 @@ study: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab $(LOCAL) $(QUIET) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
+test: export OMP_NUM_THREADS = 1
 test: $(TEST_READY)
-	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) --nbval-lax --nbval-current-env notebooks
 
 bench: $(TEST_READY)
 	$(BIN)/python benchmarks/distances.py
@@ -41,6 +46,9 @@ lint: $(TEST_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/deptry . tests benchmarks
+	$(BIN)/deptry . --optional-dependencies-dev-groups test,bench --extend-exclude '$(NOT_RUN)'
 
 refresh: $(TEST_READY)
 	$(BIN)/snr refresh

@@ -1,5 +1,6 @@
-# What `snr study` runs: the cells of a profile of study.yaml that are missing, then the notebooks, each on one thread.
-# On a cluster, from this folder: .venv/bin/snakemake --workflow-profile profiles/slurm --config profile=full
+# For a cluster: submits the cells of a profile of study.yaml that are missing, then the notebooks, each on one thread:
+#   .venv/bin/snakemake --workflow-profile profiles/slurm --config profile=full
+# On one machine `snr study` does the same in a pool of its own, without snakemake.
 from snrlib.study import workflow as study
 
 RUN = study.begin(config, workflow)

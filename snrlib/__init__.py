@@ -1,4 +1,22 @@
-"""Learn, test and reproduce deep metric learning with the SNR distance."""
+"""Learn, test and reproduce deep metric learning with the SNR distance.
+
+Behind each notebook stand these modules of ``snrlib``, beside `plots`, which draws for all of them:
+
+    00 start here               data, backbones, losses.triplet, sampling, train, evaluate
+    01 signal and noise         distances
+    02 SNR and Euclid           distances, evaluate, explore.playground
+    03 correlation              distances
+    04 losses                   losses, sampling, train
+    05 train                    experiment, train, evaluate
+    06 AlexNet and ResNet       backbones, study.tables
+    07 relative Mahalanobis     mahalanobis, study.fitted_maps
+    08 t-SNE                    explore.maps, explore.inspector, study.embeddings
+    09 scoreboard               study.scoreboard, study.robustness, stats
+    10 errata and glossary      distances, losses.triplet
+
+`notebooks` runs them as programs, `study` runs many and keeps what they found, `report` makes the pages out of it, and
+`cli` is the command ``snr`` that asks for all this. Imports run one way; pyproject.toml states which.
+"""
 
 from importlib.metadata import version
 

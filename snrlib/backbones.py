@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,37 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["BACKBONES", "Embedder", "cost", "embed", "embedder", "transforms"]
+__all__ = ["BACKBONES", "NETWORKS", "Embedder", "Network", "cost", "embed", "embedder", "transforms"]
 
-# name: the smallest side that the trunk can take; smaller images are enlarged to it.
-_LEAST = {"conv4": 16, "alexnet": 64, "resnet18": 32, "resnet50": 32, "squeezenet1_1": 32}
-BACKBONES: tuple[str, ...] = tuple(_LEAST)
-"""The networks for images. Beside them `embedder` knows "linear", a head alone, for features."""
+
+@dataclass(frozen=True)
+class Network:
+    """What is true of a network, whatever it is trained for.
+
+    Attributes:
+        learning_rate: at its peak, that usually suits it when it starts from random weights (AdamW, one-cycle).
+        smallest_side: in pixels, that the trunk can take; smaller images are enlarged to it.
+        takes: "images", or "features" in the form of images of one pixel.
+        torchvision: whether trunk and ImageNet weights are torchvision's; the others are written here, without weights.
+    """
+
+    learning_rate: float
+    smallest_side: int = 1
+    takes: Literal["images", "features"] = "images"
+    torchvision: bool = True
+
+
+NETWORKS: dict[str, Network] = {
+    "conv4": Network(4e-3, 16, torchvision=False),
+    "alexnet": Network(1e-4, 64),
+    "resnet18": Network(3e-3, 32),
+    "resnet50": Network(3e-3, 32),
+    "squeezenet1_1": Network(1e-3, 32),
+    "linear": Network(1e-3, takes="features", torchvision=False),
+}
+"""All that `embedder` knows."""
+BACKBONES: tuple[str, ...] = tuple(name for name, network in NETWORKS.items() if network.takes == "images")
+"""The networks for images; "linear", a head alone, is for features."""
 # Of the images that torchvision's weights were trained on (ImageNet), a channel each.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -60,11 +86,12 @@ class Embedder(nn.Module):
             raise ValueError(f"images must have shape (n, {self.channels}, H, W), got {tuple(images.shape)}")
         if not images.is_floating_point():  # bytes up to 255 would pass and mean something else
             raise TypeError(f"images must be floating point, about [0, 1], got {images.dtype}")
-        least = _LEAST.get(self.name, 1)
+        network = NETWORKS[self.name]
+        least = network.smallest_side
         if min(images.shape[2:]) < least:
             height, width = (max(side, least) for side in images.shape[2:])
             images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-        if self.name in ("conv4", "linear"):
+        if not network.torchvision:
             return images
         images = images.expand(-1, 3, -1, -1)
         mean, std = (images.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
@@ -188,7 +215,6 @@ def embedder(
         FileNotFoundError, RuntimeError: the weights do not exist, or belong to another network.
         OSError: "imagenet" without a network; the message says which file to put where.
     """
-    own = name in ("conv4", "linear")  # not torchvision's
     if name == "linear":
         if channels is None or channels < 1:
             raise ValueError(f"linear needs channels=, the number of features, got {channels}")
@@ -199,7 +225,7 @@ def embedder(
             raise ValueError(f"channels must be 1 or 3, got {channels}")
     if embedding_size is not None and embedding_size < 1:
         raise ValueError(f"embedding_size must be positive, got {embedding_size}")
-    state = None
+    own, state = not NETWORKS[name].torchvision, None
     if weights == "imagenet":
         if own:
             raise ValueError(f"{name} has no ImageNet weights; pass None or a path")

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from snrlib.utils.checks import check_embeddings
 
-__all__ = ["DISTANCES", "RELATIVE", "Centre", "Distance", "LinearMap", "get_distance"]
+__all__ = ["DISTANCES", "MAPPED", "RELATIVE", "Centre", "Distance", "LinearMap", "get_distance"]
 
 AnchorSide = Literal["query", "ref"]
 
@@ -329,6 +329,8 @@ _FAMILY: dict[str, tuple[type[nn.Module] | None, bool]] = {
 DISTANCES: tuple[str, ...] = tuple(_FAMILY)
 RELATIVE: tuple[str, ...] = tuple(name for name, (_, relative) in _FAMILY.items() if relative)
 """Those in units of the anchor: plain numbers, whatever the scale of the embeddings."""
+MAPPED: tuple[str, ...] = tuple(name for name, (map, _) in _FAMILY.items() if map is None)
+"""Those whose map is a matrix of the caller's, ``components=``."""
 
 
 def get_distance(name: str, *, components: Any = None, **options: Any) -> Distance:

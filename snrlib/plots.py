@@ -33,6 +33,7 @@ __all__ = [
     "framework",
     "image_strip",
     "learning_curves",
+    "mean_differences_plot",
     "pixels",
     "png",
     "retrieval_grid",
@@ -410,57 +411,111 @@ def confusion_matrix_plot(
     return figure
 
 
+_VERDICTS = {"higher": (">", COLOURS[0]), "lower": ("<", COLOURS[1]), "no difference shown": ("o", "0.45")}
+
+
 def scoreboard_plot(
-    board: pd.DataFrame, distances: Sequence[str] = ("snr", "mahalanobis"), score: str = "R@1", level: float = 0.95
+    board: pd.DataFrame,
+    distances: Sequence[str] = ("snr", "relative_euclidean", "mahalanobis", "relative_mahalanobis"),
+    score: str = "R@1",
+    level: float = 0.95,
 ) -> Figure:
-    """Differences to Euclid with their intervals: a row for each study, network and loss, a panel for each distance.
+    """Differences to Euclid with their intervals: a row for each network and loss, a panel for each distance.
 
     A triangle points to where the interval leaves 0 out, a circle says that it does not. Filled is what is shown also
     with Holm's correction.
 
     Args:
         board: of `snrlib.study.scoreboard.scoreboard`.
-        distances: the panels.
+        distances: the panels, all on one scale.
         score: how the compared score is called.
         level: of confidence; 1 - level is the bound of the corrected p-values.
 
     Raises:
         ValueError: a distance that is not compared.
     """
-    key = ["study", "backbone", "loss"]
+    key = ["data", "backbone", "loss"]
     compared = board[(board.verdict != "") & board.distance.isin(distances)]
     if unknown := set(distances) - set(compared.distance):
         raise ValueError(f"not compared on this scoreboard: {', '.join(sorted(unknown))}")
     rows = list(compared[key].drop_duplicates().itertuples(index=False, name=None))
     places = {row: place for place, row in enumerate(rows)}
-    figure, axes = plt.subplots(
-        1, len(distances), figsize=(3.2 + 2.9 * len(distances), 0.235 * len(rows) + 1.3), sharey=True, squeeze=False
-    )
-    kinds = {"higher": (">", COLOURS[0]), "lower": ("<", COLOURS[1]), "no difference shown": ("o", "0.45")}
+    size = (2.6 + 2.2 * len(distances), 0.235 * len(rows) + 1.4)
+    figure, axes = plt.subplots(1, len(distances), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis, distance in zip(axes[0], distances, strict=True):
         for row in compared[compared.distance == distance].to_dict("records"):
-            marker, colour = kinds[row["verdict"]]
+            marker, colour = _VERDICTS[row["verdict"]]
             style = {"color": colour, "markerfacecolor": colour if row["p_holm"] < 1 - level else "white"}
-            place, half = places[(row["study"], row["backbone"], row["loss"])], row["difference_half_width"]
+            place, half = places[(row["data"], row["backbone"], row["loss"])], row["difference_half_width"]
             axis.errorbar(
                 row["difference"], place, xerr=half, fmt=marker, linewidth=1, markersize=6, capsize=2, **style
             )
         axis.axvline(0, color="0.3", linewidth=1)
-        axis.set(title=f"{distance} less Euclid", xlabel=f"difference of {score}")
+        axis.set_title(distance, fontsize="medium")
+        axis.set_xlabel(f"{score} minus Euclid's")
         axis.locator_params(axis="x", nbins=5)
     for above, below in pairwise(rows):
         if above[:2] != below[:2]:
             for axis in axes[0]:
                 axis.axhline(places[below] - 0.5, color="0.8", linewidth=0.8)
-    names = [f"{study}, {backbone}: {loss}" for study, backbone, loss in rows]
+    names = [f"{data}, {backbone}: {loss}" for data, backbone, loss in rows]
     axes[0, 0].set_yticks(range(len(rows)), names)
     axes[0, 0].set_ylim(len(rows) - 0.4, -0.6)
-    handles = [Line2D([], [], linestyle="", marker=marker, color=colour) for marker, colour in kinds.values()]
+    handles = [Line2D([], [], linestyle="", marker=marker, color=colour) for marker, colour in _VERDICTS.values()]
     handles += [
         Line2D([], [], linestyle="", marker="s", color="0.3", markerfacecolor=face) for face in ("0.3", "white")
     ]
-    labels = [*kinds, "also with Holm's correction", "by itself"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    labels = [*_VERDICTS, "also with Holm's correction", "by itself, or not in the corrected family"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
+    return figure
+
+
+def mean_differences_plot(means: pd.DataFrame, score: str = "R@1") -> Figure:
+    """Mean differences to Euclid with two intervals: a row for each distance, a panel for each loss.
+
+    Thin is the interval over data sets, which speaks of others; thick, below it, the one over seeds, which speaks of
+    these. A triangle points to where the thin one leaves 0 out.
+
+    Args:
+        means: of `snrlib.study.scoreboard.mean_differences`, by distance and loss.
+        score: how the compared score is called.
+    """
+    table = means.reset_index()
+    losses, distances = (list(dict.fromkeys(table[column])) for column in ("loss", "distance"))
+    size = (2.6 + 2.2 * len(losses), 0.5 * len(distances) + 1.4)
+    figure, axes = plt.subplots(1, len(losses), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, loss in zip(axes[0], losses, strict=True):
+        for row in table[table.loss == loss].to_dict("records"):
+            place, mean = distances.index(row["distance"]), row["mean"]
+            marker, colour = _VERDICTS[row["verdict"]]
+            face = "white" if row["verdict"] == "no difference shown" else colour
+            axis.errorbar(
+                mean,
+                place,
+                xerr=row["half_width"],
+                fmt=marker,
+                color=colour,
+                markerfacecolor=face,
+                linewidth=1,
+                capsize=2,
+            )
+            axis.plot(
+                [mean - row["half_width_seeds"], mean + row["half_width_seeds"]],
+                [place + 0.3] * 2,
+                color="0.2",
+                lw=4,
+                solid_capstyle="butt",
+            )
+        axis.axvline(0, color="0.3", linewidth=1)
+        axis.set_title(loss, fontsize="medium")
+        axis.set_xlabel(f"mean {score} minus Euclid's")
+        axis.locator_params(axis="x", nbins=5)
+    axes[0, 0].set_yticks(range(len(distances)), distances)
+    axes[0, 0].set_ylim(len(distances) - 0.4, -0.6)
+    handles = [Line2D([], [], linestyle="", marker=marker, color=colour) for marker, colour in _VERDICTS.values()]
+    handles += [Line2D([], [], color="0.45", linewidth=1), Line2D([], [], color="0.2", linewidth=4)]
+    labels = [*_VERDICTS, "interval over data sets", "interval over seeds"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
     return figure
 
 

@@ -89,7 +89,7 @@ class MPerClassSampler(Sampler[int]):
         said = {0: "", 1: "; 1 class has fewer images and repeats them"}
         return (
             f"{type(self).__name__}({self.classes_per_batch} of {len(self.members)} classes x {self.m} images = "
-            f"{self.batch_size} a batch, {self.n_batches} batch{'es' * (self.n_batches > 1)} an epoch"
+            f"{self.batch_size} a batch, {self.n_batches} batch{'es' if self.n_batches > 1 else ''} an epoch"
             f"{said.get(small, f'; {small} classes have fewer images and repeat them')})"
         )
 

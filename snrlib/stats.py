@@ -1,13 +1,14 @@
 """What a difference between trainings is worth: intervals, paired tests, effect sizes, many looks at one table.
 
-Trainings with the same seed share first weights and batches and are compared in pairs: ``values`` are one number a
+Trainings with the same seed share first weights and batches and are compared in pairs: ``values`` are one number per
 seed, as a rule a difference. An interval over seeds speaks of other trainings on these images, one over queries
-(`snrlib.evaluate.interval`) of other images for these trainings, and `paired_over_queries` of both. All raise TypeError
+(`interval`) of other images for these trainings, and `paired_over_queries` of both. All raise TypeError
 or ValueError for what is no row of finite numbers, or a level outside (0, 1).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,20 +16,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
-from scipy.stats import permutation_test
+from scipy.stats import binomtest, bootstrap, permutation_test
 from scipy.stats import t as student_t
-
-from snrlib.evaluate import interval
 
 __all__ = [
     "Paired",
     "TwoLevel",
     "effect_size",
     "holm",
+    "interval",
     "mean_interval",
     "paired",
     "paired_over_queries",
     "sign_flip_test",
+    "sign_test",
+    "stratified_interval",
     "t_test",
     "verdict",
 ]
@@ -41,7 +43,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95, test_share: float = 0.
     under the root corrects for that (Nadeau and Bengio 2003, doi:10.1023/A:1024068626366). Seeds need none.
 
     Args:
-        values: (n,), one a seed or split.
+        values: (n,), one per seed or split.
         level: of confidence.
         test_share: 0 for seeds; for random splits the share that was tested, below 1.
 
@@ -55,6 +57,30 @@ def mean_interval(values: ArrayLike, level: float = 0.95, test_share: float = 0.
         return float(x[0]), float("nan")
     error = x.std(ddof=1) * np.sqrt(1 / len(x) + test_share / (1 - test_share))
     return float(x.mean()), float(student_t.ppf((1 + level) / 2, len(x) - 1) * error)
+
+
+def interval(scores: ArrayLike, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over queries, of one column of `snrlib.evaluate.retrieval`.
+
+    It tells how much the score owes to the choice of the queries; not how it would vary over trainings or classes.
+
+    Args:
+        scores: one a query; NaN is left out.
+        level: of confidence, in (0, 1).
+        n_resamples: bootstrap samples.
+        seed: of these.
+
+    Raises:
+        ValueError: fewer than two scores, or a level outside (0, 1).
+    """
+    values = np.asarray(scores, dtype=float)
+    values = values[~np.isnan(values)]
+    if len(values) < 2 or not 0 < level < 1:
+        raise ValueError(f"an interval needs two scores and a level in (0, 1), got {len(values)} and {level}")
+    done = bootstrap(
+        (values,), np.mean, confidence_level=level, n_resamples=n_resamples, batch=100, method="percentile", rng=seed
+    )
+    return float(done.confidence_interval.low), float(done.confidence_interval.high)
 
 
 def t_test(values: ArrayLike) -> float:
@@ -81,6 +107,55 @@ def sign_flip_test(values: ArrayLike, n_resamples: int = 2**14, seed: int = 0) -
     if len(x) == 1:
         return 1.0
     return float(permutation_test((x,), np.mean, permutation_type="samples", n_resamples=n_resamples, rng=seed).pvalue)
+
+
+def sign_test(up: int, down: int) -> float:
+    """Exact two-sided p-value that ups and downs are equally frequent; ties are not counted, and 1 without any.
+
+    It takes the counted cases for independent. Comparisons that share images or networks are not, and then it is too
+    small: what it does not show is not there to be seen, what it shows wants an interval beside it.
+
+    >>> sign_test(5, 6), round(sign_test(10, 0), 4)
+    (1.0, 0.002)
+    """
+    for count in (up, down):
+        if isinstance(count, bool) or int(count) != count or count < 0:
+            raise ValueError(f"up and down must be counts, got {up!r} and {down!r}")
+    return float(binomtest(int(up), int(up + down)).pvalue) if up + down else 1.0
+
+
+def stratified_interval(
+    strata: Sequence[ArrayLike], weights: ArrayLike | None = None, level: float = 0.95
+) -> tuple[float, float]:
+    """The weighted mean of the means of strata and the half width of its t-interval, the strata themselves fixed.
+
+    ``sum_k w_k mean_k +- t sqrt(sum_k w_k^2 s_k^2 / n_k)``, each stratum with its own variance; the degrees of freedom
+    of t are Welch's and Satterthwaite's. With networks as strata and seeds as values it speaks of other trainings of
+    these networks, not of other networks: for those take `mean_interval` of the means. NaN if a stratum has one value.
+
+    Args:
+        strata: rows of values, (n_k,) each.
+        weights: (K,), made to sum to 1; None weighs all strata alike.
+        level: of confidence.
+
+    >>> [round(x, 4) for x in stratified_interval([[0.01, 0.02, 0.06], [0.03, 0.05, 0.04]])]
+    [0.035, 0.0287]
+    """
+    values = [_numbers(one) for one in strata]
+    w = np.ones(len(values)) if weights is None else _numbers(weights, "weights")
+    if not values or len(w) != len(values) or (w <= 0).any():
+        raise ValueError(f"need a positive weight for each stratum, got {len(w)} for {len(values)}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level!r}")
+    w = w / w.sum()
+    mean = float(sum(weight * x.mean() for weight, x in zip(w, values, strict=True)))
+    if min(map(len, values)) == 1:
+        return mean, float("nan")
+    parts = np.array([weight**2 * x.var(ddof=1) / len(x) for weight, x in zip(w, values, strict=True)])
+    if not parts.any():
+        return mean, 0.0
+    freedom = parts.sum() ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, values, strict=True))
+    return mean, float(student_t.ppf((1 + level) / 2, freedom) * np.sqrt(parts.sum()))
 
 
 def effect_size(values: ArrayLike) -> float:
@@ -147,7 +222,7 @@ class Paired:
 
 
 def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> Paired:
-    """``a`` less the baseline ``b``, (n,) each, paired by seed; two pandas Series must have the same index."""
+    """``a`` minus the baseline ``b``, (n,) each, paired by seed; two pandas Series must have the same index."""
     less = _difference(a, b, 1)
     mean, half = mean_interval(less, level)
     low, high = interval(less, level, n_resamples, seed) if len(less) > 1 else (float("nan"), float("nan"))
@@ -169,7 +244,7 @@ class TwoLevel:
 def paired_over_queries(
     a: ArrayLike, b: ArrayLike, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
 ) -> TwoLevel:
-    """``a`` less the baseline ``b``, paired by seed *and* query.
+    """``a`` minus the baseline ``b``, paired by seed *and* query.
 
     Every seed answers the same queries: the levels are crossed, not nested. The bootstrap over both draws seeds and,
     independently, queries, and keeps the rectangle (pigeonhole bootstrap, Owen 2007, doi:10.1214/07-AOAS122); queries

@@ -3,19 +3,17 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from browser_cases import Visit
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-Visit = Callable[..., Any]
-"""``visit(address or path, width=1440, height=900, finger=False)`` opens a page in Chromium, as Playwright's Page."""
 
 
 @pytest.fixture(autouse=True)

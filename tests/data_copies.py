@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from scipy.io import savemat
 
 FULL = ({"Latin": 2, "Greek": 2}, {"Tengwar": 3})
+CARS_TEST = "cars_test_annos_withlabels.mat"
 SMALL = ({"Latin": 2, "Greek": 1}, {"Greek": 1, "Sanskrit": 2, "Tagalog": 1, "Latin": 2})
 
 
@@ -99,7 +100,7 @@ def cars_copy(root: Path, classes: int = 4, per_class: int = 3, devkit: bool = F
         return root
     (root / "devkit").mkdir()
     savemat(root / "devkit" / "cars_meta.mat", {"class_names": names})
-    for part, file in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+    for part, file in (("train", "devkit/cars_train_annos.mat"), ("test", CARS_TEST)):
         chosen = [(k, label) for k, (label, i) in enumerate(rows) if (i % 2 == 0) == (part == "train")]
         entries = [
             {"bbox_x1": 1, "class": label + 1, "fname": Path(put(f"cars_{part}/{k:05}.jpg", k)).name}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,63 +19,75 @@ from torch.utils._pytree import tree_leaves
 
 from snrlib.distances import DISTANCES, Distance, get_distance
 
+F32, F64 = torch.float32, torch.float64
 M = 6  # components of an embedding
 FAMILY = [(name, anchor) for name in DISTANCES for anchor in ("query", "ref")]
 over_family = pytest.mark.parametrize(("name", "anchor"), FAMILY)
+Row = tuple[Callable[[], Any], type[Exception], str]
 
 
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+def refusals(*rows: Row) -> Callable[..., None]:
+    """A test of a table: calls, the errors that they raise, and words of the message."""
+
+    @pytest.mark.parametrize(("call", "error", "words"), rows)
+    def test(call: Callable[[], Any], error: type[Exception], words: str) -> None:
+        with pytest.raises(error, match=words):
+            call()
+
+    return test
+
+
+def bad_options(make: Callable[..., Any], **options: list[Any]) -> list[Row]:
+    """Values that are refused one by one, with a message that names the option and the value."""
+    return [
+        (partial(make, **{name: bad}), ValueError, rf"{name}\b.* must .*got {re.escape(repr(bad))}")
+        for name, values in options.items()
+        for bad in values
+    ]
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
     """Independent standard normal numbers, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
 
 
 L = normal(4, M, seed=99).float().double()  # float32 holds these numbers exactly
 
 
-def member(name: str, anchor: str = "query", **options: Any) -> Distance:
-    """A member of the family; those that need a matrix get L."""
+def member(name: str, anchor: str = "query", components: Any = L, **options: Any) -> Distance:
+    """A member of the family; the components go to those that need a matrix."""
     if "mahalanobis" in name:
-        options.setdefault("components", L)
+        options["components"] = components
     return get_distance(name, anchor=anchor, **options)
-
-
-def mean(h: Tensor) -> Tensor:
-    return torch.stack([*h]).sum() / len(h)
 
 
 def variance(h: Tensor) -> Tensor:
     """Eq. 7: over the components of one vector."""
-    centre = mean(h)
-    return torch.stack([(c - centre) ** 2 for c in h]).sum() / len(h)
+    return ((h - h.sum() / len(h)) ** 2).sum() / len(h)
 
 
 def euclid(a: Tensor, b: Tensor) -> Tensor:
     """Eq. 9."""
-    return torch.stack([(p - q) ** 2 for p, q in zip(a, b, strict=True)]).sum() ** 0.5
-
-
-def quadratic(x: Tensor, S: Tensor) -> Tensor:
-    """x' S x."""
-    return torch.stack([x[i] * S[i, j] * x[j] for i in range(len(x)) for j in range(len(x))]).sum()
+    return ((a - b) ** 2).sum() ** 0.5
 
 
 def naive_distance(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tensor:
-    """d(a, b) with a the anchor; equal vectors are at distance 0, without a gradient."""
+    """d(a, b) of two vectors with a the anchor; equal ones are at distance 0, without a gradient."""
     if torch.equal(a, b):
         return a.new_zeros(())
     match name:
         case "euclidean":  # eq. 9
             return euclid(a, b)
         case "centred_euclidean":
-            return euclid(a - mean(a), b - mean(b))
+            return euclid(a - a.mean(), b - b.mean())
         case "relative_euclidean":  # eq. 10
             return euclid(a, b) ** 2 / euclid(a, torch.zeros_like(a)) ** 2
         case "snr":  # eq. 8
             return variance(b - a) / variance(a)
         case "mahalanobis":
-            return quadratic(b - a, L.T @ L) ** 0.5
+            return ((b - a) @ L.T @ L @ (b - a)) ** 0.5
         case "relative_mahalanobis":
-            return quadratic(b - a, L.T @ L) / quadratic(a, L.T @ L)
+            return ((b - a) @ L.T @ L @ (b - a)) / (a @ L.T @ L @ a)
     raise AssertionError(name)
 
 
@@ -83,19 +99,32 @@ def naive_pairs(name: str, anchor: str, x: Iterable[Tensor], y: Iterable[Tensor]
 
 def naive_matrix(name: str, anchor: str, query: Tensor, ref: Tensor | None = None, L: Tensor = L) -> Tensor:
     """(n_query, n_ref)."""
-    rows = list(query)
-    columns = rows if ref is None else list(ref)
-    return torch.stack([naive_pairs(name, anchor, [row] * len(columns), columns, L) for row in rows])
+    columns = list(query if ref is None else ref)
+    return torch.stack([naive_pairs(name, anchor, [row] * len(columns), columns, L) for row in query])
 
 
 def naive_inner_product(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tensor:
     """(A a)'(A b), of a member's own map A."""
     if "mahalanobis" in name:
-        S = L.T @ L
-        return torch.stack([a[i] * S[i, j] * b[j] for i in range(len(a)) for j in range(len(b))]).sum()
+        return a @ L.T @ L @ b
     if name in ("centred_euclidean", "snr"):
-        a, b = a - mean(a), b - mean(b)
-    return torch.stack([p * q for p, q in zip(a, b, strict=True)]).sum()
+        a, b = a - a.mean(), b - b.mean()
+    return (a * b).sum()
+
+
+def naive_inner_products(name: str, anchor: str, query: Tensor, ref: Tensor) -> Tensor:
+    """(n_query, n_ref); there is no anchor side."""
+    return torch.stack([torch.stack([naive_inner_product(name, q, r) for r in ref]) for q in query])
+
+
+def naive_within(X: Any, y: Any) -> Any:
+    """Covariance within classes of an array or tensor, sample by sample."""
+    S, kinds = 0, set(y.tolist())
+    for cls in kinds:
+        members = [x for x, c in zip(X, y, strict=True) if c == cls]
+        noise = [x - sum(members) / len(members) for x in members]
+        S = S + sum(n[:, None] * n for n in noise)
+    return S / (len(X) - len(kinds))
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -115,10 +144,24 @@ class Largest(TorchDispatchMode):
         return out
 
 
+PEAK = """
+import sys
+def peak():  # bytes; ru_maxrss counts the same, but starts from the peak of the process that started this one
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+"""
+measures_memory = pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+
+
+def measured(program: str, *arguments: str) -> int:
+    """What a program prints that may call ``peak()``."""
+    command = [sys.executable, "-c", PEAK + program, *arguments]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600).stdout)
+
+
 # --- losses: loops over the table of all pairs ------------------------------------------------------------------------
 
 
-Table = dict[tuple[int, int], Tensor]  # (i, j): a distance, an inner product or a cosine
+Pair = tuple[int, int]
 
 
 class Loops(NamedTuple):
@@ -127,12 +170,12 @@ class Loops(NamedTuple):
     value: Tensor
     terms: int
     active: int
-    positive: list[tuple[int, int]]  # the pairs whose distances the report averages
-    negative: list[tuple[int, int]]
+    positive: list[Pair]  # the pairs whose distances the report averages
+    negative: list[Pair]
 
 
 def total(terms: list[Tensor]) -> Tensor:
-    return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
+    return torch.stack(terms).sum() if terms else torch.zeros((), dtype=F64)
 
 
 def mean_of(terms: list[Tensor]) -> Tensor:
@@ -140,7 +183,7 @@ def mean_of(terms: list[Tensor]) -> Tensor:
     return total(terms) / max(len(terms), 1)
 
 
-def ordered_pairs(y: list[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def ordered_pairs(y: list[int]) -> tuple[list[Pair], list[Pair]]:
     """All i != j: of one class, of two classes."""
     pairs = list(itertools.permutations(range(len(y)), 2))
     return [(i, j) for i, j in pairs if y[i] == y[j]], [(i, j) for i, j in pairs if y[i] != y[j]]
@@ -158,7 +201,7 @@ def log_one_plus_sum_exp(exponents: list[Tensor]) -> Tensor:
 
 
 def naive_contrastive(
-    D: Table,
+    D: Tensor,
     y: list[int],
     relative: bool,
     margin: float,
@@ -166,7 +209,7 @@ def naive_contrastive(
     hinge: str | None = None,
     balanced: bool = False,
 ) -> Loops:
-    """Eq. 1 over ordered pairs; of a relative distance the DSML form."""
+    """Eq. 1 over ordered pairs; of a relative distance the DSML form. D is the table of distances (n, n)."""
     positive, negative = ordered_pairs(y)
     squared = not relative if hinge is None else hinge == "squared"
     pull = [(D[ij] - positive_margin).relu() ** (1 if relative else 2) for ij in positive]
@@ -177,17 +220,11 @@ def naive_contrastive(
 
 
 def naive_triplet(
-    D: Table,
-    y: list[int],
-    relative: bool,
-    margin: float,
-    mining: str = "all",
-    average: str = "all",
-    given: list[tuple[int, int, int]] | None = None,
+    D: Tensor, y: list[int], relative: bool, margin: float, mining: str = "", average: str = "", given: Any = None
 ) -> Loops:
     """Eq. 2 over triplets; of a relative distance the DSML form."""
     positive, negative = ordered_pairs(y)
-    E = D if relative else {ij: d**2 for ij, d in D.items()}
+    E = D if relative else D**2
     chosen = triplets(y) if given is None else given
     if given is not None:
         positive, negative = [(i, j) for i, j, _ in given], [(i, k) for i, _, k in given]
@@ -205,10 +242,15 @@ def naive_triplet(
     return Loops(value, len(terms), active, positive, negative)
 
 
-def naive_n_pair(D: Table, y: list[int], relative: bool, margin: float = 0.0, similarity: str | None = None) -> Loops:
+def naive_n_pair(D: Tensor, y: list[int], relative: bool, margin: float = 0.0, similarity: str | None = None) -> Loops:
     """Eq. 3 for every two slots s < t; D holds inner products for that similarity."""
     if similarity is None:
         similarity = "negative" if relative else "inner_product"
+    S = D
+    if similarity == "negative":
+        S = -D if relative else -(D**2)
+    elif similarity == "inverse":
+        S = torch.where(D > 1e-4, 1 / D.clamp_min(1e-4), 1e4)
     terms, positive, negative = [], [], []
     members = [[i for i in range(len(y)) if y[i] == c] for c in sorted(set(y))]
     for s, t in itertools.combinations(range(len(y)), 2):
@@ -216,50 +258,42 @@ def naive_n_pair(D: Table, y: list[int], relative: bool, margin: float = 0.0, si
         if len(pairs) < 2:
             continue
         for i, own in pairs:
-            others = [j for _, j in pairs if j != own]
-            e = {j: D[i, j] if relative or similarity == "inner_product" else D[i, j] ** 2 for _, j in pairs}
-            if similarity == "negative":
-                e = {j: -d for j, d in e.items()}
-            if similarity == "inverse":
-                e = {j: 1 / d if d > 1e-4 else 1e4 + 0 * d for j, d in e.items()}
-            terms.append(log_one_plus_sum_exp([margin + e[j] - e[own] for j in others]))
+            others = [(i, j) for _, j in pairs if j != own]
+            terms.append(log_one_plus_sum_exp([margin + S[ij] - S[i, own] for ij in others]))
             positive.append((i, own))
-            negative += [(i, j) for j in others]
+            negative += others
     return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
 
 
-def naive_lifted(D: Table, y: list[int], relative: bool, margin: float) -> Loops:
+def naive_lifted(D: Tensor, y: list[int], relative: bool, margin: float) -> Loops:
     """Eqs. 4-5 over ordered positive pairs, the second sum anchored at j."""
     positive, negative = ordered_pairs(y)
     terms = []
     for i, j in positive if negative else []:
-        at_i = [(margin - D[i, k]).exp() for a, k in negative if a == i]
-        at_j = [(margin - D[j, l]).exp() for a, l in negative if a == j]
-        terms.append((total(at_i + at_j).log() + D[i, j]).relu())
+        at_both = [(margin - D[a, k]).exp() for end in (i, j) for a, k in negative if a == end]
+        terms.append((total(at_both).log() + D[i, j]).relu())
     value = mean_of([t**2 for t in terms]) / 2
     return Loops(value, len(terms), sum(bool(t > 0) for t in terms), positive, negative)
 
 
-def naive_angular(D: Table, y: list[int], relative: bool, alpha: float = 40.0) -> Loops:
-    """The N-pair form over positive pairs and the anchor's negatives; D holds cosines."""
+def naive_angular(D: Tensor, y: list[int], relative: bool, alpha: float = 40.0) -> Loops:
+    """The N-pair form over positive pairs and the anchor's negatives; D holds cosines of z = A x / ||A x||."""
     positive, negative = ordered_pairs(y)
     tan2 = math.tan(math.radians(alpha)) ** 2
     terms = []
     for a, p in positive if negative else []:
-        f = [4 * tan2 * (D[a, n] + D[p, n]) - 2 * (1 + tan2) * D[a, p] for i, n in negative if i == a]
-        terms.append(log_one_plus_sum_exp(f))
+        side = 2 - 2 * D[a, p]  # ||z_a - z_p||^2
+        medians = [
+            1 - D[a, n] - D[p, n] + (1 + D[a, p]) / 2 for i, n in negative if i == a
+        ]  # ||z_n - (z_a + z_p)/2||^2
+        terms.append(log_one_plus_sum_exp([side - 4 * tan2 * median - 2 + 6 * tan2 for median in medians]))
     return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
 
 
 def naive_ranked_list(
-    D: Table,
-    y: list[int],
-    relative: bool,
-    margin: float = 0.4,
-    alpha: float = 1.2,
-    temperature: float = 10.0,
-    balance: float = 0.5,
+    D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, temperature: float = 10, balance: float = 0.5
 ) -> Loops:
+    """Hinges outside and inside of a shell, the mean over queries."""
     positive, negative = ordered_pairs(y)
     queries, active = [], 0
     for i in range(len(y)):
@@ -269,7 +303,7 @@ def naive_ranked_list(
         pull = mean_of([d - (alpha - margin) for d in outside])
         push = total([v * (alpha - d) for v, d in zip(w, inside, strict=True)]) / (total(w) if w else 1)
         queries.append((1 - balance) * pull + balance * push)
-        active += len(outside) * (balance < 1) + len(inside) * (balance > 0)
+        active += (len(outside) if balance < 1 else 0) + (len(inside) if balance > 0 else 0)
     return Loops(mean_of(queries), len(positive) + len(negative), active, positive, negative)
 
 

@@ -1,7 +1,7 @@
 """Figures carry their finding in words."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib
@@ -20,10 +20,31 @@ from snrlib.evaluate import Verification, verification
 matplotlib.use("Agg")
 
 
-def test_show_displays_a_png_with_alternative_text_and_closes_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+def assert_drawn_whole(figure: Figure) -> None:
+    """No text of the figure or its axes leaves the picture."""
+    figure.savefig(io.BytesIO(), dpi=110)
+    canvas: Any = figure.canvas
+    renderer = canvas.get_renderer()
+    boxes: list[Any] = [axis.get_tightbbox(renderer) for axis in figure.axes if axis.get_visible()]
+    boxes += [item.get_window_extent(renderer) for item in (*figure.legends, *figure.texts)]
+    width, height = canvas.get_width_height()
+    assert all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= width + 1 and b.y1 <= height + 1 for b in boxes)
+
+
+def test_show_displays_a_png_with_its_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple] = []
     monkeypatch.setattr(plots, "display", lambda data, raw, metadata: shown.append((data, metadata)))
     figure, _ = plt.subplots()
+    with pytest.raises(ValueError, match="states the finding, got 'Figure 3'"):
+        plots.show(figure, "Figure 3")
     plots.show(figure, "A line that rises from zero to one.")
     ((data, metadata),) = shown
     assert data["image/png"].startswith(b"\x89PNG")
@@ -31,36 +52,31 @@ def test_show_displays_a_png_with_alternative_text_and_closes_the_figure(monkeyp
     assert not plt.fignum_exists(figure.number)
 
 
-def test_a_figure_without_a_finding_is_refused() -> None:
-    with pytest.raises(ValueError, match="states the finding, got 'Figure 3'"):
-        plots.show(plt.figure(), "Figure 3")
-    plt.close("all")
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
-def test_right_and_wrong_neighbours_differ_beyond_colour() -> None:
-    images = torch.rand(4, 1, 16, 16)
-    labels = torch.tensor([0, 0, 1, 1])
-    figure = plots.retrieval_grid(images, labels, [0], torch.tensor([[1, 2]]))
+def test_neighbours_and_figure_1_differ_beyond_colour() -> None:
+    figure = plots.retrieval_grid(torch.rand(4, 1, 16, 16), torch.tensor([0, 0, 1, 1]), [0], torch.tensor([[1, 2]]))
     _, right, wrong = figure.axes
     assert (right.get_xlabel(), wrong.get_xlabel()) == ("✓", "✗")
     assert right.spines["left"].get_linestyle() != wrong.spines["left"].get_linestyle()
-    plt.close(figure)
+    figure = plots.framework(torch.rand(1, 16, 16), torch.rand(1, 16, 16))
+    assert sum(bool(axis.images) for axis in figure.axes) == 2
+    assert any("d(h_1, h_2)" in text.get_text() for axis in figure.axes for text in axis.texts)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_are_grey_or_coloured_and_stay_as_they_are(channels: int) -> None:
-    figure, axes = plt.subplots(1, 2)
+def test_images_stay_as_they_are(channels: int) -> None:
+    _, axes = plt.subplots(1, 2)
     images = torch.rand(2, channels, 8, 6) * 1.2 - 0.1  # beyond [0, 1] by an augmentation
     plots.image_strip(axes, images)
-    shown = np.asarray(axes[1].images[0].get_array())
     expected = images[1, 0] if channels == 1 else images[1].permute(1, 2, 0).clamp(0, 1)
-    np.testing.assert_allclose(shown, expected.numpy(), rtol=1e-6)
-    plt.close(figure)
+    np.testing.assert_allclose(np.asarray(axes[1].images[0].get_array()), expected.numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("features", "side"), [(512, 23), (16, 4), (5, 3)])
-def test_features_are_a_square_of_grey_cells_each_in_its_own_range(features: int, side: int) -> None:
-    figure, axes = plt.subplots(1, 2)
+def test_features_are_cells_in_their_own_range(features: int, side: int) -> None:
+    _, axes = plt.subplots(1, 2)
     values = torch.rand(2, features, 1, 1) * torch.tensor([1.0, 50.0]).view(2, 1, 1, 1)
     plots.image_strip(axes, values)
     for axis, vector in zip(axes, values.flatten(1), strict=True):
@@ -68,8 +84,10 @@ def test_features_are_a_square_of_grey_cells_each_in_its_own_range(features: int
         assert len(cells) == side**2
         np.testing.assert_allclose(cells[:features], (vector / vector.max()).numpy(), rtol=1e-6)
         assert not cells[features:].any(), "what the features do not fill is empty"
-    plots.image_strip(axes, torch.zeros(2, features, 1, 1))
-    plt.close(figure)
+    plots.image_strip(axes, torch.zeros(2, features, 1, 1))  # of which there is no range
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
 
 
 def history(best: float, steps: int = 40) -> pd.DataFrame:
@@ -79,53 +97,20 @@ def history(best: float, steps: int = 40) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.RangeIndex(1, steps + 1, name="step"))
 
 
-def is_drawn_whole(figure: Figure) -> bool:
-    """No text of the figure or its axes leaves the picture."""
-    figure.savefig(io.BytesIO(), dpi=110)
-    canvas: Any = figure.canvas
-    renderer = canvas.get_renderer()
-    boxes: list[Any] = [axis.get_tightbbox(renderer) for axis in figure.axes if axis.get_visible()]
-    boxes += [item.get_window_extent(renderer) for item in (*figure.legends, *figure.texts)]
-    width, height = canvas.get_width_height()
-    return all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= width + 1 and b.y1 <= height + 1 for b in boxes)
-
-
-@pytest.fixture(autouse=True)
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
-
-
-def test_learning_curves_state_the_best_validation_score_and_its_step() -> None:
+def test_learning_curves_state_best_scores_and_differ_visibly() -> None:
     figure = plots.learning_curves(history(0.4))
-    assert [axis.get_title(loc="left") for axis in figure.axes] == [
-        "training loss",
-        "validation, MAP@R\nbest 0.400, step 20",
-        "learning rate",
-    ]
-    line = figure.axes[1].lines[0]
-    assert np.asarray(line.get_xdata()).tolist() == [10, 20, 30, 40], "only the steps that were judged"
-    assert is_drawn_whole(figure)
-
-
-def test_runs_differ_in_line_and_symbol_not_in_colour_alone() -> None:
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles == ["training loss", "validation, MAP@R\nbest 0.400, step 20", "learning rate"]
+    xs = np.asarray(figure.axes[1].lines[0].get_xdata()).tolist()
+    assert xs == [10, 20, 30, 40], "only the steps that were judged"
+    assert_drawn_whole(figure)
     figure = plots.learning_curves({"AlexNet": history(0.4), "ResNet-18": history(0.5), "conv4": history(0.3)})
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][1] == "ResNet-18\nbest 0.500, step 20"
     assert len({(line.get_linestyle(), line.get_marker()) for line in legend.get_lines()}) == 3
-    styles = [line.get_linestyle() for line in figure.axes[0].lines if line.get_linewidth() > 1]
-    assert len(set(styles)) == 3
-    assert is_drawn_whole(figure)
-
-
-def test_learning_curves_draw_what_was_recorded() -> None:
-    assert len(plots.learning_curves(history(0.4)[["loss", "seconds"]]).axes) == 1
-    with pytest.raises(ValueError, match="one or more histories with a column loss"):
-        plots.learning_curves({})
-    with pytest.raises(ValueError, match="one or more histories with a column loss"):
-        plots.learning_curves(history(0.4)[["seconds"]])
+    assert len({line.get_linestyle() for line in figure.axes[0].lines if line.get_linewidth() > 1}) == 3
+    assert_drawn_whole(figure)
+    assert len(plots.learning_curves(history(0.4)[["loss", "seconds"]]).axes) == 1, "what was recorded"
 
 
 @pytest.fixture
@@ -137,43 +122,29 @@ def verifications() -> dict[str, Verification]:
     return {"Euclid": verification(x, labels), "SNR": verification(wide, labels, get_distance("snr"))}
 
 
-def test_histograms_of_pairs_sum_to_one_carry_their_scores_and_differ_beyond_colour(
-    verifications: dict[str, Verification],
-) -> None:
+def test_histograms_of_pairs_sum_to_one(verifications: dict[str, Verification]) -> None:
     figure = plots.distance_histograms(verifications)
     for axis, (name, pairs) in zip(figure.axes, verifications.items(), strict=True):
         assert axis.get_title(loc="left") == f"{name}\nAUC {pairs.AUC:.3f}, EER {pairs.EER:.3f}"
         positive, negative = axis.patches
-        assert positive.get_hatch() is None
-        assert negative.get_hatch()
+        assert negative.get_hatch() != positive.get_hatch() is None
         for patch in (positive, negative):
             outline = np.asarray(patch.get_path().vertices)  # around the bars: two corners atop each of the 50
             assert outline[1:101:2, 1].sum() == pytest.approx(1)
     assert [axis.get_xscale() for axis in figure.axes] == ["linear", "log"]
-    assert is_drawn_whole(figure)
+    for n in (1, 3, 4, 5):
+        figure = plots.distance_histograms({f"a distance, anchor {i}": verifications["SNR"] for i in range(n)})
+        assert sum(axis.get_visible() for axis in figure.axes) == n
+        assert_drawn_whole(figure)
 
 
-@pytest.mark.parametrize("n", [1, 3, 4, 5])
-def test_any_number_of_histograms_is_drawn_whole(n: int, verifications: dict[str, Verification]) -> None:
-    figure = plots.distance_histograms({f"a distance, anchor {i}": verifications["SNR"] for i in range(n)})
-    assert sum(axis.get_visible() for axis in figure.axes) == n
-    assert is_drawn_whole(figure)
-
-
-def test_the_symbol_of_a_roc_curve_lies_at_its_equal_error_rate(verifications: dict[str, Verification]) -> None:
+def test_a_roc_curves_symbol_is_its_equal_error(verifications: dict[str, Verification]) -> None:
     figure = plots.roc_curves(verifications)
-    (axis,) = figure.axes
-    symbols = [line for line in axis.lines if line.get_marker() != "None"]
+    symbols = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
     for symbol, pairs in zip(symbols, verifications.values(), strict=True):
         assert (symbol.get_xdata(), symbol.get_ydata()) == ([pairs.EER], [1 - pairs.EER])
     assert len({symbol.get_marker() for symbol in symbols}) == len({symbol.get_linestyle() for symbol in symbols}) == 2
-    assert is_drawn_whole(figure)
-
-
-def test_no_verification_is_refused() -> None:
-    for draw in (plots.distance_histograms, plots.roc_curves):
-        with pytest.raises(ValueError, match="need one or more verifications"):
-            draw({})
+    assert_drawn_whole(figure)
 
 
 def _robustness(seeds: int = 3) -> pd.DataFrame:
@@ -194,11 +165,8 @@ def _robustness(seeds: int = 3) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("when", "kinds"), [("test", ["noise", "blur"]), ("training", ["noise", "wrong labels"])])
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_robustness_has_a_panel_a_kind_and_data_set_with_means_and_intervals(
-    when: str, kinds: list[str], seeds: int
-) -> None:
-    table = _robustness(seeds)
-    figure = plots.robustness_curves(table, when, level=0.9)
+def test_robustness_curves_are_means_with_intervals(when: str, kinds: list[str], seeds: int) -> None:
+    figure = plots.robustness_curves(_robustness(seeds), when, level=0.9)
     assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes[:2]] == kinds
     assert [axis.get_ylabel() for axis in figure.axes[::2]] == ["R@1, glyphs", "R@1, photographs"]
     levels = [0.0, 0.1, 0.4] if when == "test" else [0.0, 0.2, 0.3]
@@ -215,40 +183,40 @@ def test_robustness_has_a_panel_a_kind_and_data_set_with_means_and_intervals(
         looks = {(line[0].get_color(), line[0].get_marker(), line[0].get_linestyle()) for line in axis.containers}
         assert [len(set(look)) for look in zip(*looks, strict=True)] == [3, 3, 3]
     assert [text.get_text() for text in figure.legends[0].texts] == ["euclidean", "snr", "mahalanobis"]
-    assert is_drawn_whole(figure)
+    assert_drawn_whole(figure)
 
 
-def test_robustness_that_was_not_measured_is_refused() -> None:
-    table = _robustness()
-    for when, part in (("never", table), ("later", table), ("training", table[table.when != "training"])):
-        with pytest.raises(ValueError, match=f"when must be test or training, and in the table, got '{when}'"):
-            plots.robustness_curves(part, when)
+# --- confusion, and what cannot be drawn ------------------------------------------------------------------------------
 
 
-def test_a_confusion_matrix_shows_percentages_as_numbers() -> None:
+def test_confusion_is_in_percent_or_of_the_most() -> None:
     figure = plots.confusion_matrix_plot(np.array([[3, 1], [0, 4]]), ["cat", "a dog with a rather long name"])
     assert [text.get_text() for text in figure.axes[0].texts] == ["75", "25", "100"]
-    assert is_drawn_whole(figure)
-
-
-def test_of_hundreds_of_classes_the_most_confused_are_drawn_and_the_rest_keeps_its_share() -> None:
+    assert_drawn_whole(figure)
     counts = np.diag(np.full(200, 10))
-    counts[7, 150] = 5
-    counts[30, 7] = 2
-    counts[30, 90] = 1
+    counts[[7, 30, 30], [150, 7, 90]] = 5, 2, 1
     figure = plots.confusion_matrix_plot(pd.DataFrame(counts), most=3)
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["7", "30", "150"]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["7", "30", "150", "all others"]
     np.testing.assert_allclose(np.asarray(axis.images[0].get_array()).sum(axis=1), 1)
     assert "3 of 200 classes" in figure.get_suptitle()
-    assert is_drawn_whole(figure)
-    with pytest.raises(ValueError, match=r"square matrix.* got shape \(2, 3\)"):
-        plots.confusion_matrix_plot(np.ones((2, 3)))
+    assert_drawn_whole(figure)
 
 
-def test_figure_1_shows_both_images_and_the_distance() -> None:
-    figure = plots.framework(torch.rand(1, 16, 16), torch.rand(1, 16, 16))
-    assert sum(bool(axis.images) for axis in figure.axes) == 2
-    assert any("d(h_1, h_2)" in text.get_text() for axis in figure.axes for text in axis.texts)
-    plt.close(figure)
+def test_what_cannot_be_drawn_is_refused() -> None:
+    table = _robustness()
+    unmeasured = "when must be test or training, and in the table, got "
+    refusals: list[tuple[Callable[[], Any], str]] = [
+        (lambda: plots.learning_curves({}), "one or more histories with a column loss"),
+        (lambda: plots.learning_curves(history(0.4)[["seconds"]]), "one or more histories with a column loss"),
+        (lambda: plots.distance_histograms({}), "need one or more verifications"),
+        (lambda: plots.roc_curves({}), "need one or more verifications"),
+        (lambda: plots.robustness_curves(table, "never"), f"{unmeasured}'never'"),
+        (lambda: plots.robustness_curves(table, "later"), f"{unmeasured}'later'"),
+        (lambda: plots.robustness_curves(table[table.when != "training"], "training"), f"{unmeasured}'training'"),
+        (lambda: plots.confusion_matrix_plot(np.ones((2, 3))), r"square matrix.* got shape \(2, 3\)"),
+    ]
+    for draw, message in refusals:
+        with pytest.raises(ValueError, match=message):
+            draw()

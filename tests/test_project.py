@@ -1,28 +1,46 @@
-"""The house: dependencies agree, imports run one way, public names are documented, the README is true."""
+"""The house: pins agree, public names stay where they are, and what the README says is true."""
 
 import ast
 import importlib
-import json
 import re
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import torch
 import yaml
 
-from snrlib.notebooks.find import figures
-from snrlib.study.reference import STUDIES
-from snrlib.study.scoreboard import BOARD, answers
-from snrlib.study.tables import loss_tables, reference_table, stored
+from snrlib.notebooks.find import notebooks
+from snrlib.notebooks.refresh import figures
 
 SNRLIB = Path(__file__).parent.parent / "snrlib"
-MODULES = sorted(
-    ".".join(path.relative_to(SNRLIB.parent).with_suffix("").parts).removesuffix(".__init__")
+SOURCES = {
+    ".".join(path.relative_to(SNRLIB.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in SNRLIB.rglob("*.py")
-    if path.stem != "__main__"
-)
+}
+PUBLIC = {  # what notebooks and other people's code import
+    "snrlib.backbones": ["embedder"],
+    "snrlib.data": ["DATASETS", "load"],
+    "snrlib.distances": ["DISTANCES", "Distance", "get_distance"],
+    "snrlib.evaluate": ["compare", "evaluate", "interval", "knn"],
+    "snrlib.explore": ["inspect", "playground", "tsne"],
+    "snrlib.losses": [
+        *("ContrastiveLoss", "LiftedStructureLoss", "NPairsLoss", "TripletMarginLoss"),
+        *("ZeroMeanRegularizer", "get_loss"),
+    ],
+    "snrlib.mahalanobis": ["LMNN", "Whitening"],
+    "snrlib.notebooks.exercises": ["check"],
+    "snrlib.notebooks.inside": ["record"],
+    "snrlib.notebooks.run": ["run"],
+    "snrlib.sampling": ["MPerClassSampler"],
+    "snrlib.train": ["train"],
+}
+
+
+# --- packages ---------------------------------------------------------------------------------------------------------
 
 
 def _name(requirement: str) -> str:
@@ -44,120 +62,69 @@ def direct(repository: Path) -> set[str]:
 
 
 def test_pyproject_constraints_and_environment_agree(repository: Path, pins: dict[str, str], direct: set[str]) -> None:
-    environment = yaml.safe_load((repository / "environment.yml").read_text())["dependencies"]
-    (packages,) = [entry["pip"] for entry in environment if isinstance(entry, dict)]
+    text = (repository / "environment.yml").read_text()
+    (packages,) = [entry["pip"] for entry in yaml.safe_load(text)["dependencies"] if isinstance(entry, dict)]
     assert packages[:2] == ["-c constraints.txt", "-e ."]
     stated = dict(package.split("==") for package in packages[2:])
     assert stated.keys() == direct
     assert {name: pins[name] for name in stated} == stated
     assert pins["torch"] == "2.13.0"
-
-
-def test_every_dependency_says_which_part_needs_it(repository: Path) -> None:
-    lines = [line for line in (repository / "environment.yml").read_text().splitlines() if "==" in line]
-    assert lines
-    assert all(len(line.partition("# ")[2].split()) >= 3 for line in lines)
+    lines = [line for line in text.splitlines() if "==" in line]
+    assert all(len(line.partition("# ")[2].split()) >= 3 for line in lines), "each says what it is for"
 
 
 def test_what_is_installed_is_what_is_pinned(pins: dict[str, str], direct: set[str]) -> None:
-    from importlib.metadata import version
-
     assert {name: version(name).partition("+")[0] for name in direct} == {name: pins[name] for name in direct}
 
 
-def test_every_direct_dependency_is_used(repository: Path, direct: set[str]) -> None:
-    modules = {
-        "scikit-learn": "sklearn",
-        "pyyaml": "yaml",
-        "faiss-cpu": "faiss",
-        "ipython": "IPython",
-        "pillow": "PIL",
-        "opentsne": "openTSNE",
-    }
-    tools = {"jupyterlab", "ipykernel", "ruff", "mypy", "pandas-stubs"}  # called by make or by a kernel
-    tools.add("snakemake-executor-plugin-cluster-generic")  # by snakemake
-    sources = [
-        path for folder in ("snrlib", "tests", "benchmarks", "notebooks") for path in (repository / folder).rglob("*")
-    ]
-    text = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".ipynb"))
-    for name in direct - tools:
-        module = modules.get(name, name.replace("-", "_"))
-        assert re.search(rf"\b(import|from) {module}\b", text), f"{name} is declared and not imported"
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
-def _imports(module: str) -> set[str]:
-    path = SNRLIB.parent / (module.replace(".", "/") + ".py")
-    path = path if path.exists() else path.with_suffix("") / "__init__.py"
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_import_from_their_paths(module: str) -> None:
+    assert set(PUBLIC[module]) <= set(importlib.import_module(module).__all__)
+
+
+def test_every_public_name_is_in_all() -> None:
+    for name, path in SOURCES.items():
+        body = ast.parse(path.read_text()).body
+        defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        if public := {one for one in defined if not one.startswith("_")}:
+            assert public <= set(importlib.import_module(name).__all__), name
+
+
+def _imported(source: str) -> set[str]:
+    """The modules of snrlib that a source imports, and those that they import, and so on."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found & set(MODULES) - {"snrlib"}
+    waiting = [source]
+    while waiting:
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(waiting.pop())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        new = names & SOURCES.keys() - found
+        found |= new
+        waiting += [SOURCES[name].read_text() for name in new]
+    return found
 
 
-def test_imports_run_one_way() -> None:
-    assert _imports("snrlib.utils.checks") == set()
-    assert _imports("snrlib.backbones") == {"snrlib.utils.torchvision_import"}
-    assert _imports("snrlib.distances") == _imports("snrlib.sampling") == {"snrlib.utils.checks"}
-    for package in ("snrlib.losses", "snrlib.evaluate"):
-        for module in (name for name in MODULES if name.startswith(package)):
-            outside = {name for name in _imports(module) if not name.startswith(package)}
-            assert outside <= {"snrlib.utils.checks", "snrlib.distances"}, module
-    assert _imports("snrlib.train.processes") == set()
-    for module in (name for name in MODULES if name.startswith("snrlib.mahalanobis")):
-        outside = {name for name in _imports(module) if not name.startswith("snrlib.mahalanobis")}
-        assert outside <= {"snrlib.utils.checks", "snrlib.distances", "snrlib.evaluate"}, module
-    below = {"backbones", "checks", "distances", "evaluate", "evaluate.retrieval", "files", "parallel", "sampling"}
-    assert _imports("snrlib.train") <= {f"snrlib.{name}" for name in below}, "training knows no loss and no data set"
-    for module in MODULES:
-        names = (
-            "experiment",
-            "frozen",
-            "grid",
-            "gridpage",
-            "reference",
-            "report",
-            "results",
-            "robustness",
-            "scoreboard",
-            "study",
-            "tuning",
-        )
-        above = {f"snrlib.{name}" for name in names}
-        explores = module.startswith("snrlib.explore")  # with the page of the report that leads there
-        assert module in above or explores or not _imports(module) & above, module
-        assert "snrlib.notebooks.exercises" not in _imports(module), "for notebooks only"
-        assert explores or "snrlib.plots" not in _imports(module), "for notebooks and what is looked at"
+def test_the_map_of_notebooks_to_code_is_true(repository: Path) -> None:
+    stated = dict(re.findall(r"^ {4}(\d\d) .*?  +(.+)$", importlib.import_module("snrlib").__doc__ or "", re.MULTILINE))
+    rows = re.findall(r"^\| \[(\d\d) .*\| ([^|]+) \|$", (repository / "README.md").read_text(), re.MULTILINE)
+    assert {number: code.replace("`", "") for number, code in rows} == stated
+    for path in notebooks():
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        behind = {f"snrlib.{module}" for module in stated[path.stem[:2]].split(", ")}
+        assert behind <= _imported("\n".join(cells)), path.stem
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_public_names_are_listed_documented_and_typed(name: str) -> None:
-    module = importlib.import_module(name)
-    assert module.__doc__
-    if name == "snrlib":
-        return
-    tree = ast.parse(Path(module.__file__ or "").read_text())
-    public = {
-        node.name: node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-    }
-    assert public.keys() <= set(module.__all__)
-    for node in public.values():
-        assert ast.get_docstring(node), f"{name}.{node.name}"
-        if isinstance(node, ast.FunctionDef):
-            arguments = [*node.args.args, *node.args.kwonlyargs]
-            assert node.returns, f"{name}.{node.name}"
-            assert all(argument.annotation for argument in arguments), f"{name}.{node.name}"
+# --- the README -------------------------------------------------------------------------------------------------------
 
 
-def test_the_readme_names_every_notebook_and_only_targets_that_make_knows(repository: Path) -> None:
+def test_the_readme_names_all_notebooks_and_true_targets(repository: Path) -> None:
     readme = (repository / "README.md").read_text()
     makefile = (repository / "Makefile").read_text()
-    for path in (repository / "notebooks").glob("*.ipynb"):
-        assert f"notebooks/{path.name}" in readme
+    assert all(f"notebooks/{path.name}" in readme for path in notebooks())
     targets = re.findall(r"(?:`|^)make ([a-z]+)", readme, re.MULTILINE)
     assert {"study", "test", "lab", "bench"} <= set(targets)
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
@@ -175,7 +142,7 @@ def test_the_code_of_the_readme_runs(repository: Path, capsys: pytest.CaptureFix
     assert "triplets are active" in capsys.readouterr().out
 
 
-def test_the_picture_of_the_readme_is_the_stored_figure_of_notebook_00(repository: Path) -> None:
+def test_the_picture_is_that_of_notebook_00(repository: Path) -> None:
     picture = repository / "data" / "reference" / "retrieval.png"
     notebook = repository / "notebooks" / "00_start_here.ipynb"
     assert picture.read_bytes() == figures(notebook)[-1]
@@ -183,35 +150,10 @@ def test_the_picture_of_the_readme_is_the_stored_figure_of_notebook_00(repositor
     assert f"{right} of 48 neighbours show the same character" in notebook.read_text()
 
 
-def test_the_scoreboard_of_the_readme_is_the_stored_figure_of_notebook_09_and_its_answers_those_of_the_tables(
-    repository: Path,
-) -> None:
-    picture = repository / "data" / "reference" / "scoreboard.png"
-    notebook = repository / "notebooks" / "09_scoreboard.ipynb"
-    assert picture.read_bytes() == figures(notebook)[0]
-    readme = (repository / "README.md").read_text()
-    (alt,) = re.findall(r"!\[(.*)\]\(data/reference/scoreboard\.png\)", readme)
-    assert f'"alt": {json.dumps(alt)}' in notebook.read_text()
-    shown = readme.partition("<!-- answers: begin -->\n")[2].partition("\n<!-- answers: end -->")[0]
-    assert shown == "\n".join(f"- **{question}** {text}" for question, text in answers().items())
-
-
-def test_the_reference_numbers_of_the_readme_are_the_stored_ones(repository: Path) -> None:
-    readme = (repository / "README.md").read_text()
-    shown = readme.partition("<!-- reference: begin -->\n")[2].partition("\n<!-- reference: end -->")[0]
-    by_losses = [name for name, study in STUDIES.items() if len(study.losses) > 1]
-    assert shown == reference_table([name for name in STUDIES if name not in by_losses])
-    shown = readme.partition("<!-- losses: begin -->\n")[2].partition("\n<!-- losses: end -->")[0]
-    full = [name for name in BOARD if name not in STUDIES]
-    assert shown == loss_tables([*full, *by_losses])
-    for name in STUDIES:
-        assert stored(name).about["command"] in readme
-
-
 def test_the_version_has_its_changelog_and_citation(repository: Path) -> None:
-    version = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["version"]
-    assert f"## {version}" in (repository / "CHANGELOG.md").read_text()
+    number = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## {number}" in (repository / "CHANGELOG.md").read_text()
     citation = yaml.safe_load((repository / "CITATION.cff").read_text())
-    assert citation["version"] == version
+    assert citation["version"] == number
     assert [reference["type"] for reference in citation["references"]] == ["report", "conference-paper"]
     assert all(reference["title"] and reference["authors"] for reference in citation["references"])

@@ -1,8 +1,8 @@
-"""Intervals, tests and corrections against scipy, naive loops, simulated tables and their own symmetries."""
+"""Intervals, tests and corrections against scipy, naive loops and their own symmetries."""
 
 import itertools
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from oracles import bad_options, refusals
 from scipy import stats
 
 from snrlib.stats import (
@@ -19,54 +20,75 @@ from snrlib.stats import (
     paired,
     paired_over_queries,
     sign_flip_test,
+    sign_test,
+    stratified_interval,
     t_test,
     verdict,
 )
-from snrlib.study.tables import differences, loss_table, summary
 
 GAINS = [0.031, 0.012, -0.008, 0.044, 0.027]
+NAN = math.nan
+few = settings(max_examples=40, deadline=None, derandomize=True)
 whole = st.lists(st.integers(-50, 50), min_size=3, max_size=7)  # sums of whole numbers are exact
 chances = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+levels = pytest.mark.parametrize("level", [0.95, 0.8])
 
 
-# --- one row of values ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("level", [0.95, 0.8])
+@levels
 @pytest.mark.parametrize("n", [2, 5, 40])
 def test_interval_and_p_value_are_those_of_scipy(n: int, level: float) -> None:
     a, b = np.random.default_rng(n).normal(size=(2, n))
     mean, half = mean_interval(a - b, level)
     theirs = stats.ttest_rel(a, b)
-    low, high = theirs.confidence_interval(level)
-    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-12)
+    assert (mean - half, mean + half) == pytest.approx(theirs.confidence_interval(level), rel=1e-12)
     assert t_test(a - b) == pytest.approx(theirs.pvalue, rel=1e-12)
 
 
-@pytest.mark.parametrize("level", [0.95, 0.8])
-@given(whole)
-def test_the_interval_leaves_zero_out_where_the_p_value_is_small(level: float, values: list[int]) -> None:
-    mean, half = mean_interval(values, level)
-    assume(abs(abs(mean) - half) > 1e-9)
+@levels
+@few
+@given(whole, st.integers(1, 5), st.integers(-20, 20))
+def test_intervals_and_tests_keep_their_symmetries(level: float, values: list[int], scale: int, shift: int) -> None:
+    x = np.array(values, dtype=float)
+    mean, half = mean_interval(x, level)
+    assert mean_interval(x + shift, level) == pytest.approx((mean + shift, half))
+    for unit in (-1, scale, -scale):
+        assert mean_interval(unit * x, level) == pytest.approx((unit * mean, abs(unit) * half))
+        assert t_test(unit * x) == pytest.approx(t_test(x), abs=1e-12)
+        assert sign_flip_test(unit * x) == pytest.approx(sign_flip_test(x))
+        assert effect_size(unit * x) == pytest.approx(math.copysign(1, unit) * effect_size(x))
+    zeros = np.zeros(len(x))
+    assert paired(x + shift, zeros + shift, n_resamples=50) == paired(x, zeros, n_resamples=50)
+    assume(abs(abs(mean) - half) > 1e-9)  # the interval leaves 0 out where the p-value is small
     assert (verdict(mean, half) != "no difference shown") == (t_test(values) < 1 - level)
 
 
-def test_a_t_interval_covers_in_95_of_100_simulated_tables() -> None:
-    tables = np.random.default_rng(0).normal(3.0, 2.0, size=(2000, 5))
-    found = [mean_interval(values) for values in tables]
-    covered = np.mean([abs(mean - 3.0) <= half for mean, half in found])
-    assert 0.94 < covered < 0.96
-    assert 0.04 < np.mean([t_test(values - 3.0) < 0.05 for values in tables]) < 0.06
+@few
+@given(whole)
+def test_sign_flips_are_counted_exactly(values: list[int]) -> None:
+    total, signs = sum(values), itertools.product((-1, 1), repeat=len(values))
+    flipped = [sum(s * v for s, v in zip(one, values, strict=True)) for one in signs]
+    lower, upper = (np.mean([side * f >= side * total for f in flipped]) for side in (-1, 1))
+    assert sign_flip_test(values) == pytest.approx(min(1, 2 * min(lower, upper)))
 
 
-def test_the_interval_of_overlapping_splits_is_wider_by_the_published_factor() -> None:
+@pytest.mark.parametrize("n", range(1, 9))
+def test_sign_flips_say_their_smallest_p_value(n: int) -> None:
+    values = np.arange(1, n + 1)
+    assert sign_flip_test(values) == 2 / 2**n
+    assert f"at least {2 / 2**n:.2g})" in repr(paired(values, 0 * values))
+
+
+def test_many_sign_flips_are_drawn_from_the_seed() -> None:
+    values = np.random.default_rng(0).normal(0.4, 1, size=20)
+    first, again, other = (sign_flip_test(values, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert first == pytest.approx(t_test(values), abs=0.02)
+
+
+def test_overlapping_splits_need_the_published_correction() -> None:
     mean, half = mean_interval(GAINS, test_share=0.3)
-    n, variance = len(GAINS), np.var(GAINS, ddof=1)
-    assert mean == pytest.approx(np.mean(GAINS))
-    assert half == pytest.approx(stats.t.ppf(0.975, n - 1) * math.sqrt((1 / n + 0.3 / 0.7) * variance))
-
-
-def test_overlapping_splits_need_the_correction() -> None:
+    error = math.sqrt((1 / 5 + 0.3 / 0.7) * np.var(GAINS, ddof=1))
+    assert (mean, half) == pytest.approx((np.mean(GAINS), stats.t.ppf(0.975, 4) * error))
     rng, covered = np.random.default_rng(0), {0.0: 0, 0.3: 0}
     for _ in range(400):
         data = rng.normal(size=60)
@@ -78,172 +100,96 @@ def test_overlapping_splits_need_the_correction() -> None:
     assert 0.92 * 400 < covered[0.3] < 0.98 * 400
 
 
-@given(whole)
-def test_sign_flips_are_counted_exactly(values: list[int]) -> None:
-    total = sum(values)
-    flipped = [sum(s * v for s, v in zip(signs, values, strict=True)) for signs in _signs(len(values))]
-    lower, upper = (np.mean([side * f >= side * total for f in flipped]) for side in (-1, 1))
-    assert sign_flip_test(values) == pytest.approx(min(1, 2 * min(lower, upper)))
-
-
-def _signs(n: int) -> itertools.product:
-    return itertools.product((-1, 1), repeat=n)
-
-
-@pytest.mark.parametrize("n", range(1, 9))
-def test_the_smallest_p_value_of_sign_flips(n: int) -> None:
-    values = np.arange(1, n + 1)
-    assert sign_flip_test(values) == 2 / 2**n
-    assert f"at least {2 / 2**n:.2g})" in repr(paired(values, 0 * values))
-
-
-def test_sign_flips_hold_their_level_where_differences_are_not_normal() -> None:
-    rng = np.random.default_rng(0)
-    tables = rng.choice([-1, 1], size=(300, 6)) * rng.lognormal(sigma=2, size=(300, 6))
-    assert np.mean([sign_flip_test(values) <= 0.0625 for values in tables]) == pytest.approx(0.0625, abs=0.04)
-
-
-def test_many_sign_flips_are_drawn_at_random_from_the_seed() -> None:
-    values = np.random.default_rng(0).normal(0.4, 1, size=20)
-    first, again, other = (sign_flip_test(values, seed=seed) for seed in (0, 0, 1))
-    assert first == again != other
-    assert first == pytest.approx(t_test(values), abs=0.02)
-
-
-def test_the_effect_size_is_in_standard_deviations_and_corrected() -> None:
+def test_the_effect_size_is_corrected_for_few_values() -> None:
     d = np.mean(GAINS) / np.std(GAINS, ddof=1)
     assert effect_size(GAINS) == pytest.approx(d * 0.7978845608, rel=1e-9)  # Gamma(2) / (sqrt 2 Gamma(3/2))
     assert effect_size(GAINS[:3]) == pytest.approx(np.mean(GAINS[:3]) / np.std(GAINS[:3], ddof=1) / math.sqrt(math.pi))
-    many = np.random.default_rng(0).normal(0.7, 1.0, size=(20_000, 5))
-    assert np.mean([effect_size(values) for values in many]) == pytest.approx(0.7, abs=0.01)
-
-
-@given(whole, st.integers(1, 5))
-def test_signs_and_units_do_not_matter(values: list[int], scale: int) -> None:
-    x = np.array(values, dtype=float)
-    for unit in (-1, scale, -scale):
-        mean, half = mean_interval(x)
-        assert mean_interval(unit * x) == pytest.approx((unit * mean, abs(unit) * half))
-        assert t_test(unit * x) == pytest.approx(t_test(x), abs=1e-12)
-        assert sign_flip_test(unit * x) == pytest.approx(sign_flip_test(x))
-        assert effect_size(unit * x) == pytest.approx(math.copysign(1, unit) * effect_size(x))
-
-
-@given(whole, st.integers(-20, 20))
-def test_a_shift_moves_the_mean_alone_and_a_common_one_nothing(values: list[int], shift: int) -> None:
-    x = np.array(values)
-    mean, half = mean_interval(x)
-    assert mean_interval(x + shift) == pytest.approx((mean + shift, half))
-    moved, still = (paired(x + c, np.zeros(len(x)) + c, n_resamples=50) for c in (shift, 0))
-    assert moved == still
 
 
 def test_one_seed_shows_nothing() -> None:
     found = paired([0.6], [0.5])
-    assert found.mean == pytest.approx(0.1)
-    assert (found.n, found.p_sign_flip) == (1, 1.0)
+    assert (found.n, found.mean, found.p_sign_flip) == (1, pytest.approx(0.1), 1.0)
     assert all(map(math.isnan, (found.half_width, found.p, found.effect, found.low, found.high)))
     assert verdict(found.mean, found.half_width) == "no difference shown"
     assert math.isnan(effect_size([0.1, 0.2]))
 
 
 @pytest.mark.parametrize(("value", "p", "effect"), [(0.25, 0.0, math.inf), (-0.25, 0.0, -math.inf), (0.0, 1.0, 0.0)])
-def test_values_without_spread(value: float, p: float, effect: float) -> None:
+def test_values_without_spread_are_sure(value: float, p: float, effect: float) -> None:
     found = paired([value] * 4, [0.0] * 4)
     assert (found.mean, found.half_width, found.low, found.high) == (value, 0.0, value, value)
     assert (found.p, found.effect, found.p_sign_flip) == (p, effect, 0.125 if value else 1.0)
 
 
 def test_a_comparison_speaks_in_a_notebook() -> None:
-    said = repr(paired(GAINS, [0.0] * 5))
-    assert said.startswith("Paired(no difference shown, +0.0212 ± 0.025, 5 seeds, p = 0.076 (sign flips 0.12, at least")
-    low, high = paired(GAINS, [0.0] * 5, seed=0).low, paired(GAINS, [0.0] * 5, seed=0).high
-    assert min(GAINS) < low < np.mean(GAINS) < high < max(GAINS)
+    found = paired(GAINS, [0.0] * 5)
+    begins = "Paired(no difference shown, +0.0212 ± 0.025, 5 seeds, p = 0.076 (sign flips 0.12, at least"
+    assert repr(found).startswith(begins)
+    assert min(GAINS) < found.low < np.mean(GAINS) < found.high < max(GAINS)
+    verdicts = [(0.1, 0.05), (-0.1, 0.05), (0.1, 0.1), (-0.1, 0.2), (0.1, NAN), (NAN, NAN)]
+    assert [verdict(*one) for one in verdicts] == ["higher", "lower", *4 * ["no difference shown"]]
 
 
-@pytest.mark.parametrize(
-    ("mean", "half_width", "word"),
-    [
-        (0.1, 0.05, "higher"),
-        (-0.1, 0.05, "lower"),
-        (0.1, 0.1, "no difference shown"),
-        (-0.1, 0.2, "no difference shown"),
-        (0.1, math.nan, "no difference shown"),
-        (math.nan, math.nan, "no difference shown"),
-    ],
-)
-def test_verdicts(mean: float, half_width: float, word: str) -> None:
-    assert verdict(mean, half_width) == word
-
-
-# --- Holm -------------------------------------------------------------------------------------------------------------
-
-
-def test_holm_by_hand() -> None:
-    # sorted 0.005, 0.01, 0.03, 0.04: times 4, 3, 2, 1 = 0.02, 0.03, 0.06, 0.04; the last may not fall below 0.06
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    assert holm([0.01, math.nan, 0.04]) == pytest.approx([0.02, math.nan, 0.04], nan_ok=True)
-    assert np.isnan(holm([math.nan])).all()
-
-
-@pytest.mark.parametrize("level", [0.05, 0.2, 0.5])
+@few
 @given(chances)
-def test_holm_rejects_step_by_step(level: float, p: list[float]) -> None:
-    rejected = np.zeros(len(p), dtype=bool)
-    for step, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        if not p[index] * (len(p) - step) < level:
-            break
-        rejected[index] = True
-    assert ((holm(p) < level) == rejected).all()
-
-
-@given(chances)
-def test_holm_keeps_order_and_lies_between_the_raw_and_bonferronis(p: list[float]) -> None:
+def test_holm_rejects_step_by_step_keeping_order(p: list[float]) -> None:
     raw, adjusted = np.array(p), holm(p)
+    for level in (0.05, 0.2, 0.5):
+        rejected = np.zeros(len(p), dtype=bool)
+        for step, index in enumerate(np.argsort(raw, kind="stable")):
+            if not p[index] * (len(p) - step) < level:
+                break
+            rejected[index] = True
+        assert ((adjusted < level) == rejected).all()
     assert (adjusted >= raw).all()
-    assert (adjusted <= np.minimum(1, len(p) * raw)).all()
+    assert (adjusted <= np.minimum(1, len(p) * raw)).all()  # Bonferroni's
     assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()
     order = np.random.default_rng(0).permutation(len(p))
     assert holm(raw[order]) == pytest.approx(adjusted[order], abs=0)
+    assert np.isnan(holm([NAN])).all()
+    holes = holm([NAN, *p, NAN])
+    assert np.isnan(holes[[0, -1]]).all()
+    assert (holes[1:-1] == adjusted).all()
 
 
-def test_holm_makes_a_false_difference_in_5_of_100_tables() -> None:
-    tables = np.random.default_rng(0).normal(size=(1000, 12, 5))
-    p = [[t_test(values) for values in table] for table in tables]
-    assert 0.035 < np.mean([(holm(row) < 0.05).any() for row in p]) < 0.065
-    assert np.mean([(np.array(row) < 0.05).any() for row in p]) > 0.4, "without it"
+@few
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_the_sign_test_counts_falls_of_coins(up: int, down: int) -> None:
+    n = up + down
+    ways = [math.comb(n, k) for k in range(n + 1)]
+    as_uneven = sum(way for k, way in enumerate(ways) if abs(2 * k - n) >= abs(up - down))
+    assert sign_test(up, down) == pytest.approx(as_uneven / 2**n)
 
 
-# --- seeds and queries ------------------------------------------------------------------------------------------------
+@levels
+def test_two_strata_give_the_interval_of_welch(level: float) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, size=4), rng.normal(0, 3, size=7)
+    mean, half = stratified_interval([a, -b], level=level)
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
+    assert (2 * (mean - half), 2 * (mean + half)) == pytest.approx((low, high), rel=1e-12)
+    assert stratified_interval([a], [5.0], level) == pytest.approx(mean_interval(a, level))
+    assert stratified_interval([[0.2, 0.2], [0.4, 0.4]], level=level) == (pytest.approx(0.3), 0.0)
+    assert stratified_interval([[0.1, 0.3], [0.4]], level=level) == pytest.approx((0.3, NAN), nan_ok=True)
 
 
-def test_the_difference_over_seeds_and_queries_is_paired_in_both() -> None:
+def test_seeds_and_queries_are_both_paired() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 4, 30)) < 0.6
-    found = paired_over_queries(a, b)
-    less = a.astype(float) - b
-    assert found.mean == pytest.approx(less.mean())
-    assert found.half_width == pytest.approx(mean_interval(less.mean(axis=1))[1])
-    drawn = [less[:, rng.integers(30, size=30)].mean() for _ in range(4000)]
-    assert found.over_queries == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
-    drawn = [less[np.ix_(rng.integers(4, size=4), rng.integers(30, size=30))].mean() for _ in range(4000)]
-    assert found.over_both == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
-    assert (found.seeds, found.queries) == (4, 30)
+    found, minus = paired_over_queries(a, b), a.astype(float) - b
+    assert (found.seeds, found.queries, found.mean) == (4, 30, pytest.approx(minus.mean()))
+    assert found.half_width == pytest.approx(mean_interval(minus.mean(axis=1))[1])
+    queries = [minus[:, rng.integers(30, size=30)].mean() for _ in range(4000)]
+    both = [minus[np.ix_(rng.integers(4, size=4), rng.integers(30, size=30))].mean() for _ in range(4000)]
+    for ends, drawn in ((found.over_queries, queries), (found.over_both, both)):
+        assert ends == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
+    holes = (np.insert(x.astype(float), [2, 7], NAN, axis=1) for x in (a, b))  # queries without a score
+    assert paired_over_queries(*holes) == found
 
 
-def test_queries_without_a_score_are_left_out() -> None:
-    a, b = np.random.default_rng(0).random((2, 3, 10))
-    holes = np.insert(a, [2, 7], math.nan, axis=1), np.insert(b, [2, 7], math.nan, axis=1)
-    assert paired_over_queries(*holes) == paired_over_queries(a, b)
-    b[0, 0] = math.nan
-    with pytest.raises(ValueError, match="NaN in part of a column"):
-        paired_over_queries(a, b)
-
-
+@few
 @given(st.integers(-3, 3), st.sampled_from([1, 2, 4]))
-@settings(max_examples=20)
-def test_the_intervals_over_queries_move_with_shift_and_scale(shift: int, scale: int) -> None:
+def test_intervals_over_queries_move_with_the_scores(shift: int, scale: int) -> None:
     a, b = np.random.default_rng(0).integers(0, 9, size=(2, 3, 12))
     one = paired_over_queries(a, b, n_resamples=100)
     other = paired_over_queries(scale * a + shift, scale * b, n_resamples=100)
@@ -255,129 +201,49 @@ def test_the_intervals_over_queries_move_with_shift_and_scale(shift: int, scale:
 @pytest.mark.parametrize(
     ("seed_sd", "query_sd", "noise"), [(0.0, 0.0, 1.0), (0.0, 0.5, 0.5), (0.1, 0.3, 0.5), (0.3, 0.2, 0.3)]
 )
-def test_the_wider_of_the_two_intervals_covers_whatever_varies(seed_sd: float, query_sd: float, noise: float) -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
+def test_the_wider_interval_covers_whatever_varies(seed_sd: float, query_sd: float, noise: float) -> None:
+    rng, covered = np.random.default_rng(0), 0
     for _ in range(100):
-        less = (
-            seed_sd * rng.normal(size=(5, 1)) + query_sd * rng.normal(size=(1, 80)) + noise * rng.normal(size=(5, 80))
-        )
-        found = paired_over_queries(less, 0 * less, n_resamples=200)
+        parts = zip((seed_sd, query_sd, noise), ((5, 1), (1, 80), (5, 80)), strict=True)
+        minus = sum(sd * rng.normal(size=shape) for sd, shape in parts)
+        found = paired_over_queries(minus, 0 * minus, n_resamples=200)
         covered += abs(found.mean) <= found.half_width or found.over_both[0] <= 0 <= found.over_both[1]
     assert covered >= 89
 
 
-# --- bad inputs -------------------------------------------------------------------------------------------------------
+one_way, other_way = pd.Series([0.5, 0.6], index=[0, 1]), pd.Series([0.5, 0.6], index=[1, 0])
+counted: Any = sign_test
+ROWS = [(f, "values") for f in (mean_interval, t_test, sign_flip_test, effect_size)] + [(holm, "p_values")]
 
 
-@pytest.mark.parametrize("function", [mean_interval, t_test, sign_flip_test, effect_size, holm])
-def test_what_is_no_row_of_numbers_is_refused(function: Callable) -> None:
-    name = "p_values" if function is holm else "values"
-    with pytest.raises(ValueError, match=rf"{name} must have 1 dimension.* at least one number, got shape \(0,\)"):
-        function([])
-    with pytest.raises(ValueError, match=r"got shape \(2, 2\)"):
-        function(np.full((2, 2), 0.5))
-    with pytest.raises(ValueError, match=f"{name} must be finite, got NaN or infinity in 1 of 2"):
-        function([0.5, math.inf])
-    with pytest.raises(TypeError, match=rf"{name} must be numbers, got \['high', 'low'\]"):
-        function(["high", "low"])
-
-
-def test_values_out_of_range_are_named() -> None:
-    with pytest.raises(ValueError, match=r"values must be finite, got NaN or infinity in 1 of 2"):
-        mean_interval([0.5, math.nan])
-    with pytest.raises(ValueError, match=r"p_values must be in \[0, 1\], got 1.5"):
-        holm([0.5, 1.5])
-    for level in (0, 1, 95, math.nan):
-        with pytest.raises(ValueError, match=rf"level must be in \(0, 1\).*got {level}"):
-            mean_interval(GAINS, level)
-    with pytest.raises(ValueError, match=r"test_share in \[0, 1\), got 0.95 and 1"):
-        mean_interval(GAINS, test_share=1)
-
-
-def test_scores_that_do_not_pair_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"a and b must pair, got shapes \(5,\) and \(4,\)"):
-        paired(GAINS, GAINS[:4])
-    with pytest.raises(ValueError, match="b must be finite"):
-        paired([1.0, 2.0], [1.0, math.nan])
-    one, other = pd.Series([0.5, 0.6], index=[0, 1]), pd.Series([0.5, 0.6], index=[1, 0])
-    with pytest.raises(ValueError, match=r"the same seeds as index, got \[0, 1\] and \[1, 0\]"):
-        paired(one, other)
-    with pytest.raises(ValueError, match=r"a must have 2 dimension.*got shape \(5,\)"):
-        paired_over_queries(GAINS, GAINS)
-    with pytest.raises(ValueError, match="needs two scores and a level in"):
-        paired_over_queries([[1.0, math.nan]], [[0.0, math.nan]])
-
-
-# --- in tables --------------------------------------------------------------------------------------------------------
-
-
-def _runs(scores: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"backbone": "conv4", "loss": loss, "distance": distance, "seed": seed, "precision_at_1": score}
-            for (loss, distance), values in scores.items()
-            for seed, score in enumerate(values)
-        ]
-    ).assign(judged_by="training distance")
-
-
-EUCLID = [0.50, 0.52, 0.48, 0.51]
-RUNS = _runs(
-    {
-        ("triplet", "euclidean"): EUCLID,
-        ("triplet", "snr"): [x + d for x, d in zip(EUCLID, (0.100, 0.101, 0.099, 0.102), strict=True)],
-        ("triplet", "mahalanobis"): [x + d for x, d in zip(EUCLID, (0.01, 0.02, 0.03, 0.018), strict=True)],
-        ("n_pair", "euclidean"): EUCLID,
-        ("n_pair", "snr"): [x - d for x, d in zip(EUCLID, (0.100, 0.101, 0.099, 0.102), strict=True)],
-        ("n_pair", "mahalanobis"): [x - d for x, d in zip(EUCLID, (0.01, 0.02, 0.03, 0.018), strict=True)],
-        ("lifted", "euclidean"): EUCLID,
-        ("lifted", "snr"): [x + d for x, d in zip(EUCLID, (0.1, -0.1, 0.02, -0.03), strict=True)],
-        ("lifted", "mahalanobis"): EUCLID[:1],
-    }
-)
-
-
-def test_differences_say_how_sure_they_are() -> None:
-    found: Any = differences(RUNS, "distance", "euclidean").droplevel("backbone")
-    assert list(found.columns) == ["mean", "half_width", "seeds", "verdict", "p", "p_holm", "effect"]
-    for (loss, distance), row in found.iterrows():
-        a, b = (
-            RUNS[(RUNS.loss == loss) & (RUNS.distance == name)].set_index("seed").precision_at_1
-            for name in (distance, "euclidean")
+test_what_is_no_row_of_numbers_is_refused = refusals(
+    *(
+        (lambda f=f, bad=bad: f(bad), error, f"{name} must {words}")
+        for f, name in ROWS
+        for bad, error, words in (
+            ([], ValueError, r"have 1 dimension.* at least one number, got shape \(0,\)"),
+            (np.full((2, 2), 0.5), ValueError, r"have 1 dimension.* got shape \(2, 2\)"),
+            ([0.5, math.inf], ValueError, "be finite, got NaN or infinity in 1 of 2"),
+            (["high", "low"], TypeError, r"be numbers, got \['high', 'low'\]"),
         )
-        one = paired(a, b.loc[a.index], n_resamples=10)
-        assert (row["mean"], row.half_width) == pytest.approx((one.mean, one.half_width), nan_ok=True)
-        assert (row.p, row.effect) == pytest.approx((one.p, one.effect), nan_ok=True)
-        assert (row.verdict, row.seeds) == (verdict(one.mean, one.half_width), one.n)
-    assert found.p_holm.to_numpy() == pytest.approx(holm(found.p), nan_ok=True)
-    assert math.isnan(found.p_holm["lifted", "mahalanobis"])
-
-
-def test_filled_arrows_hold_in_the_whole_table_and_hollow_ones_by_themselves() -> None:
-    table = loss_table(RUNS)
-    arrows = table.map(lambda text: text[13:]).T
-    assert arrows.to_dict("index") == {
-        "triplet": {"euclidean": "", "snr": " ▲", "mahalanobis": " △"},
-        "n_pair": {"euclidean": "", "snr": " ▼", "mahalanobis": " ▽"},
-        "lifted": {"euclidean": "", "snr": "", "mahalanobis": ""},
-    }
-    assert table.triplet["snr"] == "0.603 ± 0.029 ▲"
-    loose = loss_table(RUNS, level=0.8)
-    assert (loose.triplet["mahalanobis"][-1], loose.n_pair["mahalanobis"][-1]) == ("▲", "▼"), "at its own bound"
-
-
-def test_a_pair_that_was_never_trained_is_no_comparison() -> None:
-    whole, part = (
-        differences(runs, "distance", "euclidean").droplevel("backbone")
-        for runs in (RUNS, RUNS[(RUNS.loss != "lifted") | (RUNS.distance != "snr")])
-    )
-    assert set(whole.index) - set(part.index) == {("lifted", "snr")}
-    assert part.p_holm["n_pair", "mahalanobis"] < whole.p_holm["n_pair", "mahalanobis"], "fewer to correct for"
-
-
-def test_seeds_without_a_score_are_not_counted() -> None:
-    runs = _runs({("triplet", "snr"): [0.4, math.nan, 0.5], ("n_pair", "snr"): [math.nan]})
-    triplet, n_pair = summary(runs).to_numpy()
-    assert triplet == pytest.approx([*mean_interval([0.4, 0.5]), 2])
-    assert n_pair == pytest.approx([math.nan, math.nan, 0], nan_ok=True)
+    ),
+    (lambda: mean_interval([0.5, NAN]), ValueError, "values must be finite, got NaN or infinity in 1 of 2"),
+    (lambda: holm([0.5, 1.5]), ValueError, r"p_values must be in \[0, 1\], got 1.5"),
+    *bad_options(partial(mean_interval, GAINS), level=[0, 1, 95, NAN]),
+    *bad_options(partial(stratified_interval, [[0.1, 0.2]]), level=[95]),
+    (lambda: mean_interval(GAINS, test_share=1), ValueError, r"test_share in \[0, 1\), got 0.95 and 1"),
+    *(
+        (lambda up=up: counted(up, 2), ValueError, f"up and down must be counts, got {up} and 2")
+        for up in (1.5, -1, True)
+    ),
+    *(
+        (lambda x=x, w=w: stratified_interval(x, w), ValueError, "need a positive weight for each stratum")
+        for x, w in (([], None), ([[0.1]], [1.0, 2.0]), ([[0.1]], [0.0]))
+    ),
+    (lambda: paired(GAINS, GAINS[:4]), ValueError, r"a and b must pair, got shapes \(5,\) and \(4,\)"),
+    (lambda: paired([1.0, 2.0], [1.0, NAN]), ValueError, "b must be finite"),
+    (lambda: paired(one_way, other_way), ValueError, r"same seeds as index, got \[0, 1\] and \[1, 0\]"),
+    (lambda: paired_over_queries(GAINS, GAINS), ValueError, r"a must have 2 dimension.*got shape \(5,\)"),
+    (lambda: paired_over_queries([[1.0, NAN]], [[0.0, NAN]]), ValueError, "needs two scores and a level in"),
+    (lambda: paired_over_queries([[1.0], [0.0]], [[1.0], [NAN]]), ValueError, "NaN in part of a column"),
+)

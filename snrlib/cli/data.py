@@ -1,16 +1,12 @@
-"""``snr data list | fetch NAME | check NAME``."""
+"""``snr data list | fetch NAME | check NAME``: data sets."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from pathlib import Path
+from typing import Any
 
-from snrlib.data import DATASETS, SOURCES
-from snrlib.data.fetch.download import fetch
-from snrlib.data.fetch.source import data_root, find
-from snrlib.data.fetch.verify import check
-
-__all__ = ["run"]
+__all__ = ["add_commands"]
 
 _OWN = {
     "glyphs": "drawn from matplotlib's typefaces, nothing to fetch",
@@ -20,49 +16,67 @@ _OWN = {
 }
 
 
-def run(action: str, name: str = "", root: str | Path | None = None) -> int:
-    """List, fetch or check data sets.
-
-    Args:
-        action: "list", "fetch" or "check".
-        name: of the data set, for the last two.
-        root: the folder of downloaded data.
-
-    Returns:
-        The exit status: 0, or 1 for a damaged data set (a partial one is not).
-
-    Raises:
-        ValueError: unknown name, nothing to fetch, or a damaged archive.
-        OSError: not there, or not to be had.
-    """
-    if action == "list":
-        _list(root)
-        return 0
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
-    progress = sys.stderr.isatty()
-    if action == "fetch":
-        if name not in SOURCES:
-            raise ValueError(f"{name}: {_OWN[name]}")
-        print(f"{name} is in {fetch(SOURCES[name], root, progress)}")
-        return 0
-    lines, whole = check(name, root, progress)
-    print("\n".join(lines))
-    print(f"{name}: {'nothing is damaged' if whole else 'damaged'}")
-    return 0 if whole else 1
+def add_commands(commands: Any) -> None:
+    """Add the group's subcommand to those of ``argparse``."""
+    one = commands.add_parser("data", help="data sets: list them, fetch one, check one")
+    actions = one.add_subparsers(dest="action", required=True, metavar="ACTION")
+    one = actions.add_parser("list", help="all data sets, their sizes, and which are there")
+    one.set_defaults(do=_list)
+    for action, do, text in (
+        ("fetch", _fetch, "download and unpack one"),
+        ("check", _check, "open every image of one, compare the numbers"),
+    ):
+        one = actions.add_parser(action, help=text)
+        one.set_defaults(do=do)
+        one.add_argument("name", metavar="NAME")
+    for one in actions.choices.values():
+        one.add_argument("--root", metavar="FOLDER", help="of the data (default: SNR_DATA, else data/raw)")
 
 
-def _list(root: str | Path | None) -> None:
-    print(f"in {data_root(root)}, images / classes:")
+def _list(options: argparse.Namespace) -> int:
+    from snrlib.data import DATASETS, SOURCES
+    from snrlib.data.fetch.source import data_root, find
+
+    print(f"in {data_root(options.root)}, images / classes:")
     for name in DATASETS:
         if name in _OWN:
             print(f"{name:12} {_OWN[name]}")
             continue
         source = SOURCES[name]
         (train, train_classes), (test, test_classes) = source.train, source.test
-        there = find(root, *source.places)
+        there = find(options.root, *source.places)
         print(
             f"{name:12} train {train:6,} / {train_classes:6,}, test {test:6,} / {test_classes:6,}; "
             f"about {source.gigabytes:g} GB; {f'found: {there}' if there else 'not there'}\n"
             f"             {source.split}; {source.page}"
         )
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from snrlib.data import SOURCES
+    from snrlib.data.fetch.download import fetch
+
+    name = _known(options.name)
+    if name not in SOURCES:
+        raise ValueError(f"{name}: {_OWN[name]}")
+    print(f"{name} is in {fetch(SOURCES[name], options.root, sys.stderr.isatty())}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from snrlib.data.fetch.verify import check
+
+    name = _known(options.name)
+    lines, whole = check(name, options.root, sys.stderr.isatty())
+    print("\n".join(lines))
+    print(f"{name}: {'nothing is damaged' if whole else 'damaged'}")
+    return 0 if whole else 1
+
+
+def _known(name: str) -> str:
+    from snrlib.data import DATASETS
+
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
+    return name

@@ -5,41 +5,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from snrlib.data.base import LabelledImages, Split
-from snrlib.data.fetch.source import Source
+from snrlib.data.fetch.source import Source, find, missing
 from snrlib.data.image_files import ImageFiles
-from snrlib.data.sets.cars196 import CARS196, cars196
-from snrlib.data.sets.cifar10 import CIFAR10, cifar10
-from snrlib.data.sets.cifar100 import CIFAR100, cifar100
-from snrlib.data.sets.cub200 import CUB200, cub200
-from snrlib.data.sets.cub_features import cub_features
-from snrlib.data.sets.digits import digits
-from snrlib.data.sets.folder import folder
-from snrlib.data.sets.glyphs import glyphs
-from snrlib.data.sets.omniglot import OMNIGLOT, omniglot
-from snrlib.data.sets.sop import SOP, sop
+from snrlib.data.sets import (
+    cars196,
+    cifar10,
+    cifar100,
+    cub200,
+    cub_features,
+    digits,
+    folder,
+    glyphs,
+    omniglot,
+    sop,
+)
 from snrlib.data.splits import validation_split
+from snrlib.data.traits import DataSet
+from snrlib.utils.files import data_folder
 
-__all__ = ["DATASETS", "SOURCES", "ImageFiles", "LabelledImages", "load", "validation_split"]
+__all__ = [
+    "DATASETS",
+    "SOURCES",
+    "DataSet",
+    "ImageFiles",
+    "LabelledImages",
+    "files_state",
+    "load",
+    "validation_split",
+]
 
-_LOADERS: dict[str, Callable[..., LabelledImages | ImageFiles]] = {
-    "glyphs": glyphs,
-    "digits": digits,
-    "omniglot": omniglot,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "cub200": cub200,
-    "cub_features": cub_features,
-    "cars196": cars196,
-    "sop": sop,
-    "folder": folder,
-}
-DATASETS: tuple[str, ...] = tuple(_LOADERS)
-SOURCES: dict[str, Source] = {source.name: source for source in (OMNIGLOT, CIFAR10, CIFAR100, CUB200, CARS196, SOP)}
+_MODULES = (glyphs, digits, omniglot, cifar10, cifar100, cub200, cub_features, cars196, sop, folder)
+DATASETS: dict[str, DataSet] = {module.DATASET.name: module.DATASET for module in _MODULES}
+"""What each data set is, by its name."""
+SOURCES: dict[str, Source] = {name: one.source for name, one in DATASETS.items() if one.source is not None}
+"""Where those come from that are downloaded."""
+
+
+def files_state(name: str, root: str | Path | None = None) -> str:
+    """A digest of the names, sizes and times of the files that a data set is read from; "" if the code alone makes it.
+
+    Cheap: no file is opened. It tells whether images may have changed since.
+
+    Args:
+        name: one of `DATASETS`.
+        root: as for `load`.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load`; they are damaged, or not there.
+    """
+    data, files = DATASETS[name], set()
+    if data.kind == "photographs":
+        for split in ("train", "test"):
+            files |= {*data.load(split=split, root=root).files}
+    elif data.kind == "features":
+        files.add(data_folder("reference") / f"{name}.npz")
+    elif data.source is not None:
+        places = [place for name in data.source.places if (place := find(root, name)) is not None]
+        if not places:
+            raise missing(data.source, root)
+        files |= {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}
+    if not files:
+        return ""
+    known = [(path.as_posix(), path.stat()) for path in sorted(files)]
+    lines = [f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in known]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def load(name: str, split: Split = "train", root: str | Path | None = None, **options: Any) -> Any:
@@ -63,6 +97,6 @@ def load(name: str, split: Split = "train", root: str | Path | None = None, **op
     >>> load("digits", split="test").classes
     ('5', '6', '7', '8', '9')
     """
-    if name not in _LOADERS:
+    if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
-    return _LOADERS[name](split=split, root=root, **options)
+    return DATASETS[name].load(split=split, root=root, **options)

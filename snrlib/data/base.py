@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["Described", "LabelledImages", "Split", "check_split", "description", "rows_of_classes", "take_rows"]
+__all__ = [
+    "Described",
+    "LabelledImages",
+    "Split",
+    "check_split",
+    "description",
+    "rows_of_classes",
+    "take_rows",
+]
 
 Split = Literal["train", "test"]
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from scipy.stats import bootstrap
 from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
@@ -21,8 +19,10 @@ from snrlib.evaluate.clustering import clustering
 from snrlib.evaluate.neighbours import knn, knn_blocks, ranking_blocks
 from snrlib.evaluate.retrieval import retrieval
 from snrlib.evaluate.verification import Verification, verification
+from snrlib.stats import interval
 
 __all__ = [
+    "Judge",
     "Verification",
     "classify",
     "clustering",
@@ -30,6 +30,7 @@ __all__ = [
     "confusion",
     "evaluate",
     "interval",
+    "judges",
     "knn",
     "knn_blocks",
     "most_confused",
@@ -72,6 +73,35 @@ def evaluate(
     return scores | (clustering(embeddings, labels, distance, seed) if cluster else {})
 
 
+class Judge(NamedTuple):
+    """One of the distances that `compare` judges by.
+
+    Attributes:
+        name: as `compare` calls its row.
+        judge: "training" for the training distance, else the name of the distance.
+        anchor: "query" or "ref" where the side matters, else None.
+        distance: the distance itself.
+    """
+
+    name: str
+    judge: str
+    anchor: Literal["query", "ref"] | None
+    distance: Distance
+
+
+def judges(distance: Distance) -> list[Judge]:
+    """The training distance, with both anchor sides where they differ, and Euclid."""
+    euclid = Judge("Euclid", "euclidean", None, get_distance("euclidean"))
+    if not distance.relative:
+        return [Judge("training distance", "training", None, distance), euclid]
+    sides = []
+    for side in ("query", "ref"):
+        judge = copy.copy(distance)
+        judge.anchor = side
+        sides.append(Judge(f"training distance, anchor {side}", "training", side, judge))
+    return [*sides, euclid]
+
+
 def compare(
     embeddings: Tensor, labels: Tensor, distance: Distance, ks: Sequence[int] = (1, 2, 4, 8), seed: int = 0
 ) -> pd.DataFrame:
@@ -85,48 +115,17 @@ def compare(
         seed: of k-means and of the pairs.
 
     Returns:
-        One row a distance, named after it and its anchor side; one column a score, ``AUC`` and ``EER`` included.
+        One row per distance, named after it and its anchor side (`judges`); one column per score, ``AUC`` and ``EER``
+        included.
 
     Raises:
         TypeError, ValueError: as `evaluate` and `verification`.
     """
-    judges: dict[str, Distance] = {"training distance": distance}
-    if distance.relative:
-        sides = {"query": copy.copy(distance), "ref": copy.copy(distance)}
-        judges = {}
-        for side, judge in sides.items():
-            judge.anchor = side  # type: ignore[assignment]
-            judges[f"training distance, anchor {side}"] = judge
-    judges["Euclid"] = get_distance("euclidean")
     rows, clusters = {}, clustering(embeddings, labels, distance, seed)  # the anchor side has no part in it
-    for name, judge in judges.items():
-        if name == "Euclid":
+    for name, kind, _, judge in judges(distance):
+        if kind != "training":
             clusters = clustering(embeddings, labels, judge, seed)
         pairs = verification(embeddings, labels, judge, seed=seed)
         scores = evaluate(embeddings, labels, judge, ks, cluster=False)
         rows[name] = scores | clusters | {"AUC": pairs.AUC, "EER": pairs.EER}
     return pd.DataFrame(rows).T
-
-
-def interval(scores: ArrayLike, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over queries, of one column of `retrieval`.
-
-    It tells how much the score owes to the choice of the queries; not how it would vary over trainings or classes.
-
-    Args:
-        scores: one a query; NaN is left out.
-        level: of confidence, in (0, 1).
-        n_resamples: bootstrap samples.
-        seed: of these.
-
-    Raises:
-        ValueError: fewer than two scores, or a level outside (0, 1).
-    """
-    values = np.asarray(scores, dtype=float)
-    values = values[~np.isnan(values)]
-    if len(values) < 2 or not 0 < level < 1:
-        raise ValueError(f"an interval needs two scores and a level in (0, 1), got {len(values)} and {level}")
-    done = bootstrap(
-        (values,), np.mean, confidence_level=level, n_resamples=n_resamples, batch=100, method="percentile", rng=seed
-    )
-    return float(done.confidence_interval.low), float(done.confidence_interval.high)

@@ -1,35 +1,27 @@
-"""One experiment: a network is trained with a loss over a distance on some classes, and judged on others."""
+"""One experiment: a network is trained with a loss over a distance on some classes, and judged on others.
 
-from snrlib.experiment.running import (
-    BUDGETS,
-    MAPS,
-    Experiment,
-    Fitted,
-    default_settings,
-    distance_of,
-    experiment,
-    fit,
-    from_parameters,
-    images_of,
-    initial_scale,
-    tuned,
-    tuned_parameters,
-    untrained,
-)
+`settings` holds every choice, `parts` makes of them what they name, `running` trains and judges, `result` is what comes
+out. Notebook 05 runs one, notebook 06 compares several, ``snr train`` runs one without a notebook.
+"""
+
+from snrlib.experiment.parts import distance_of, images_of
+from snrlib.experiment.result import Experiment, Run, read_run
+from snrlib.experiment.running import Fitted, experiment, fit, initial_scale, untrained
+from snrlib.experiment.settings import BUDGETS, MAPS, Settings, default_settings
 
 __all__ = [
     "BUDGETS",
     "MAPS",
     "Experiment",
     "Fitted",
+    "Run",
+    "Settings",
     "default_settings",
     "distance_of",
     "experiment",
     "fit",
-    "from_parameters",
     "images_of",
     "initial_scale",
-    "tuned",
-    "tuned_parameters",
+    "read_run",
     "untrained",
 ]

@@ -77,50 +77,19 @@ def inspect(
     Example: ``inspect([tsne(x, y), tsne(x, y, get_distance("snr"))], images, save="tsne.html")``
     """
     maps = list(maps)
-    if not all(isinstance(one, Map) for one in maps):
-        raise TypeError(f"maps must be what snrlib.explore.tsne returns, got {[type(one).__name__ for one in maps]}")
-    if not 1 <= len(maps) <= 8:
-        raise ValueError(f"maps must be 1 to 8 of them, got {len(maps)}")
-    if wrong := sorted({len(one.points) for one in maps} - {len(images)}):
-        raise ValueError(f"maps must be of the {len(images)} images given, got maps of {wrong[0]} points")
-    if split is not None and len(split) != len(images):
-        raise ValueError(f"split must be a word for each of the {len(images)} images, got {len(split)}")
-    if not 16 <= thumbnail <= 128:
-        raise ValueError(f"thumbnail must be a side of 16 to 128 pixels, got {thumbnail!r}")
+    _check(maps, len(images), split, thumbnail)
     labels = np.asarray(images.labels)
     source = ColumnDataSource(name="images", data=_columns(maps, images, labels, split, thumbnail))
-    plots = [_plot(one, m, source) for m, one in enumerate(maps)]
-    script, divs = components(plots, wrap_script=False)
-    sections = [
-        f'<section aria-label="{escape(one.title)}"><h2>{escape(one.title)}</h2>{div}'
-        f"<p>{escape(one.facts)}.<br>{escape(one.scores)}.</p></section>"
-        for one, div in zip(maps, divs, strict=True)
-    ]
-    facts = {
-        "classes": list(images.classes),
-        "labels": _packed(labels, "<i4"),
-        "split": None if split is None else list(split),
-        "looks": [(colour, (mark, sign)) for colour, (mark, _, sign) in map(class_look, range(_LOOKS))],
-        "maps": [
-            {
-                "title": one.title,
-                "distance": one.distance,
-                "k": one.neighbours.shape[1],
-                "near": _packed(one.neighbours, "<i4"),
-                "far": _packed(one.distances, "<f4"),
-            }
-            for one in maps
-        ],
-    }
+    script, divs = components([_plot(one, m, source) for m, one in enumerate(maps)], wrap_script=False)
     parts: list[Any] = ["bokeh", "bokeh-gl"] if len(images) > _FEW else ["bokeh"]
     repeated = f" Colours and marks repeat after {_LOOKS} classes." if len(images.classes) > _LOOKS else ""
     folder = Path(__file__).parent / "assets"
     html = Template((folder / "inspector.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         about=escape(f"{len(images):,} images of {len(images.classes)} classes: {images.name}.{repeated}"),
-        maps="\n".join(sections),
+        maps="\n".join(_section(one, div) for one, div in zip(maps, divs, strict=True)),
         bokeh="\n".join(f"<script>{text}</script>" for text in Resources("inline", components=parts).js_raw),
-        data=json.dumps(facts, ensure_ascii=False).replace("</", "<\\/"),
+        data=_data(maps, images.classes, labels, split),
         plots=script,
         inspector=(folder / "inspector.js").read_text(encoding="utf-8"),
     )
@@ -155,6 +124,46 @@ def thumbnails(images: LabelledImages | ImageFiles, side: int = 48) -> list[str]
         picture.save(file, "WEBP", lossless=grey, quality=70)
         found.append("data:image/webp;base64," + base64.b64encode(file.getvalue()).decode())
     return found
+
+
+def _check(maps: list[Map], n: int, split: Sequence[str] | None, thumbnail: int) -> None:
+    if not all(isinstance(one, Map) for one in maps):
+        raise TypeError(f"maps must be what snrlib.explore.tsne returns, got {[type(one).__name__ for one in maps]}")
+    if not 1 <= len(maps) <= 8:
+        raise ValueError(f"maps must be 1 to 8 of them, got {len(maps)}")
+    if wrong := sorted({len(one.points) for one in maps} - {n}):
+        raise ValueError(f"maps must be of the {n} images given, got maps of {wrong[0]} points")
+    if split is not None and len(split) != n:
+        raise ValueError(f"split must be a word for each of the {n} images, got {len(split)}")
+    if not 16 <= thumbnail <= 128:
+        raise ValueError(f"thumbnail must be a side of 16 to 128 pixels, got {thumbnail!r}")
+
+
+def _section(one: Map, div: str) -> str:
+    title = escape(one.title)
+    words = f"<p>{escape(one.facts)}.<br>{escape(one.scores)}.</p>"
+    return f'<section aria-label="{title}"><h2>{title}</h2>{div}{words}</section>'
+
+
+def _data(maps: list[Map], classes: Sequence[str], labels: NDArray, split: Sequence[str] | None) -> str:
+    """What `inspector.js` reads, as JSON that cannot end its script."""
+    facts = {
+        "classes": list(classes),
+        "labels": _packed(labels, "<i4"),
+        "split": None if split is None else list(split),
+        "looks": [(colour, (mark, sign)) for colour, (mark, _, sign) in map(class_look, range(_LOOKS))],
+        "maps": [
+            {
+                "title": one.title,
+                "distance": one.distance,
+                "k": one.neighbours.shape[1],
+                "near": _packed(one.neighbours, "<i4"),
+                "far": _packed(one.distances, "<f4"),
+            }
+            for one in maps
+        ],
+    }
+    return json.dumps(facts, ensure_ascii=False).replace("</", "<\\/")
 
 
 def _columns(

@@ -85,7 +85,7 @@ class Map:
         return f"Map({self.title!r}: {len(self.points)} points, {self.facts}; {self.scores})"
 
 
-def tsne(
+def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     embeddings: Tensor,
     labels: Tensor,
     distance: Distance | None = None,
@@ -159,7 +159,9 @@ def _in_words(distance: Distance) -> str:
     """Its name, with its anchor side if it has one."""
     words = {"euclidean": "Euclid", "centred_euclidean": "centred Euclid", "snr": "SNR"}.get(distance.name)
     words = words or distance.name.replace("_", " ").replace("mahalanobis", "Mahalanobis").replace("euclid", "Euclid")
-    return words + f", anchor = {distance.anchor}" * distance.relative + ", length 1" * distance.normalize_embeddings
+    if distance.relative:
+        words += f", anchor = {distance.anchor}"
+    return f"{words}, length 1" if distance.normalize_embeddings else words
 
 
 def _space_in_words(distance: Distance) -> str:

@@ -39,7 +39,7 @@ __all__ = [
     "get_loss",
 ]
 
-_LOSSES: dict[str, type[Loss]] = {
+LOSSES: dict[str, type[Loss]] = {
     "contrastive": ContrastiveLoss,
     "triplet": TripletMarginLoss,
     "n_pair": NPairsLoss,
@@ -47,7 +47,7 @@ _LOSSES: dict[str, type[Loss]] = {
     "angular": AngularLoss,
     "ranked_list": RankedListLoss,
 }
-LOSSES: tuple[str, ...] = tuple(_LOSSES)
+"""The classes by name; each has a ``default_margin`` in its ``margin_unit``."""
 
 
 def get_loss(name: str, distance: Distance, **options: Any) -> Loss:
@@ -56,15 +56,15 @@ def get_loss(name: str, distance: Distance, **options: Any) -> Loss:
     Args:
         name: one of `LOSSES`; the first four are eqs. 1-5 of the report.
         distance: a member of the family.
-        **options: ``margin`` (which contrastive, triplet, lifted and ranked list need) and what else the class takes.
+        **options: ``margin`` (the class has a default, which suits distances of about 1) and what else it takes.
 
     Raises:
         ValueError: unknown name or value.
-        TypeError: unknown or missing option.
+        TypeError: unknown option.
 
     >>> import torch
     >>> from snrlib.distances import get_distance
-    >>> get_loss("triplet", get_distance("snr"), margin=0.5)
+    >>> get_loss("triplet", get_distance("snr"))
     TripletMarginLoss(
       margin=0.5, mining=all, average=all
       (distance): Distance(
@@ -73,6 +73,6 @@ def get_loss(name: str, distance: Distance, **options: Any) -> Loss:
       )
     )
     """
-    if name not in _LOSSES:
+    if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; choose from {', '.join(LOSSES)}")
-    return _LOSSES[name](distance, **options)
+    return LOSSES[name](distance, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,11 @@ class Loss(nn.Module):
     """
 
     term = "pair"
+    default_margin: ClassVar[float | None] = None
+    """Taken where none is given: what is usual for distances of about 1. None of a loss without a margin."""
+    margin_unit: ClassVar[Literal["distance", "squared distance"] | None] = None
+    """What the margin is compared with under an absolute distance; under a relative one, a ratio of squares, it is a
+    plain number. None where it is not compared with a distance, and need not be tuned for each."""
 
     def __init__(self, distance: Distance, regularizer: nn.Module | None = None):
         super().__init__()
@@ -164,8 +169,10 @@ class Loss(nn.Module):
             causes = []
             if labels is not None:
                 sizes = labels.unique(return_counts=True)[1]
-                causes += ["no class has two samples"] * bool(sizes.max() == 1)
-                causes += ["there is only one class"] * (len(sizes) == 1)
+                if sizes.max() == 1:
+                    causes.append("no class has two samples")
+                if len(sizes) == 1:
+                    causes.append("there is only one class")
             if cause and not causes:
                 causes.append(cause)
             return Report(

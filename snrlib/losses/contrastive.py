@@ -26,7 +26,8 @@ class ContrastiveLoss(Loss):
 
     Args:
         distance: a member of the family.
-        margin: from where on a negative pair is far enough, in units of the distance.
+        margin: from where on a negative pair is far enough, in units of the distance; 1 suits distances of about 1,
+            others want their own.
         positive_margin: up to where a positive pair is near enough, 0 in eq. 1: ``max(0, d - positive_margin)`` takes
             the place of d in the first term.
         hinge: of the negative term: "squared" (eq. 1; the default of absolute distances) or "linear" (of relative). The
@@ -50,10 +51,13 @@ class ContrastiveLoss(Loss):
     tensor(0.2083)
     """
 
+    default_margin = 1.0
+    margin_unit = "distance"
+
     def __init__(
         self,
         distance: Distance,
-        margin: float,
+        margin: float = default_margin,
         positive_margin: float = 0.0,
         hinge: Literal["squared", "linear"] | None = None,
         balanced: bool = False,

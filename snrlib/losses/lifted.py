@@ -27,7 +27,7 @@ class LiftedStructureLoss(Loss):
 
     Args:
         distance: a member of the family.
-        margin: alpha, any finite number.
+        margin: alpha, any finite number, in units of the distance; 1 suits distances of about 1.
         regularizer: added to the loss.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if there is no positive or no
@@ -44,8 +44,10 @@ class LiftedStructureLoss(Loss):
     """
 
     term = "positive pair"
+    default_margin = 1.0
+    margin_unit = "distance"
 
-    def __init__(self, distance: Distance, margin: float, regularizer: nn.Module | None = None):
+    def __init__(self, distance: Distance, margin: float = default_margin, regularizer: nn.Module | None = None):
         super().__init__(distance, regularizer)
         self.margin = check_number(margin, "margin")
 

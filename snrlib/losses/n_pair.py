@@ -36,7 +36,7 @@ class NPairsLoss(Loss):
 
     Args:
         distance: a member of the family; the anchor f_i is its query.
-        margin: added to every negative similarity, any finite number.
+        margin: added to every negative similarity, any finite number; 0 is eq. 3.
         similarity: see above.
         regularizer: added to the loss.
 
@@ -55,11 +55,12 @@ class NPairsLoss(Loss):
     """
 
     term = "positive pair"
+    default_margin = 0.0
 
     def __init__(
         self,
         distance: Distance,
-        margin: float = 0.0,
+        margin: float = default_margin,
         similarity: Literal["inner_product", "negative", "inverse"] | None = None,
         regularizer: nn.Module | None = None,
     ):

@@ -27,8 +27,9 @@ class RankedListLoss(Loss):
     Args:
         distance: a member of the family; the paper's is Euclidean on embeddings of length 1
             (``normalize_embeddings=True``).
-        margin: m, above 0 and at most alpha; the paper uses about 0.4.
-        alpha: the boundary of the negatives; the paper uses about 1.2. Other distances want other numbers.
+        margin: m, above 0 and at most alpha, in units of the distance; the paper uses about 0.4, 0.5 suits distances of
+            about 1.
+        alpha: the boundary of the negatives; the paper uses about 1.2. None is three times the margin, as there.
         temperature: of the weights, at least 0 (which weighs all alike).
         balance: weight of the negatives' part, in [0, 1].
         regularizer: added to the loss.
@@ -45,18 +46,22 @@ class RankedListLoss(Loss):
     tensor(0.3000)
     """
 
+    default_margin = 0.5
+    margin_unit = "distance"
+
     def __init__(
         self,
         distance: Distance,
-        margin: float,
-        alpha: float,
+        margin: float = default_margin,
+        alpha: float | None = None,
         temperature: float = 10.0,
         balance: float = 0.5,
         regularizer: nn.Module | None = None,
     ):
         super().__init__(distance, regularizer)
-        self.alpha = check_number(alpha, "alpha", above=0)
-        self.margin = check_number(margin, "margin", above=0, at_most=self.alpha)
+        self.margin = check_number(margin, "margin", above=0)
+        self.alpha = 3 * self.margin if alpha is None else check_number(alpha, "alpha", above=0)
+        check_number(margin, "margin", at_most=self.alpha)
         self.temperature = check_number(temperature, "temperature", at_least=0)
         self.balance = check_number(balance, "balance", at_least=0, at_most=1)
 
@@ -82,7 +87,7 @@ class RankedListLoss(Loss):
             labels,
             lambda: Seen(
                 positive.sum() + negative.sum(),
-                outside.sum() * (self.balance < 1) + inside.sum() * (self.balance > 0),
+                (outside.sum() if self.balance < 1 else 0) + (inside.sum() if self.balance > 0 else 0),
                 seen[positive],
                 seen[negative],
             ),

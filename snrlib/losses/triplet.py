@@ -29,7 +29,8 @@ class TripletMarginLoss(Loss):
 
     Args:
         distance: a member of the family; the triplet's anchor i is its query.
-        margin: m, in units of the squared (absolute) or plain (relative) distance; tune it per distance.
+        margin: m, in units of the squared (absolute) or plain (relative) distance; 0.5 suits distances of about 1, tune
+            it per distance.
         mining: the index set T. "all" valid triplets of the batch; "semi_hard", those whose negative is farther than
             the positive, by the margin at most (Schroff et al. 2015; all of them count as active); "batch_hard", for
             every anchor its farthest positive with its nearest negative (Hermans et al. 2017).
@@ -49,11 +50,13 @@ class TripletMarginLoss(Loss):
     """
 
     term = "triplet"
+    default_margin = 0.5
+    margin_unit = "squared distance"
 
     def __init__(
         self,
         distance: Distance,
-        margin: float,
+        margin: float = default_margin,
         mining: Literal["all", "semi_hard", "batch_hard"] = "all",
         average: Literal["all", "active"] = "all",
         regularizer: nn.Module | None = None,

@@ -6,6 +6,8 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -15,6 +17,7 @@ from snrlib.notebooks.find import find_notebook
 __all__ = ["Parameter", "check_values", "parameters"]
 
 _TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "list[str]": list}
+_NONE = ("auto", "none")  # the words for None
 _LINE = re.compile(r"(\w+): ([\w\[\]]+) = ([^=#]+?)  # ([^=]+)")
 
 
@@ -22,7 +25,9 @@ _LINE = re.compile(r"(\w+): ([\w\[\]]+) = ([^=#]+?)  # ([^=]+)")
 class Parameter:
     """One line of a parameters cell: ``name: type = default  # help [choices]``.
 
-    The help ends with ``[a | b | c]`` for choices or ``[low to high]`` for a range, both ends included.
+    The help ends with ``[a | b | c]`` for choices or ``[low to high]`` for a range, both ends included. ``[auto]``
+    or ``[none]``, alone or before choices or a range, ``[auto | low to high]``, is the word for None: the notebook
+    chooses, or does without.
     """
 
     name: str
@@ -32,9 +37,25 @@ class Parameter:
     choices: tuple[Any, ...] = ()
     low: float = float("-inf")
     high: float = float("inf")
+    none: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Its type in words, with the word for None."""
+        return f"{self.type} or {self.none}" if self.none else self.type
+
+    @property
+    def allowed(self) -> str:
+        """The values it takes, in words; nothing if its type says all."""
+        words = [self.none, *map(str, self.choices)]
+        if self.low > float("-inf"):
+            words.append(f"{self.low:.12g} to {self.high:.12g}")
+        return " | ".join(word for word in words if word)
 
     def parse(self, text: str) -> Any:
         """The value of ``name=text`` on the command line, checked."""
+        if self.none and text == self.none:
+            return None
         try:
             if self.type == "bool":
                 value: Any = {"true": True, "false": False}[text.lower()]
@@ -43,18 +64,20 @@ class Parameter:
             else:
                 value = _TYPES[self.type](text)
         except (KeyError, ValueError):
-            expected = "true or false" if self.type == "bool" else self.type
+            expected = "true or false" if self.type == "bool" else self.kind
             raise ValueError(f"{self.name} must be {expected}, got {text!r}") from None
         return self.check(value)
 
     def check(self, value: Any) -> Any:
         """The value itself if its type and size fit; an int is welcome for a float, a numpy number for both."""
+        if value is None and self.none:
+            return None
         if hasattr(value, "item"):
             value = value.item()
         if self.type == "float" and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not _TYPES[self.type]:
-            raise ValueError(f"{self.name} must be {self.type}, got {value!r} ({type(value).__name__})")
+            raise ValueError(f"{self.name} must be {self.kind}, got {value!r} ({type(value).__name__})")
         items = value if isinstance(value, list) else [value]
         if self.type == "list[str]" and not all(isinstance(item, str) for item in items):
             raise ValueError(f"{self.name} must be a list of strings, got {value!r}")
@@ -75,6 +98,12 @@ def parameters(name: str) -> dict[str, Parameter]:
         ValueError: no such notebook, more than one such cell, or a line of another form; the message names the line.
     """
     path = find_notebook(name)
+    return dict(_parameters(path, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=64)  # a grid asks for each of its cells
+def _parameters(path: Path, changed: int) -> dict[str, Parameter]:
+    """``changed`` is when the notebook was, so that it is read again then."""
     cells = nbformat.read(path, as_version=4).cells
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) > 1:
@@ -93,19 +122,22 @@ def _parse(line: str, notebook: str) -> Parameter:
         )
     name, type_name, literal, text = match.groups()
     choices: tuple[Any, ...] = ()
-    low, high = float("-inf"), float("inf")
+    low, high, none = float("-inf"), float("inf"), ""
     if allowed := re.search(r"\s*\[([^\]]*)\]$", text):
         text = text[: allowed.start()]
-        if bounds := re.fullmatch(r"(\S+) to (\S+)", allowed[1]):
+        words = [word.strip() for word in allowed[1].split("|")]
+        if words[0] in _NONE:
+            none = words.pop(0)
+        if len(words) == 1 and (bounds := re.fullmatch(r"(\S+) to (\S+)", words[0])):
             low, high = float(bounds[1]), float(bounds[2])
         else:
             convert = _TYPES[type_name] if type_name in ("int", "float") else str
-            choices = tuple(convert(choice.strip()) for choice in allowed[1].split("|"))
+            choices = tuple(convert(word) for word in words)
     try:
         default = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
         raise ValueError(f"in the parameters of {notebook}: {literal!r} is not a literal") from None
-    parameter = Parameter(name, type_name, default, text, choices, low, high)
+    parameter = Parameter(name, type_name, default, text, choices, low, high, none)
     if type(default) is not type(parameter.check(default)):
         raise ValueError(f"in the parameters of {notebook}: the default of {name} must be written as {type_name}")
     return parameter

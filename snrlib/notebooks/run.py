@@ -5,55 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from glob import escape
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
-from filelock import FileLock, Timeout
 from nbformat import NotebookNode
+from traitlets.config import Config
 
-from snrlib.notebooks.find import KERNEL_CONFIG, find_notebook
+from snrlib.notebooks.find import find_notebook
+from snrlib.notebooks.inside import RECORD
 from snrlib.notebooks.parameters import check_values, parameters
-from snrlib.utils.files import data_folder, partial_prefix, study_root, write_atomically, write_json
-
-if TYPE_CHECKING:  # the command should not wait for torch
-    from snrlib.data.base import LabelledImages
+from snrlib.utils.files import data_folder, partial_prefix, write_atomically, write_json
+from snrlib.utils.locks import one_at_a_time
+from snrlib.utils.provenance import imported_files, provenance, versions
 
 __all__ = [
-    "MEMORY",
+    "KERNEL_CONFIG",
     "NotebookError",
-    "checkpoint_folder",
     "default_output",
-    "files_folder",
+    "experiment_fingerprint",
     "is_current",
-    "one_at_a_time",
-    "provenance",
-    "record",
     "result_path",
     "run",
     "source_fingerprint",
 ]
 
-_SHOWN = 8  # metrics that a record prints; it keeps all
-_RECORD = "application/vnd.snrlib.record+json"
-_VERSIONS = ("snrlib", "torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
-
-
-MEMORY: dict[str, str] = {"MALLOC_MMAP_THRESHOLD_": str(2**31), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-"""Environment of processes that train: glibc keeps the memory of one step for the next, which can save a third of it.
-
-By default it gives large arrays back to the system, which fills each with zeros anew.
-"""
+# Encrypt what passes between a run and its kernel; without it every kernel warns, and any local user can listen.
+KERNEL_CONFIG = Config({"KernelManager": {"transport_encryption": "auto"}})
 
 
 class NotebookError(RuntimeError):
@@ -122,41 +104,25 @@ def run(
         raise ValueError(f"the output must end in .ipynb, got {target.name!r}")
     if target.parent == source.parent:
         raise FileExistsError(f"{target.parent} holds the notebooks themselves; choose another folder for the output")
-    with one_at_a_time(target.parent, wait):
-        if skip_current and is_current(target):
-            row = json.loads(result_path(target).read_text())
-            if row["parameters"] == {key: known.default for key, known in parameters(source.stem).items()} | checked:
-                return {**row, "output": str(target)}
-        if output is not None and not force:
-            for taken in (target, result_path(target)):
-                if taken.exists():
-                    raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
-        try:
+    try:
+        with one_at_a_time(target.parent, wait):
+            if skip_current and is_current(target):
+                row = json.loads(result_path(target).read_text())
+                defaults = {key: known.default for key, known in parameters(source.stem).items()}
+                if row["parameters"] == defaults | checked:
+                    return {**row, "output": str(target)}
+            if output is not None and not force:
+                for taken in (target, result_path(target)):
+                    if taken.exists():
+                        raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
             return _execute(source, checked, target, progress)
-        except OSError as error:
-            raise OSError(
-                f"cannot write into {target.parent}: {error.strerror}. -o chooses another place for one run, "
-                "SNR_RUNS=FOLDER for all"
-            ) from error
-
-
-@contextmanager
-def one_at_a_time(folder: Path, wait: bool) -> Iterator[None]:
-    """One process at a time writes into a folder; the lock ends with its process, however that ends.
-
-    Raises:
-        FileExistsError: another one does, and ``wait`` is False.
-    """
-    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"snr-{digest}.lock")
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        raise FileExistsError(f"another run is writing into {folder}; wait for it, or choose another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    except OSError as error:
+        if error.errno is None:  # said in words already
+            raise
+        raise OSError(
+            f"cannot write into {target.parent}: {error.strerror}. -o chooses another place for one run, "
+            "SNR_RUNS=FOLDER for all"
+        ) from error
 
 
 def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool) -> dict[str, Any]:
@@ -203,24 +169,6 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
     return {**row, "output": str(target)}
 
 
-def files_folder() -> Path:
-    """Where a notebook writes files of its own: `run` puts them beside the output when it is whole.
-
-    By hand, in JupyterLab, ``data/runs/by_hand``.
-    """
-    given = os.environ.get("SNR_RUN_FILES")
-    return Path(given) if given else data_folder("runs") / "by_hand"
-
-
-def checkpoint_folder() -> Path | None:
-    """Where a notebook that `run` executes keeps checkpoints, so that a killed run goes on; None by hand.
-
-    It is removed when the run is finished, or when notebook, parameters or library have changed.
-    """
-    given = os.environ.get("SNR_RUN_CHECKPOINTS")
-    return Path(given) if given else None
-
-
 def _papermill(source: Path, values: dict[str, Any], output: Path, progress: bool, places: dict[str, str]) -> str:
     """Execute a notebook into ``output``; returns why it failed, or nothing. ``places`` are variables of its kernel."""
     import papermill  # here, since listing notebooks should not wait for it
@@ -257,47 +205,16 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
 
 def _result_row(source: Path, values: dict[str, Any], executed: NotebookNode) -> dict[str, Any]:
     chosen = {key: parameter.default for key, parameter in parameters(source.stem).items()} | values
-    metrics: dict[str, Any] = {}
-    data: dict[str, str] = {}
+    row: dict[str, Any] = {"notebook": source.stem, "parameters": chosen, "seed": chosen.get("seed")}
+    row |= {"metrics": {}, "data": {}}
     for cell in executed.cells:
         for shown in cell.get("outputs", []):
-            if recorded := shown.get("data", {}).get(_RECORD):
-                metrics |= recorded["metrics"]
-                data |= recorded["data"]
-    return {
-        "notebook": source.stem,
-        "parameters": chosen,
-        "seed": chosen.get("seed"),
-        "metrics": metrics,
-        "data": data,
-        "source": source_fingerprint(source),
-        **provenance(),
-    }
-
-
-def provenance() -> dict[str, Any]:
-    """What a result row says of where it comes from: commit, versions, and when."""
-    return {
-        "git_commit": _git_commit(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def record(metrics: Mapping[str, Any], *data: LabelledImages) -> None:
-    """Say in a notebook which numbers, and which data, belong in the run's result row.
-
-    Args:
-        metrics: names to numbers or strings; a later record of the same name replaces an earlier one.
-        data: the data sets used; their fingerprints are kept.
-    """
-    from IPython.display import display
-
-    plain = {key: value.item() if hasattr(value, "item") else value for key, value in metrics.items()}
-    shown = [f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}" for key, value in plain.items()]
-    text = ", ".join(shown[:_SHOWN]) + f" and {len(shown) - _SHOWN} more" * (len(shown) > _SHOWN)
-    content = {"metrics": plain, "data": {images.name: images.fingerprint for images in data}}
-    display({_RECORD: content, "text/plain": f"Recorded: {text}"}, raw=True)
+            if recorded := shown.get("data", {}).get(RECORD):
+                row["metrics"] |= recorded["metrics"]
+                row["data"] |= recorded["data"]
+                if "experiment" in recorded:
+                    row |= {"experiment": recorded["experiment"], "experiment_source": experiment_fingerprint(source)}
+    return row | {"source": source_fingerprint(source), **provenance()}
 
 
 def is_current(output: Path, source: str | None = None) -> bool:
@@ -316,25 +233,21 @@ def is_current(output: Path, source: str | None = None) -> bool:
 
 
 def source_fingerprint(notebook: Path) -> str:
-    """Of all that decides a run's outcome here: a notebook's cells, the library, and the versions beneath it."""
+    """Of all that decides what a run shows: a notebook's cells, the code that they import, the versions beneath it."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return _fingerprint(notebook, "\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+
+
+def experiment_fingerprint(notebook: Path) -> str:
+    """Of all that decides the numbers of an experiment: as `source_fingerprint`, without the code that draws them."""
+    return _fingerprint(notebook, "import snrlib.experiment")
+
+
+def _fingerprint(notebook: Path, code: str) -> str:
     digest = hashlib.sha256()
     for cell in nbformat.read(notebook, as_version=4).cells:
         digest.update(cell.source.encode())
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    for path in imported_files(code):
         digest.update(path.read_bytes())
-    digest.update(" ".join(version(name) for name in _VERSIONS).encode())
+    digest.update(" ".join(versions().values()).encode())
     return digest.hexdigest()[:16]
-
-
-def _git_commit() -> str | None:
-    """The commit of the study, with ``+changes`` if the tree differs from it; None outside a git checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(study_root()), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

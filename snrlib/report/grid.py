@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from html import escape
@@ -11,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from snrlib.notebooks.run import result_path
 from snrlib.report.chapters import is_row
 from snrlib.report.html import code, details, provenance_tables, table
-from snrlib.study.grid import AXES, STALE, Grid, Task, profiles, scores
-from snrlib.study.tables import loss_table, summary
+from snrlib.study.grid import STALE, Grid, stored_row
+from snrlib.study.profiles import AXES, Task, profiles
+from snrlib.study.tables import loss_table, run_rows, summary, under_training_distance
 from snrlib.utils.files import data_folder
 
 __all__ = ["grid_section"]
@@ -30,7 +29,7 @@ _READ = (
 
 
 def grid_section() -> tuple[str, list[str]]:
-    """The profiles of ``study.yaml`` that were begun, as they are now.
+    """The profiles of ``study.yaml`` that were begun: their scores and their gaps.
 
     Returns:
         HTML, empty if none was begun, and for each profile that has gaps a sentence about them, as plain text.
@@ -84,29 +83,27 @@ def _rows(grid: Grid) -> tuple[dict[Task, Row], bool]:
         return current, False
     versions: dict[str, dict[Task, Row]] = defaultdict(dict)
     for task in grid.cells:
-        try:
-            row = json.loads(result_path(task.output).read_text())
-            own = is_row(row) and all(row["parameters"][axis] == task.values[axis] for axis in AXES)
-            if own and task.output.exists():
-                versions[row["source"]][task] = row
-        except (OSError, ValueError, KeyError):  # no row, or not one of a cell
+        row = stored_row(task.output)
+        if row is None or not is_row(row) or "experiment" not in row:
             continue
+        if all(row["parameters"].get(axis) == task.values[axis] for axis in AXES):
+            versions[row["source"]][task] = row
     return max(versions.values(), key=len, default={}), bool(versions)
 
 
 def _group(task: Task) -> tuple[str, str, str]:
     """Data, network, and the settings that are part of a cell's name: what one table has in common."""
-    data, backbone, distance, loss, seed = (str(task.values[axis]) for axis in AXES)
-    settings = task.output.parent.name.removeprefix(f"{data}-{backbone}-{distance}-{loss}").removesuffix(
-        f"-seed={seed}"
-    )
-    return data, backbone, re.sub(r"-(?=\w+=)", ", ", settings).removeprefix(", ")
+    return task.values["data"], task.values["backbone"], ", ".join(f"{key}={task.values[key]}" for key in task.fixed)
 
 
 def _seeds(rows: Mapping[Task, Row]) -> str:
     counts = pd.Series([(task.values["distance"], task.values["loss"]) for task in rows]).value_counts()
     low, high = int(counts.min()), int(counts.max())
-    return f"{low} to {high} seeds each" if low < high else f"{high} seed{'s' * (high > 1)} each"
+    return f"{low} to {high} seeds each" if low < high else f"{_counted(high, 'seed')} each"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _list(missing: Mapping[str, str], grid: Grid) -> str:
@@ -117,19 +114,15 @@ def _list(missing: Mapping[str, str], grid: Grid) -> str:
     items = ""
     for why, names in sorted(reasons.items(), key=lambda item: -len(item[1])):
         cells = "".join(f"<li><code>{escape(name)}</code></li>" for name in names)
-        which = f"<ul>{cells}</ul>"
-        count = f"{len(names)} cell{'s' * (len(names) > 1)}"
-        items += f"<li>{count}: {code(why)}\n{details('Which', which) if len(names) > _FEW else which}</li>\n"
+        which = details("Which", f"<ul>{cells}</ul>") if len(names) > _FEW else f"<ul>{cells}</ul>"
+        items += f"<li>{_counted(len(names), 'cell')}: {code(why)}\n{which}</li>\n"
     intro = f"Missing, {len(missing)} of {len(grid.cells)} cells; `snr study --profile {grid.profile}` runs them"
     return f"<p>{code(intro)}:</p>\n<ul>{items}</ul>\n"
 
 
 def _scores(rows: Mapping[Task, Row]) -> str:
     """Distances by losses, as `loss_table` has them; without arrows where there is no Euclid."""
-    found = [{**task.values, **scores(row), "judged_by": "training distance"} for task, row in rows.items()]
-    frame = pd.DataFrame([row for row in found if "precision_at_1" in row])
-    if frame.empty:
-        return "<p>None of them has recorded a score.</p>\n"
+    frame = under_training_distance(pd.concat([run_rows(row["experiment"]) for row in rows.values()]))
     if {"euclidean"} < set(frame.distance):
         shown = loss_table(frame)
     else:
@@ -145,7 +138,7 @@ def _scores(rows: Mapping[Task, Row]) -> str:
 
 
 def _provenance(rows: Mapping[Task, Row]) -> str:
-    """What all have in common once, then a line a cell."""
+    """What all have in common once, then one line per cell."""
     flat = {task: _flat(row) for task, row in rows.items()}
     names = list(dict.fromkeys(name for one in flat.values() for name in one))
     varying = {key for part, key in names if len({json.dumps(one.get((part, key))) for one in flat.values()}) > 1}
@@ -168,9 +161,8 @@ def _flat(row: Row) -> dict[tuple[str, str], Any]:
     parameters = row["parameters"]
     found: dict[tuple[str, str], Any] = {("", key): row.get(key) for key in ("git_commit", "source")}
     found |= {("parameters", key): value for key, value in parameters.items()}
-    for name, value in row["metrics"].items():
-        key = name.removeprefix("setting ")
-        if key != name and parameters.get(key) != value:
+    for key, value in row["experiment"]["settings"].items():
+        if parameters.get(key) != value:
             found["as_trained", key] = value
     for part in ("versions", "data"):
         found |= {(part, key): value for key, value in row[part].items()}

@@ -6,34 +6,28 @@ import json
 import re
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
 from snrlib.notebooks.find import notebooks
-from snrlib.notebooks.run import one_at_a_time
 from snrlib.report.chapters import Chapter, chapter
 from snrlib.report.explore import explore_section
 from snrlib.report.grid import grid_section
-from snrlib.report.html import cells, code, details, figure, page, provenance_tables, table
-from snrlib.study.reference import STUDIES
-from snrlib.study.scoreboard import answers
-from snrlib.study.tables import loss_tables, reference_table, stored
+from snrlib.report.html import code, details, figure, provenance_tables, table
+from snrlib.report.notebook import page
+from snrlib.study import stored
+from snrlib.study.contents import tables
+from snrlib.study.words import answers
 from snrlib.utils.files import data_folder, make_readable, partial_prefix
+from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.markup import Markup
 
 __all__ = ["build"]
 
 _QUESTION = "Does the SNR distance help, when, and why?"
-_READ = {  # what a reader must know of each table
-    "reference": "Mean over the seeds and half of its 95 % t-interval, on classes that no training saw, judged by the "
-    "training distance. The margin was tuned for each distance with the same number of trials on validation classes. "
-    "The last column compares with Euclid, paired by seed.",
-    "losses": "R@1 on classes that no training saw, under the training distance: mean over the seeds and half of its "
-    "95 % t-interval. An arrow marks what is higher or lower than Euclid under the same loss, paired by seed: ▲ ▼ also "
-    "with Holm's correction for all cells of the study, △ ▽ only by itself, of which one in twenty may be chance.",
-}
 
 
 def build() -> Path:
@@ -58,7 +52,7 @@ def build() -> Path:
                 (folder / f"{name}.html").write_text(one.html, encoding="utf-8")
             (folder / "index.html").write_text(_index(chapters, section), encoding="utf-8")
             for number, each in enumerate(chapters):
-                (folder / f"{each.source.stem}.html").write_text(_page(chapters, number), encoding="utf-8")
+                (folder / f"{each.source.stem}.html").write_text(page(chapters, number), encoding="utf-8")
     except OSError as error:
         if error.errno is None:  # said in words already
             raise
@@ -72,7 +66,7 @@ def build() -> Path:
 def _replaced(target: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``target`` when it is filled; one process at a time."""
     before = target.with_name(f".{target.name}.before")
-    with one_at_a_time(target, wait=True):
+    with one_at_a_time(target, wait=True, beside=True):
         if before.exists() and not target.exists():  # killed between the two renames below
             before.rename(target)
         for left_behind in [before, *target.parent.glob(f"{partial_prefix(target)}*")]:
@@ -93,71 +87,11 @@ def _replaced(target: Path) -> Iterator[Path]:
             shutil.rmtree(before, ignore_errors=True)
 
 
-def _page(chapters: list[Chapter], number: int) -> str:
-    one = chapters[number]
-    markup = Markup({other.source.stem for other in chapters})
-    body = cells(one.notebook, markup)
-    shown = "" if one.row else " What you see are the outputs that are stored with the study."
-    notes = "".join(f'<p class="note">This notebook: {code(note + shown)}</p>\n' for note in one.notes)
-    links = "".join(f'<li><a href="#{anchor}">{text}</a></li>' for level, anchor, text in markup.headings if level == 2)
-    contents = details("On this page", f"<ol>{links}</ol>") if links else ""
-    origin = f"<p>What you see: {escape(one.origin)}.</p>\n"
-    if one.row:
-        origin = details(f"Where the numbers are from: {one.origin}", provenance_tables(one.row))
-    head, foot = _steps(chapters, number), _steps(chapters, number, "Notebooks, below the text")
-    return page(f"{one.label}: {one.question}", head, f"{notes}{contents}{body}\n{origin}", foot)
-
-
-def _steps(chapters: list[Chapter], number: int | None, name: str = "Notebooks") -> str:
-    """The navigation: previous, index, next, and all."""
-    steps = ['<a href="index.html">Index</a>']
-    if number is not None and number > 0:
-        before = chapters[number - 1]
-        steps.insert(0, f'<a rel="prev" href="{before.source.stem}.html">← {escape(before.label)}</a>')
-    after = 0 if number is None else number + 1
-    if after < len(chapters):
-        steps.append(f'<a rel="next" href="{chapters[after].source.stem}.html">{escape(chapters[after].label)} →</a>')
-    here = {number: ' aria-current="page"'}
-    items = "".join(
-        f'<li value="{int(one.source.stem[:2])}"><a href="{one.source.stem}.html"{here.get(position, "")}>'
-        f"{escape(one.question)}</a></li>"
-        for position, one in enumerate(chapters)
-    )
-    line = "".join(f"<li>{step}</li>" for step in steps)
-    every = details("All notebooks", f"<ol>{items}</ol>")
-    return f'<nav aria-label="{name}"><ul class="steps">{line}</ul>{every}</nav>'
-
-
 def _index(chapters: list[Chapter], explore: str) -> str:
-    rows = [
-        [f'<a href="{one.source.stem}.html">{escape(one.label)}</a>', escape(one.question), escape(one.origin)]
-        for one in chapters
-    ]
-    body = f"<h1>{_QUESTION}</h1>\n" + _answers() + _picture(chapters[0])
-    body += "<h2>Notebooks</h2>\n" + table(["notebook", "question", "what is shown"], rows, "notebooks")
-    body += explore
-    same = {note: [one.label for one in chapters if note in one.notes] for one in chapters for note in one.notes}
-    wanting = [f"<li>{escape(', '.join(labels))}: {code(note)}</li>" for note, labels in same.items()]
     grid, gaps = grid_section()
-    verdict = f"<p>All {len(chapters)} notebooks were run here, by the notebooks and library as they are now.</p>\n"
-    body += "<h2>Missing, failed or out of date</h2>\n" + ("" if wanting else verdict)
-    wanting += [f'<li><a href="#grid">The grid</a>: {escape(gap)}.</li>' for gap in gaps]
-    body += f"<ul>{''.join(wanting)}</ul>\n" if wanting else ""
-    body += _reference_tables() + grid + "<h2>Where the numbers are from</h2>\n"
-    body += "<h3>Runs of the notebooks</h3>\n"
-    for one in chapters:
-        body += (
-            details(f"{one.label}: {one.origin}", provenance_tables(one.row))
-            if one.row
-            else f"<p>{one.label}: {one.origin}.</p>\n"
-        )
-    body += "<h3>Stored studies</h3>\n"
-    for path in sorted(data_folder("reference").glob("*.json")):
-        try:
-            body += details(path.stem, provenance_tables(json.loads(path.read_text()), ["most_confused"]))
-        except (OSError, ValueError, AttributeError, TypeError):
-            body += f"<p>{escape(path.stem)}: {escape(path.name)} is damaged.</p>\n"
-    return page(_QUESTION, _steps(chapters, None), body, "")
+    body = f"<h1>{_QUESTION}</h1>\n" + _answers() + _picture(chapters[0]) + _notebooks(chapters) + explore
+    body += _wanting(chapters, gaps) + _reference_tables() + grid + _provenance(chapters)
+    return page(chapters, title=_QUESTION, body=body)
 
 
 def _answers() -> str:
@@ -179,25 +113,58 @@ def _picture(first: Chapter) -> str:
     return figure(pictures[-1].data["image/png"], alt, alt) if alt else ""
 
 
-def _reference_tables() -> str:
-    """The stored studies, as far as they are there; of the others why not."""
-    there, wanting = [], []
-    for name in STUDIES:
+def _notebooks(chapters: list[Chapter]) -> str:
+    rows = [
+        [f'<a href="{one.source.stem}.html">{escape(one.label)}</a>', escape(one.question), escape(one.origin)]
+        for one in chapters
+    ]
+    return "<h2>Notebooks</h2>\n" + table(["notebook", "question", "what is shown"], rows, "notebooks")
+
+
+def _wanting(chapters: list[Chapter], gaps: list[str]) -> str:
+    """What is missing, failed or out of date; of the notebooks each reason once."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for one in chapters:
+        for note in one.notes:
+            same[note].append(one.label)
+    html = "<h2>Missing, failed or out of date</h2>\n"
+    if not same:
+        html += f"<p>All {len(chapters)} notebooks were run here, by this version of notebooks and library.</p>\n"
+    items = [f"{escape(', '.join(labels))}: {code(note)}" for note, labels in same.items()]
+    return html + _list([*items, *(f'<a href="#grid">The grid</a>: {escape(gap)}.' for gap in gaps)])
+
+
+def _provenance(chapters: list[Chapter]) -> str:
+    html = "<h2>Where the numbers are from</h2>\n<h3>Runs of the notebooks</h3>\n"
+    for one in chapters:
+        title = f"{one.label}: {one.origin}"
+        html += details(title, provenance_tables(one.row)) if one.row else f"<p>{escape(title)}.</p>\n"
+    html += "<h3>Stored studies</h3>\n"
+    for path in sorted(data_folder("reference").glob("*.json")):
         try:
-            stored(name)
+            html += details(path.stem, provenance_tables(json.loads(path.read_text()), ["most_confused"]))
+        except (OSError, ValueError, AttributeError, TypeError):
+            html += f"<p>{escape(path.stem)}: {escape(path.name)} is damaged.</p>\n"
+    return html
+
+
+def _list(items: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>\n" if items else ""
+
+
+def _reference_tables() -> str:
+    """The stored studies, as far as they can be read; of the others why not."""
+    there, wanting = [], []
+    for name in stored.studies():
+        try:
+            stored.read(name)
             there.append(name)
-        except FileNotFoundError:
-            wanting.append(f"<li>{name} is not stored here; <code>snr reference {name}</code> measures it.</li>")
         except (OSError, ValueError, KeyError) as error:
-            wanting.append(f"<li>{name} is damaged: {escape(str(error))}</li>")
-    by_losses = [name for name in there if len(STUDIES[name].losses) > 1]
-    markup = Markup()
+            wanting.append(escape(str(error)))
     html = "<h2>Reference numbers</h2>\n"
-    if one_loss := [name for name in there if name not in by_losses]:
-        html += f"<p>{_READ['reference']}</p>\n" + markup.html(_together(reference_table(one_loss)))
-    if by_losses:
-        html += f"<p>{_READ['losses']}</p>\n" + markup.html(_together(loss_tables(by_losses)))
-    return html + (f"<ul>{''.join(wanting)}</ul>\n" if wanting else "")
+    if there:
+        html += Markup().html(_together(tables(there)))
+    return html + _list(wanting)
 
 
 def _together(text: str) -> str:

@@ -1,6 +1,6 @@
 """Embeddings stored with the study, so that they can be looked at without any training.
 
-``snr reference embeddings`` measures; ``data/reference/embeddings.npz`` and ``embeddings.json`` hold what came out: the
+``snr measure embeddings`` measures; ``data/reference/embeddings.npz`` and ``embeddings.json`` hold what came out: the
 same images of characters, of classes that no training saw, in the space of a network before it was trained and after it
 was trained under each of three distances.
 """
@@ -8,23 +8,21 @@ was trained under each of three distances.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from snrlib.data import ImageFiles, LabelledImages, load
 from snrlib.distances import Distance, LinearMap
-from snrlib.experiment import default_settings, distance_of, experiment, images_of, tuned, untrained
+from snrlib.experiment import default_settings, distance_of, experiment, images_of, read_run, untrained
 from snrlib.explore.maps import Map, tsne
-from snrlib.notebooks.run import provenance
-from snrlib.study.tables import read_run
-from snrlib.utils.files import data_folder, write_atomically, write_json
+from snrlib.study import stored
+from snrlib.study.tuned import tuned
+from snrlib.utils.provenance import provenance
 
 __all__ = ["SPACES", "Stored", "measure_embeddings", "run_embeddings", "stored_embeddings"]
 
@@ -75,14 +73,14 @@ def measure_embeddings() -> Path:
     about: dict[str, Any] = {}
     for space in SPACES:
         name = "euclidean" if space == "untrained" else space
-        found = tuned("glyphs", "conv4", "triplet", name, embedding_size=64)
-        settings = default_settings(**_SETTINGS | {"distance": name} | found)
+        usual = default_settings(**_SETTINGS, distance=name)
+        found: dict[str, Any] = tuned("glyphs", "conv4", "triplet", name, usual.map, embedding_size=64)
+        settings = default_settings(**_SETTINGS, distance=name, **found)
         done = untrained(settings) if space == "untrained" else experiment(settings)
         arrays[space] = done.embeddings[done.test.labels % _EVERY == 0].numpy()
         if isinstance(done.distance.map, LinearMap):
             arrays[f"{space}_components"] = done.distance.map.components.numpy()
-        about[space] = settings
-    path = data_folder("reference") / "embeddings.npz"
+        about[space] = asdict(settings)
     kept = _kept(load("glyphs", "test"))
     row: dict[str, Any] = {
         "what": "embeddings of test images of every eighth class",
@@ -90,10 +88,7 @@ def measure_embeddings() -> Path:
         "data": done.fingerprints,
     }
     row |= {"images": len(kept), "characters": _digest(kept)}
-    row |= provenance()
-    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
-    write_json(path.with_suffix(".json"), row)
-    return path
+    return stored.write_arrays("embeddings", arrays, row | provenance())
 
 
 def stored_embeddings() -> Stored:
@@ -103,20 +98,19 @@ def stored_embeddings() -> Stored:
         FileNotFoundError: they are not there; the message says what makes them.
         ValueError: the characters are not those that were embedded: another matplotlib has others.
     """
-    path = data_folder("reference") / "embeddings.npz"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; `snr reference embeddings` measures it")
-    about = json.loads(path.with_suffix(".json").read_text())
+    arrays, about = stored.read_arrays("embeddings"), stored.read_about("embeddings")
     images = _kept(load("glyphs", "test"))
     if (len(images), _digest(images)) != (about["images"], about["characters"]):
         raise ValueError(
             "the stored embeddings are of other characters than matplotlib has here; "
-            "`snr reference embeddings` measures them anew"
+            "`snr measure embeddings` measures them anew"
         )
-    with np.load(path) as arrays:
-        embeddings = {space: torch.from_numpy(arrays[space]) for space in SPACES}
-        settings = {space: about["settings"][space] for space in SPACES}
-        distances = {space: distance_of(settings[space], arrays.get(f"{space}_components")) for space in SPACES}
+    embeddings = {space: torch.from_numpy(arrays[space]) for space in SPACES}
+    distances = {}
+    for space in SPACES:
+        chosen = {key: about["settings"][space][key] for key in ("distance", "map", "anchor", "normalize_embeddings")}
+        chosen["map"] = chosen["map"] or None  # "" in files of earlier editions
+        distances[space] = distance_of(default_settings(**chosen), arrays.get(f"{space}_components"))
     titles = {space: f"trained under {_WORDS.get(space, space)}" for space in SPACES} | {"untrained": "before training"}
     return Stored(images, embeddings, distances, titles, about)
 
@@ -142,8 +136,8 @@ def run_embeddings(folders: Sequence[str | Path]) -> Stored:
         if not torch.equal(images.labels, done.labels):
             raise ValueError(f"{folder} is of other images than {images.name}; all runs must be of the same")
         embeddings[folder.name], distances[folder.name] = done.embeddings, done.distance
-        every[folder.name] = done.settings
-        titles[folder.name] = "{backbone}, {loss}, {distance}, seed {seed}".format(**done.settings)
+        every[folder.name] = asdict(done.settings)
+        titles[folder.name] = "{backbone}, {loss}, {distance}, seed {seed}".format(**asdict(done.settings))
     if images is None:
         raise ValueError("at least one folder of a run must be named")
     return Stored(images, embeddings, distances, titles, {"settings": every})

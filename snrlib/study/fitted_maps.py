@@ -1,6 +1,6 @@
 """Maps fitted to vectors that no longer change: how well do neighbours classify under each, absolute and relative?
 
-``snr reference maps`` measures; ``data/reference/maps.csv`` and ``maps.json`` hold what came out. There are two
+``snr measure maps`` measures; ``data/reference/maps.csv`` and ``maps.json`` hold what came out. There are two
 questions. *Splits*: samples of the same classes, 70 % to fit and to be neighbours, 30 % to be classified, drawn anew
 many times. *Unseen classes*: the map is fitted to the training classes and searches among images of others.
 """
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,17 +23,16 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.neighbors import NeighborhoodComponentsAnalysis
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
-from snrlib.backbones import embed, embedder, transforms
-from snrlib.data import load
+from snrlib.backbones import embed
 from snrlib.distances import get_distance
 from snrlib.evaluate import classify, interval, retrieval
 from snrlib.experiment import Experiment, default_settings, experiment
 from snrlib.mahalanobis import LMNN, Whitening
-from snrlib.notebooks.run import provenance
 from snrlib.stats import mean_interval
-from snrlib.utils.files import data_folder, write_atomically, write_json, write_table
+from snrlib.study import stored
+from snrlib.study.bird_features import features
+from snrlib.utils.provenance import provenance
 
 __all__ = [
     "FORMS",
@@ -42,11 +40,8 @@ __all__ = [
     "MAPS_OF_FEW",
     "SETS",
     "balance",
-    "features",
     "glyph_embeddings",
-    "measure_features",
     "measure_maps",
-    "photographs",
     "split_errors",
     "summarise",
     "unseen_classes",
@@ -103,16 +98,10 @@ def glyph_embeddings(split: str = "test", n_classes: int | None = None) -> Vecto
     return X[chosen].double().numpy(), images.labels[chosen].numpy()
 
 
-def features(split: Literal["train", "test"]) -> Vectors:
-    """512 features of 750 photographs, see `snrlib.data.sets.cub_features`."""
-    images = load("cub_features", split)
-    return images.images.flatten(1).double().numpy(), images.labels.numpy()
-
-
 @lru_cache
 def _glyph_network() -> Experiment:
-    settings = default_settings("glyphs", "conv4", distance="euclidean", margin=4.0, steps=150, every=150)
-    return experiment(settings | {"validation_share": 0.0}, device="cpu")
+    chosen = {"margin": 4.0, "steps": 150, "every": 150, "validation_share": 0.0}
+    return experiment(default_settings("glyphs", "conv4", distance="euclidean", **chosen), device="cpu")
 
 
 SETS: dict[str, tuple[Callable[[], Vectors], bool, int]] = {
@@ -155,7 +144,8 @@ def split_errors(
     splits = StratifiedShuffleSplit(n_splits, test_size=_TEST_SHARE, random_state=seed)
     rows = []
     for number, (fit_to, judged) in enumerate(splits.split(X, y)):
-        prepare = make_pipeline(VarianceThreshold(), *[StandardScaler()] * standardise).fit(X[fit_to])
+        scalers = [StandardScaler()] if standardise else []
+        prepare = make_pipeline(VarianceThreshold(), *scalers).fit(X[fit_to])
         train, test = prepare.transform(X[fit_to]), prepare.transform(X[judged])
         for name, make in maps.items():
             estimator, started = make(), time.perf_counter()
@@ -245,74 +235,6 @@ def measure_maps() -> Path:
     birds = unseen_classes(features("train"), features("test"), MAPS_OF_FEW).assign(set="photographs")
     unseen = pd.concat([glyphs, birds])
     print(f"maps: unseen classes, {time.perf_counter() - started:.0f} s", flush=True)
-    about = {"command": "snr reference maps", "test_share": _TEST_SHARE, "k": 3, "seed": 0}
+    about = {"command": "snr measure maps", "test_share": _TEST_SHARE, "k": 3, "seed": 0}
     about |= {"minutes": round((time.perf_counter() - started) / 60, 1), "threads": torch.get_num_threads()}
-    folder = data_folder("reference")
-    write_json(folder / "maps.json", about | provenance())
-    write_table(folder / "maps_unseen.csv", unseen)
-    write_table(folder / "maps.csv", table)
-    return folder / "maps.csv"
-
-
-@lru_cache(maxsize=2)
-def photographs(
-    split: Literal["train", "test"], root: str | Path | None = None, per_class: int = 30
-) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """Some photographs of the first 50 classes of CUB, as SqueezeNet takes them.
-
-    Args:
-        split: "train", classes 1-25, or "test", 26-50.
-        root: the folder of CUB-200-2011.
-        per_class: how many of each class, drawn with seed 0.
-
-    Returns:
-        Images (25 per_class, 3, 224, 224), their centre crops in [0, 1]; labels (n,), from 0; the names of the classes.
-
-    Raises:
-        FileNotFoundError: CUB is not there.
-        ValueError: a class with fewer photographs, or fewer than 50 classes.
-    """
-    crop, numbers = transforms("squeezenet1_1", 224), range(1, 26) if split == "train" else range(26, 51)
-    images: list[Tensor] = []
-    labels: list[int] = []
-    names: list[str] = []
-    generator = torch.Generator().manual_seed(0)
-    for part in (load("cub200", "train", root, size=256), load("cub200", "test", root, size=256)):
-        for index, name in enumerate(part.classes):
-            rows = (part.labels == index).nonzero()[:, 0]
-            if int(name[:3]) <= 50:  # for both splits, so that the draws of one do not depend on the split asked for
-                rows = rows[torch.randperm(len(rows), generator=generator)[:per_class]].sort().values
-            if int(name[:3]) not in numbers:
-                continue
-            if len(rows) < per_class:
-                raise ValueError(f"{name} has {len(rows)} photographs, {per_class} are wanted")
-            images += [crop(part[row][0]) for row in rows.tolist()]
-            labels += [len(names)] * per_class
-            names.append(name)
-    if len(names) != 25:
-        raise ValueError(f"classes {numbers[0]} to {numbers[-1]} of CUB are wanted, {len(names)} of them are there")
-    return torch.stack(images), torch.tensor(labels), tuple(names)
-
-
-def measure_features(weights: str | Path, root: str | Path | None = None) -> Path:
-    """Make ``data/reference/cub_features.npz``, which `snrlib.data.sets.cub_features` reads, from `photographs`.
-
-    The mean of every feature map behind SqueezeNet's last convolutions.
-
-    Args:
-        weights: file with the ImageNet weights of torchvision's squeezenet1_1.
-        root: the folder of CUB-200-2011.
-
-    Raises:
-        FileNotFoundError, ValueError: CUB or the weights are not there, or not whole.
-    """
-    model = embedder("squeezenet1_1", None, weights)
-    both = [photographs(split, root) for split in ("train", "test")]
-    labels = torch.cat([both[0][1], both[1][1] + len(both[0][2])])
-    roots = torch.cat([embed(model, images) for images, _, _ in both]).sqrt()
-    step = float(roots.max()) / 255
-    path = data_folder("reference") / "cub_features.npz"
-    arrays: dict[str, Any] = {"steps": (roots / step).round().to(torch.uint8).numpy(), "labels": labels.numpy()}
-    arrays |= {"classes": np.array([*both[0][2], *both[1][2]]), "step": np.float32(step)}
-    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
-    return path
+    return stored.write_tables("maps", {"": table, "unseen": unseen}, about | provenance())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,28 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from snrlib.experiment import default_settings, fit, from_parameters, images_of
+from snrlib.data import DATASETS
+from snrlib.distances import RELATIVE
+from snrlib.experiment import Settings, fit, images_of, initial_scale
+from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
-from snrlib.notebooks.run import one_at_a_time, provenance
-from snrlib.study.grid import Grid, cells, check
-from snrlib.study.reference import cpu, margin_unit, run_processes
+from snrlib.study import stored
+from snrlib.study.grid import Grid
+from snrlib.study.profiles import Task, cells, check
+from snrlib.study.steps import Step, finish
+from snrlib.study.tuned import from_parameters
 from snrlib.utils.files import data_folder, write_json
+from snrlib.utils.locks import one_at_a_time
+from snrlib.utils.provenance import cpu, provenance
 
-__all__ = ["MARGINS", "RATES", "tune"]
+__all__ = ["MARGINS", "RATES", "is_tuned", "margin_unit", "tune", "tune_one"]
 
 MARGINS: tuple[float, float] = (0.03, 3.0)
-"""Between which margins are tried, in units of the distance, see `snrlib.study.reference.margin_unit`."""
+"""Between which margins are tried, in units of the distance, see `margin_unit`."""
 RATES: tuple[float, float] = (0.25, 4.0)
 """Between which learning rates are tried, in units of the one that suits the network."""
 _SEED = 1000
-_KEY = ("data", "backbone", "loss", "distance", "embedding_size")  # what cells find their values by
+_KEY = ("data", "backbone", "loss", "distance", "map", "embedding_size", "pretrained")
 _FIRST: tuple[dict[str, float], ...] = (
     {"margin": 0.3, "learning_rate": 1.0},
     {"margin": 1.0, "learning_rate": 0.5},
@@ -46,9 +54,10 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
     """Tune what the cells of a profile of ``study.yaml`` leave open; write ``data/reference/tuned_PROFILE.json``.
 
     Cells that differ by seed share the outcome. A margin or a learning rate that the profile's settings fix is not
-    tuned; N-pair loss has no margin. Trials stand in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning
-    goes on, with the trials that it would have made uninterrupted. Other settings or images start anew; another version
-    of the library does not: remove the file for that. A training that diverges is a trial that scored 0.
+    tuned; N-pair loss has no margin. Cells that train on all classes are tuned on the usual share of them. Trials stand
+    in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning goes on, with the trials that it would have made
+    uninterrupted. Other settings or images start anew; another version of the library does not: remove the folder for
+    that. A training that diverges is a trial that scored 0.
 
     Args:
         profile: its name.
@@ -62,6 +71,7 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
         ValueError: an unknown profile, one that leaves nothing open, or a cell that cannot be.
         FileNotFoundError: a data set or weights are not there.
         FileExistsError: another tuning of this study is at work.
+        ChildProcessError: some failed; the message says which and why.
     """
     if trials < 1:
         raise ValueError(f"trials must be positive, got {trials}")
@@ -77,58 +87,105 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
         raise ValueError(f"profile {profile} leaves nothing to tune")
     folder = data_folder("runs") / "tuning"
     with one_at_a_time(folder, wait=False):
-        folder.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{folder / 'trials.db'}"
-        _storage(storage)  # makes its tables, which two processes must not do at once
-        found = run_processes(_tune_one, [(storage, settings, open_, trials) for settings, open_ in groups], jobs)
-    path = data_folder("reference") / f"tuned_{profile}.json"
-    write_json(path, _about(profile, trials, found))
-    return path
+        _storage(folder)  # makes its tables, which two processes must not do at once
+        steps = [_step(folder, settings, open_, trials) for settings, open_ in groups]
+        found = finish(f"tuning of {profile}", steps, jobs)
+    return stored.write_tables(f"tuned_{profile}", {}, _about(profile, trials, found))
 
 
-def _groups(tasks: list[Any]) -> list[tuple[dict[str, Any], list[str]]]:
+def is_tuned(profile: str) -> bool:
+    """Whether all that the cells of a profile leave open was tuned for it."""
+    rows = [row for row in stored.tuned_rows() if row["profile"] == profile]
+    known = [tuple(row[name] for name in _KEY) for row in rows]
+    return all(_key(settings) in known for settings, _ in _groups(cells(profile, tuned_values=False)))
+
+
+def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
     """For each combination of a profile, seeds aside: the settings to tune with, and the names of what is open."""
     declared = {name: parameter.default for name, parameter in parameters("05").items()}
-    found = {}
+    found: dict[Settings, list[str]] = {}
     for task in tasks:
-        p = declared | task.values | {"seed": _SEED}
-        open_ = ["margin"] * (p["margin"] < 0 and p["loss"] not in ("n_pair", "angular", "softmax"))
-        open_ += ["learning_rate"] * (not p["learning_rate"])
-        usual = default_settings(p["data"], p["backbone"], **({"weights": p["weights"]} if p["weights"] else {}))
-        chosen = {"margin": max(p["margin"], 0.0), "learning_rate": p["learning_rate"] or usual["learning_rate"]}
-        settings = from_parameters(p | chosen)
-        settings |= {"every": settings["steps"]}  # validated once, at the end
-        if open_ and p["normalize_embeddings"]:
+        given = declared | task.values
+        settings = _usual(given | {"seed": _SEED})
+        loss = LOSSES.get(settings.loss)
+        open_ = []
+        if given["margin"] is None and loss is not None and loss.margin_unit is not None:
+            open_.append("margin")
+        if given["learning_rate"] is None:
+            open_.append("learning_rate")
+        if open_ and settings.normalize_embeddings:
             raise ValueError(f"{task.name}: embeddings of length 1 are not tuned; give a margin and a learning_rate")
         if open_:
-            found[json.dumps(settings, sort_keys=True)] = (settings, open_)
-    keys = [(*(settings[name] for name in _KEY), bool(settings["weights"])) for settings, _ in found.values()]
+            found[settings] = open_
+    keys = [_key(settings) for settings in found]
     if twice := {key for key in keys if keys.count(key) > 1}:
         raise ValueError(f"blocks that differ by their settings alone cannot be tuned apart: {sorted(twice)[0]}")
-    return list(found.values())
+    return list(found.items())
 
 
-def _storage(url: str) -> optuna.storages.RDBStorage:
+def _key(settings: Settings) -> tuple[Any, ...]:
+    """What cells find their values by, as `snrlib.study.stored.tuned_rows` has it."""
+    known = asdict(settings) | {"map": settings.map or "", "pretrained": settings.weights is not None}
+    return tuple(known[name] for name in _KEY)
+
+
+def _usual(given: dict[str, Any]) -> Settings:
+    """The settings of a trial, before it changes a margin or a rate: validated once, at the end, nothing tuned."""
+    data = DATASETS[given["data"]]
+    settings = from_parameters(given | {"normalize_embeddings": True})  # which keeps what was tuned before out
+    settings = replace(settings, normalize_embeddings=given["normalize_embeddings"], every=settings.steps)
+    return replace(settings, validation_share=settings.validation_share or data.validation_share)
+
+
+def margin_unit(settings: Settings) -> float:
+    """In which margins are tried: 1 for a relative distance, whose unit is the anchor's length.
+
+    The unit of an absolute distance is the network's own: the mean squared distance of the untrained one
+    (`snrlib.experiment.initial_scale`), or its root where the loss compares distances that are not squared.
+    """
+    if settings.distance in RELATIVE:
+        return 1.0
+    squared = initial_scale(settings)
+    return squared if LOSSES[settings.loss].margin_unit == "squared distance" else squared**0.5
+
+
+def _storage(folder: Path) -> optuna.storages.RDBStorage:
+    url = f"sqlite:///{folder / 'trials.db'}"
     return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
 
-def _tune_one(url: str, settings: dict[str, Any], open_: list[str], trials: int) -> dict[str, Any]:
-    """The trials of one combination, those that are there already included; the best, and all."""
-    started = time.perf_counter()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space: dict[str, BaseDistribution] = {"learning_rate": FloatDistribution(*RATES, log=True)}
-    if "margin" in open_:
-        space["margin"] = FloatDistribution(*MARGINS, log=True)
-    space = {name: space[name] for name in open_}
-    decides = [settings, images_of(settings, "train").fingerprint, open_, MARGINS, RATES, _FIRST]
+def _step(folder: Path, settings: Settings, open_: list[str], trials: int) -> Step:
+    """Its result is kept under a digest of all that decides it."""
+    arguments = {"settings": asdict(settings), "open_": open_, "trials": trials}
+    decides = [arguments, images_of(settings, "train").fingerprint, MARGINS, RATES, _FIRST]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    label = " ".join(settings[key] for key in ("data", "backbone", "loss", "distance"))
-    study = optuna.create_study(
-        study_name=f"{label} {digest}", storage=_storage(url), direction="maximize", load_if_exists=True
-    )
-    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # by a process that was killed
-        study.tell(left.number, state=TrialState.FAIL)
-    unit = None
+    path = folder / f"{_label(settings).replace(' ', '-')}-{digest}.json"
+    return Step("snrlib.study.tuning:tune_one", arguments, path)
+
+
+def _label(settings: Settings) -> str:
+    named = [settings.data, settings.backbone, settings.loss, settings.distance, settings.map]
+    return " ".join(name for name in named if name)
+
+
+def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path) -> str:
+    """The trials of one combination, those that are there already included; the best, and all, are written to a path.
+
+    Args:
+        settings: as a dictionary.
+        open_: "margin", "learning_rate" or both.
+        trials: how many.
+        path: of the result; the trials stand beside it.
+
+    Returns:
+        A line that says what was chosen.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    s = Settings(**settings)
+    study = _study(path.parent, s, open_)
+    ranges = {"margin": MARGINS, "learning_rate": RATES}
+    space: dict[str, BaseDistribution] = {name: FloatDistribution(*ranges[name], log=True) for name in open_}
+    unit = margin_unit(s) if "margin" in open_ else 1.0
     while (done := len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))) < trials:
         # A sampler of its own for each trial: what it proposes depends on the finished trials alone.
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=len(_FIRST), multivariate=True, seed=done)
@@ -136,65 +193,70 @@ def _tune_one(url: str, settings: dict[str, Any], open_: list[str], trials: int)
         if done < len(_FIRST) and not waiting:
             study.enqueue_trial({name: _FIRST[done][name] for name in open_})
         trial = study.ask(space)
-        changes = {}
-        if "margin" in open_:
-            unit = margin_unit(settings) if unit is None else unit
-            changes["margin"] = float(f"{trial.params['margin'] * unit:.3g}")
-        if "learning_rate" in open_:
-            ratio = settings["trunk_learning_rate"] / settings["learning_rate"]
-            rate = float(f"{trial.params['learning_rate'] * settings['learning_rate']:.3g}")
-            changes |= {"learning_rate": rate, "trunk_learning_rate": rate * ratio}
-        begun = time.perf_counter()
-        try:
-            score = fit(settings | changes, device="cpu").validation_score
-            if not np.isfinite(score):
-                raise ValueError(f"{label}: the validation score must be finite, got {score}; has a class two images?")
-        except FloatingPointError as error:
-            score = 0.0
-            trial.set_user_attr("diverged", str(error))
-        for name, value in changes.items():
-            trial.set_user_attr(name, value)
-        trial.set_user_attr("seconds", round(time.perf_counter() - begun, 2))
-        study.tell(trial, score)
+        study.tell(trial, _try(s, trial, unit))
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:trials]
     scores = [trial.values[0] for trial in finished]
     best = int(np.argmax(scores))  # the first of equals
-    key = {name: settings[name] for name in (*_KEY, "steps", "validation_share")}
-    key["pretrained"] = bool(settings["weights"])
     chosen = {name: finished[best].user_attrs[name] for name in open_}
-    seconds = time.perf_counter() - started
-    print(f"  {label}: {chosen}, validation MAP@R {scores[best]:.4f}, {seconds:.0f} s", flush=True)
-    return {
-        **key,
-        **chosen,
-        "validation_map_at_r": round(scores[best], 5),
-        "trials": [
-            {name: trial.user_attrs[name] for name in (*open_, "seconds")}
-            | {"validation_map_at_r": round(score, 5), "diverged": "diverged" in trial.user_attrs}
-            for trial, score in zip(finished, scores, strict=True)
-        ],
-    }
+    result: dict[str, Any] = dict(zip(_KEY, _key(s), strict=True))
+    result |= {"steps": s.steps, "validation_share": s.validation_share, **chosen}
+    result["validation_map_at_r"] = round(scores[best], 5)
+    result["trials"] = [
+        {name: trial.user_attrs[name] for name in (*open_, "seconds")}
+        | {"validation_map_at_r": round(score, 5), "diverged": "diverged" in trial.user_attrs}
+        for trial, score in zip(finished, scores, strict=True)
+    ]
+    write_json(path, result)
+    return f"{_label(s)}: {chosen}, validation MAP@R {scores[best]:.4f}"
+
+
+def _study(folder: Path, settings: Settings, open_: list[str]) -> optuna.Study:
+    """The trials so far; one that a killed process has left is given up."""
+    decides = [asdict(settings), images_of(settings, "train").fingerprint, open_, MARGINS, RATES, _FIRST]
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    name = f"{_label(settings)} {digest}"
+    study = optuna.create_study(study_name=name, storage=_storage(folder), direction="maximize", load_if_exists=True)
+    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(left.number, state=TrialState.FAIL)
+    return study
+
+
+def _try(settings: Settings, trial: optuna.Trial, unit: float) -> float:
+    """Train with what a trial proposes; 0 if that diverges."""
+    changes: dict[str, float] = {}
+    if "margin" in trial.params:
+        changes["margin"] = float(f"{trial.params['margin'] * unit:.3g}")
+    if "learning_rate" in trial.params:
+        rate = float(f"{trial.params['learning_rate'] * settings.learning_rate:.3g}")
+        ratio = settings.trunk_learning_rate / settings.learning_rate
+        changes |= {"learning_rate": rate, "trunk_learning_rate": rate * ratio}
+    begun = time.perf_counter()
+    try:
+        score = fit(replace(settings, **changes), device="cpu").validation_score  # type: ignore[arg-type]
+        if not np.isfinite(score):
+            label = _label(settings)
+            raise ValueError(f"{label}: the validation score must be finite, got {score}; has a class two images?")
+    except FloatingPointError as error:
+        score = 0.0
+        trial.set_user_attr("diverged", str(error))
+    for name, value in changes.items():
+        trial.set_user_attr(name, value)
+    trial.set_user_attr("seconds", round(time.perf_counter() - begun, 2))
+    return score
 
 
 def _about(profile: str, trials: int, found: list[dict[str, Any]]) -> dict[str, Any]:
+    key = ("data", "backbone", "loss", "distance", "map")
     return {
         "command": f"snr tune --profile {profile} --trials {trials}",
         "profile": profile,
-        "margins": {
-            "from": MARGINS[0],
-            "to": MARGINS[1],
-            "unit": "of the distance, snrlib.study.reference.margin_unit",
-        },
+        "margins": {"from": MARGINS[0], "to": MARGINS[1], "unit": "of the distance, snrlib.study.tuning.margin_unit"},
         "learning_rates": {"from": RATES[0], "to": RATES[1], "unit": "the rate that suits the network"},
         "trials": trials,
         "seed": _SEED,
         "validation_shares": {row["data"]: row.pop("validation_share") for row in found},
-        "tuned": [{key: value for key, value in row.items() if key != "trials"} for row in found],
-        "tuning": [
-            {key: row[key] for key in ("data", "backbone", "loss", "distance")} | trial
-            for row in found
-            for trial in row["trials"]
-        ],
+        "tuned": [{name: value for name, value in row.items() if name != "trials"} for row in found],
+        "tuning": [{name: row[name] for name in key} | trial for row in found for trial in row["trials"]],
         "core_minutes": round(sum(trial["seconds"] for row in found for trial in row["trials"]) / 60, 1),
         "cpu": cpu(),
         **provenance(),

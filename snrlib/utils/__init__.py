@@ -1,1 +1,1 @@
-"""What is common to all: checks, files, processes, markup, and how torchvision is imported."""
+"""What is common to all: checks, files, locks, processes, provenance, markup, and how torchvision is imported."""

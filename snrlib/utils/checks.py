@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from numbers import Real
 from typing import Any
 
@@ -68,12 +69,12 @@ def check_number(
     is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if is_number and above < value and at_least <= value <= at_most:
         return float(value)
-    bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {at_least:g}"] * (at_least > -math.inf)
-    bounds += [f"at most {at_most:g}"] * (at_most < math.inf)
-    raise ValueError(f"{name} must be a finite number {' and '.join(bounds)}".rstrip() + f", got {value!r}")
+    bounds = {"above": above, "at least": at_least, "at most": at_most}
+    stated = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if math.isfinite(bound))
+    raise ValueError(f"{name} must be a finite number {stated}".rstrip() + f", got {value!r}")
 
 
-def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+def check_choice(value: Any, name: str, choices: Collection[str]) -> str:
     """One of the choices.
 
     Raises:

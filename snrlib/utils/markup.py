@@ -49,9 +49,10 @@ def mathml(tex: str, display: bool = False) -> str:
         raise ValueError(f"the formula {tex!r} cannot be converted: {type(error).__name__}") from error
     if "\\" in markup:  # a command that it does not know comes out as it went in
         raise ValueError(f"the formula {tex!r} cannot be converted: unknown command")
-    # What browsers need: they know no bold variant, and read a word better as one.
+    # What browsers need: they know no bold variant, read a word better as one, and stretch a bar for its exponent.
     markup = _WORD.sub(lambda match: f"<mi>{''.join(re.findall(r'>(.)<', match[0]))}</mi>", markup)
     markup = markup.replace(' mathvariant="bold"', _BOLD)
+    markup = re.sub("<mo>(?=&#x(?:02016|0007C);)", '<mo stretchy="false">', markup)
     if not display:
         return f'<span class="long">{markup}</span>' if len(tex) > 40 else markup  # scrolls on a narrow screen
     number = f'<span class="tag">({escape(tag[1])})</span>' if tag else ""
@@ -86,7 +87,10 @@ class Markup(mistune.HTMLRenderer):
     def _keep(self, match: re.Match[str]) -> str:
         if match["code"]:
             return match[0]
-        tex = re.sub(r"\n\s*>", "\n", match["display"] or match["inline"]).strip()  # of a quotation
+        tex = match["display"] or match["inline"]
+        if match.string[: match.start()].rpartition("\n")[2].lstrip().startswith(">"):  # a quotation: so do its lines
+            tex = re.sub(r"\n\s*>", "\n", tex)
+        tex = tex.strip()
         try:
             html = mathml(tex, display=match["display"] is not None)
         except ValueError:

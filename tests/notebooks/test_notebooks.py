@@ -11,8 +11,9 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from snrlib.notebooks import exercises
-from snrlib.notebooks.find import navigation, refresh, title
+from snrlib.notebooks.find import navigation, title
 from snrlib.notebooks.parameters import parameters
+from snrlib.notebooks.refresh import refresh
 
 PATHS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -35,74 +36,62 @@ def test_the_notebooks_are_there() -> None:
 
 
 @each_notebook
-def test_the_h1_is_one_question(path: Path) -> None:
+def test_one_question_is_asked_between_current_navigation(path: Path) -> None:
     headings = [line for cell in _cells(path, "markdown") for line in re.findall(r"^# .+$", cell.source, re.MULTILINE)]
     assert len(headings) == 1
     assert headings[0].endswith("?")
     assert title(path) == headings[0][2:]
-
-
-@each_notebook
-def test_navigation_at_head_and_foot_is_current(path: Path) -> None:
     cells = _cells(path)
     assert cells[0].source == cells[-1].source == navigation(path)
     assert len(_cells(path, tag="navigation")) == 2
 
 
 @each_notebook
-def test_outputs_are_stored_from_one_run_in_order_without_errors_or_warnings(path: Path) -> None:
+def test_outputs_are_of_one_run_without_warnings(path: Path) -> None:
     code = _cells(path, "code")
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    for shown in _outputs(path):
+    outputs = _outputs(path)
+    for shown in outputs:
         assert shown.output_type != "error"
         assert shown.get("name") != "stderr", shown.text
+    kinds = [shown.get("data", {}).keys() for shown in outputs]
+    assert not [kind for kind in kinds if "widget" in " ".join(kind)]
+    assert [kind for kind in kinds if "application/vnd.snrlib.record+json" in kind], "a metric is recorded"
+    figures = [shown for shown in outputs if "image/png" in shown.get("data", {})]
+    assert figures or path.stem.startswith("10")
+    for shown in figures:
+        assert len(shown.metadata["image/png"]["alt"].split()) >= 5, "a figure states its finding in words"
 
 
 @each_notebook
-def test_files_are_small_and_carry_no_foreign_metadata(path: Path) -> None:
+def test_files_are_small_and_hold_nothing_foreign(path: Path) -> None:
     assert path.stat().st_size <= 1_000_000
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}
     assert all(cell.metadata.keys() <= {"tags"} for cell in notebook.cells)
-    assert not [shown for shown in _outputs(path) if any("widget" in mime for mime in shown.get("data", {}))]
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users|usr)/", path.read_text())
 
 
 @each_notebook
-def test_every_figure_states_its_finding_in_words(path: Path) -> None:
-    figures = [shown for shown in _outputs(path) if "image/png" in shown.get("data", {})]
-    assert figures or path.stem.startswith("10")
-    for shown in figures:
-        assert len(shown.metadata["image/png"]["alt"].split()) >= 5
-
-
-@each_notebook
-def test_parameters_are_readable_and_have_a_seed_and_a_help(path: Path) -> None:
+def test_parameters_have_a_seed_help_and_range(path: Path) -> None:
     known = parameters(path.stem)
     assert known["seed"].type == "int"
     for parameter in known.values():
         assert parameter.help
         assert parameter.check(parameter.default) == parameter.default
         assert parameter.type in ("bool", "str", "list[str]") or parameter.high < float("inf"), "a number has a range"
+    assert "interactive" not in known or known["interactive"].default is False
 
 
 @each_notebook
-def test_widgets_are_drawn_only_where_interactive_is_true(path: Path) -> None:
-    for cell in _cells(path, "code"):
-        if "ipywidgets" in cell.source or "interact(" in cell.source:
-            before = re.split(r"^if interactive:", cell.source, flags=re.MULTILINE)[0]
-            assert "ipywidgets" not in before
-            assert "interact(" not in before
-    if "interactive" in parameters(path.stem):
-        assert parameters(path.stem)["interactive"].default is False
-
-
-@each_notebook
-def test_a_numbered_question_and_a_figure_stand_before_every_slider(path: Path) -> None:
+def test_sliders_follow_a_question_and_a_figure(path: Path) -> None:
     cells = _cells(path)
     numbers = []
     for n, cell in enumerate(cells):
+        if cell.cell_type == "code":
+            before = re.split(r"^if interactive:", cell.source, flags=re.MULTILINE)[0]
+            assert not re.search(r"ipywidgets|interact\(", before), "widgets are drawn only where interactive is true"
         if cell.cell_type != "code" or not re.search(r"^if interactive:", cell.source, re.MULTILINE):
             continue
         question = cells[n - 1]
@@ -130,7 +119,7 @@ def test_a_prediction_is_asked_before_and_checked_after(path: Path) -> None:
 
 
 @each_notebook
-def test_claims_are_asserted_by_cells_that_nbval_compares(path: Path) -> None:
+def test_claims_are_in_cells_that_nbval_compares(path: Path) -> None:
     claims = _cells(path, "code", "nbval-check-output")
     assert claims
     for cell in claims:
@@ -139,7 +128,7 @@ def test_claims_are_asserted_by_cells_that_nbval_compares(path: Path) -> None:
 
 
 @each_notebook
-def test_local_links_lead_to_a_notebook_and_a_heading_that_exist(path: Path) -> None:
+def test_local_links_lead_to_what_exists(path: Path) -> None:
     for cell in _cells(path, "markdown"):
         for target, anchor in re.findall(r"\]\(([\w./]*)(?:#([^)\s]+))?\)", cell.source):
             file = path.parent / target if target else path
@@ -151,9 +140,7 @@ def test_local_links_lead_to_a_notebook_and_a_heading_that_exist(path: Path) -> 
                 assert unquote(anchor) in anchors, f"{target}#{anchor}"
 
 
-def test_a_refresh_stores_outputs_and_a_failing_one_keeps_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refreshing_stores_outputs_or_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "notebooks" / "01_small.ipynb"
     path.parent.mkdir()
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
@@ -172,12 +159,7 @@ def test_a_refresh_stores_outputs_and_a_failing_one_keeps_the_file(
 
 
 @each_notebook
-def test_a_metric_is_recorded(path: Path) -> None:
-    assert [shown for shown in _outputs(path) if "application/vnd.snrlib.record+json" in shown.get("data", {})]
-
-
-@each_notebook
-def test_solutions_are_right_mistakes_get_their_hint_and_no_answer_is_not_wrong(path: Path) -> None:
+def test_solutions_are_right_and_mistakes_get_hints(path: Path) -> None:
     space: dict[str, Any] = {}
     for tag in ("setup", "parameters"):
         (cell,) = _cells(path, "code", tag)

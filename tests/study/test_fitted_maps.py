@@ -1,8 +1,7 @@
-"""Fitted maps on fixed vectors: the protocol, its intervals, and what it stores."""
+"""Fitted maps on fixed vectors: the protocol against scikit-learn, its intervals, and what it stores."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,14 +13,20 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from snrlib.data import load
+from snrlib.data.base import Split
+from snrlib.distances import get_distance
 from snrlib.evaluate import retrieval
+from snrlib.experiment import Settings
 from snrlib.mahalanobis import Whitening
-from snrlib.study import fitted_maps as frozen
+from snrlib.study import fitted_maps, stored
 from snrlib.study.fitted_maps import (
     FORMS,
     MAPS,
+    MAPS_OF_FEW,
+    SETS,
     balance,
-    measure_features,
+    glyph_embeddings,
     measure_maps,
     split_errors,
     summarise,
@@ -29,19 +34,94 @@ from snrlib.study.fitted_maps import (
 )
 
 FEW = {name: MAPS[name] for name in ("none (Euclid)", "whitening")}
+WITHIN = {**FEW, "within": lambda: Whitening(within_class=True)}
 
 
-def test_the_balance_scale_has_the_published_numbers_of_each_class() -> None:
+def _iris() -> tuple[np.ndarray, np.ndarray]:
+    """Without ties."""
+    X, y = load_iris(return_X_y=True)
+    return X + np.random.default_rng(0).normal(scale=1e-3, size=X.shape), y
+
+
+def _others() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Vectors of forty classes, noisy in their last three components; half of the classes to fit to."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) // 5
+    X = rng.normal(size=(40, 6))[labels] + rng.normal(size=(200, 6)) * [0.5, 0.5, 0.5, 4, 4, 4]
+    return (X[:100], labels[:100]), (X[100:], labels[100:])
+
+
+# --- vectors and maps -------------------------------------------------------------------------------------------------
+
+
+def test_the_balance_scale_has_the_published_numbers() -> None:
     X, y = balance()
     assert X.shape == (625, 4)
     assert len(np.unique(X, axis=0)) == 625
     assert [(y == side).sum() for side in (1, 0, -1)] == [288, 49, 288]  # UCI: left, balanced, right
 
 
+def test_every_map_is_a_fresh_estimator_with_components() -> None:
+    (X, y), _ = _others()
+    for make in MAPS.values():
+        estimator = make()
+        assert estimator is None or estimator is not make()
+        if estimator is not None:
+            np.testing.assert_allclose(estimator.fit(X, y).transform(X).shape, X.shape)
+            assert estimator.components_.shape == (6, 6)
+    wide = np.random.default_rng(1).normal(size=(90, 80))
+    for name, make in MAPS_OF_FEW.items():
+        if (estimator := make()) is not None:
+            rows = 64 if name in ("LMNN", "NCA") else 80
+            assert estimator.fit(wide, np.arange(90) // 30).transform(wide).shape == (90, rows)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_is_the_family_with_the_fitted_map(form: str) -> None:
+    train, test = _others()
+    table = unseen_classes(train, test, WITHIN).set_index(["map", "form"])
+    L = torch.from_numpy(Whitening(within_class=True).fit(*train).components_)
+    name = "mahalanobis" if form == "absolute" else "relative_mahalanobis"
+    distance = get_distance(name, components=L, anchor="ref" if form.endswith("ref") else "query").double()
+    hits = retrieval(torch.from_numpy(test[0]), torch.from_numpy(test[1]), distance).precision_at_1
+    row: Any = table.loc[("within", form)]
+    assert row.precision_at_1 == hits.mean()
+
+
+def test_glyph_embeddings_are_of_the_network_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, asked = fitted_maps.experiment, []
+
+    def short(settings: Settings, device: str) -> Any:
+        asked.append(settings)
+        small = {"data": "digits", "steps": 1, "every": 1, "batch_size": 20, "m": 4, "image_size": 8}
+        return experiment(Settings(**{**vars(settings), **small}), device=device)
+
+    monkeypatch.setattr(fitted_maps, "experiment", short)
+    fitted_maps._glyph_network.cache_clear()
+    try:
+        parts = {split: glyph_embeddings(split) for split in get_args(Split)}
+        few, labels = glyph_embeddings(n_classes=2)
+    finally:
+        fitted_maps._glyph_network.cache_clear()
+    (settings,) = asked
+    known = {"data": "glyphs", "backbone": "conv4", "distance": "euclidean", "margin": 4.0, "seed": 0}
+    assert {name: getattr(settings, name) for name in known} == known
+    for split, (X, y) in parts.items():
+        images = load("digits", split)
+        assert X.shape == (len(images), 64)
+        assert X.dtype == np.float64
+        assert np.array_equal(y, images.labels)
+    X, y = parts["test"]
+    assert np.array_equal(few, X[y < 2])
+    assert set(labels) == {0, 1}
+
+
+# --- splits of the same classes ---------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("standardise", [False, True])
-def test_errors_of_one_neighbour_are_those_of_scikit_learn_on_the_same_splits(standardise: bool) -> None:
-    X, y = load_iris(return_X_y=True)
-    X = X + np.random.default_rng(0).normal(scale=1e-3, size=X.shape)  # no ties
+def test_errors_are_those_of_scikit_learn(standardise: bool) -> None:
+    X, y = _iris()
     found = split_errors(X, y, FEW, standardise=standardise, n_splits=4, k=1, seed=5)
     wide = found[found.form == "absolute"].pivot(index="split", columns="map", values="error")
     splits = StratifiedShuffleSplit(4, test_size=0.3, random_state=5).split(X, y)
@@ -50,45 +130,32 @@ def test_errors_of_one_neighbour_are_those_of_scikit_learn_on_the_same_splits(st
         if standardise:
             scale = StandardScaler().fit(train)
             train, test = scale.transform(train), scale.transform(test)
-        plain = KNeighborsClassifier(1).fit(train, y[fit_to]).score(test, y[judged])
         inverse = np.linalg.inv(np.cov(train.T, ddof=0))
         by_inverse = KNeighborsClassifier(1, algorithm="brute", metric="mahalanobis", metric_params={"VI": inverse})
-        assert wide.loc[number, "none (Euclid)"] == pytest.approx(1 - plain)
-        assert wide.loc[number, "whitening"] == pytest.approx(
-            1 - by_inverse.fit(train, y[fit_to]).score(test, y[judged])
-        )
+        for name, peer in (("none (Euclid)", KNeighborsClassifier(1)), ("whitening", by_inverse)):
+            right = peer.fit(train, y[fit_to]).score(test, y[judged])
+            assert wide.loc[number, name] == pytest.approx(1 - right)
 
 
-def test_the_query_anchor_changes_no_error_the_reference_anchor_does_and_a_seed_gives_the_same_table() -> None:
-    X, y = load_iris(return_X_y=True)
+def test_only_a_reference_anchor_changes_errors() -> None:
+    X, y = _iris()
     found = split_errors(X, y, FEW, n_splits=5, k=1)
-    again = split_errors(X, y, FEW, n_splits=5, k=1)
-    pd.testing.assert_frame_equal(found.drop(columns="fit_s"), again.drop(columns="fit_s"))
+    again = split_errors(np.column_stack([X, np.full(len(X), 7.0)]), y, FEW, n_splits=5, k=1)
+    pd.testing.assert_frame_equal(
+        found.drop(columns="fit_s"), again.drop(columns="fit_s"), obj="a seed; constant columns left out"
+    )
     wide = found.pivot(index=["map", "split"], columns="form", values="error")
     assert (wide["absolute"] == wide["relative, anchor query"]).all()
     assert (wide["absolute"] != wide["relative, anchor ref"]).any()
-    assert list(wide.columns.sort_values()) == sorted(FORMS)
+    assert set(wide.columns) == set(FORMS)
 
 
-def test_columns_that_are_constant_in_the_training_part_are_left_out() -> None:
-    X, y = load_iris(return_X_y=True)
-    padded = np.column_stack([X, np.full(len(X), 7.0)])
-    pd.testing.assert_frame_equal(
-        split_errors(X, y, FEW, n_splits=2).drop(columns="fit_s"),
-        split_errors(padded, y, FEW, n_splits=2).drop(columns="fit_s"),
-    )
-
-
-def test_the_interval_of_a_difference_is_corrected_for_overlapping_splits() -> None:
+def test_intervals_are_corrected_for_overlapping_splits() -> None:
     rng = np.random.default_rng(0)
-    errors = pd.DataFrame(
-        [
-            {"split": split, "map": name, "form": "absolute", "error": rng.random(), "fit_s": 0.5}
-            for split in range(6)
-            for name in FEW
-        ]
-    )
-    row: Any = summarise(errors).set_index("map").loc["whitening"]
+    rows = [(split, name, "absolute", rng.random(), 0.5) for split in range(6) for name in FEW]
+    errors = pd.DataFrame(rows, columns=["split", "map", "form", "error", "fit_s"])
+    table = summarise(errors).set_index("map")
+    row: Any = table.loc["whitening"]
     a, b = (errors[errors["map"] == name].error.to_numpy() for name in ("whitening", "none (Euclid)"))
     assert row.error == pytest.approx(a.mean())
     assert row.standard_error == pytest.approx(a.std(ddof=1) / 6**0.5)
@@ -96,53 +163,54 @@ def test_the_interval_of_a_difference_is_corrected_for_overlapping_splits() -> N
     naive = student_t.ppf(0.975, 5) * (a - b).std(ddof=1) / 6**0.5
     assert row.half_width == pytest.approx(naive * (1 + 6 * 0.3 / 0.7) ** 0.5)
     assert (row.splits, row.fit_s) == (6, 0.5)
+    assert summarise(errors, 0.8).half_width.iloc[-1] < row.half_width
+    assert (table.loc["none (Euclid)", ["difference", "half_width"]] == 0).all()
 
 
-def test_unseen_classes_are_searched_with_the_map_of_the_others() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) // 5
-    X = rng.normal(size=(12, 6))[labels] + rng.normal(size=(60, 6)) * [1, 1, 1, 4, 4, 4]
-    train, test = (X[:30], labels[:30]), (X[30:], labels[30:])
-    table = unseen_classes(train, test, {**FEW, "within": lambda: Whitening(within_class=True)})
+# --- other classes ----------------------------------------------------------------------------------------------------
+
+
+def test_unseen_classes_are_searched_with_the_map_of_others() -> None:
+    train, test = _others()
+    table = unseen_classes(train, test, WITHIN)
     within = Whitening(within_class=True).fit(*train).transform(test[0])
     hits, plain = (retrieval(torch.from_numpy(z), torch.from_numpy(test[1])).precision_at_1 for z in (within, test[0]))
     row: Any = table.set_index(["map", "form"]).loc["within", "absolute"]
-    assert row.precision_at_1 == hits.mean()
+    assert row.precision_at_1 == hits.mean() > plain.mean(), "what is noise in some classes is so in others"
     assert row.difference == pytest.approx(hits.mean() - plain.mean())
-    assert row.low <= row.difference <= row.high
+    assert row.low < row.difference < row.high
     assert (table[table["map"] == "none (Euclid)"].iloc[0][["difference", "low", "high"]] == 0).all()
 
 
-def test_the_measured_tables_are_stored_with_where_they_come_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    X, y = load_iris(return_X_y=True)
+# --- measured ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_measured_tables_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = _iris()
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
-    (tmp_path / "data").mkdir()
-    monkeypatch.setattr(frozen, "SETS", {"iris": (lambda: (X, y), False, 2)})
-    monkeypatch.setattr(frozen, "glyph_embeddings", lambda split="test", n_classes=None: (X[:100], y[:100]))
-    monkeypatch.setattr(frozen, "features", lambda split: (X[50:], y[50:]))
-    monkeypatch.setattr(frozen, "MAPS", FEW)
-    monkeypatch.setattr(frozen, "MAPS_OF_FEW", FEW)
+    monkeypatch.setattr(fitted_maps, "SETS", {"iris": (lambda: (X, y), False, 2)})
+    monkeypatch.setattr(fitted_maps, "glyph_embeddings", lambda split="test", n_classes=None: (X[:100], y[:100]))
+    monkeypatch.setattr(fitted_maps, "features", lambda split: (X[50:], y[50:]))
+    monkeypatch.setattr(fitted_maps, "MAPS", FEW)
+    monkeypatch.setattr(fitted_maps, "MAPS_OF_FEW", FEW)
     path = measure_maps()
-    table = pd.read_csv(path)
     assert path == tmp_path / "data" / "reference" / "maps.csv"
-    assert set(table["map"]) == set(FEW)
+    table, unseen = stored.read_table("maps"), stored.read_table("maps", "unseen")
+    assert len(table) == len(FEW) * len(FORMS)
     assert (table.splits == 2).all()
-    assert set(pd.read_csv(path.with_name("maps_unseen.csv"))["set"]) == {"glyph embeddings", "photographs"}
-    about = json.loads(path.with_suffix(".json").read_text())
-    assert about["command"] == "snr reference maps"
-    assert about["versions"]
+    assert set(unseen["set"]) == {"glyph embeddings", "photographs"}
+    assert len(unseen) == 2 * len(FEW) * len(FORMS)
+    about = stored.read_about("maps")
+    assert about["command"] == "snr measure maps"
+    assert {"versions", "minutes", "threads"} <= about.keys()
 
 
-def test_the_stored_table_holds_every_set_map_and_form(repository: Path) -> None:
-    table = pd.read_csv(repository / "data" / "reference" / "maps.csv")
-    rows = {(name, map, form) for name in frozen.SETS for map in MAPS for form in FORMS}
+def test_the_stored_tables_hold_every_set_map_and_form() -> None:
+    table, unseen = stored.read_table("maps"), stored.read_table("maps", "unseen")
+    rows = {(name, map, form) for name in SETS for map in MAPS for form in FORMS}
     assert set(table[["set", "map", "form"]].itertuples(index=False, name=None)) == rows
     splits = table.groupby("set").splits.unique()
-    assert all(splits[name] == [n_splits] for name, (_, _, n_splits) in frozen.SETS.items())
-
-
-def test_features_need_the_photographs_and_the_weights(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        measure_features(tmp_path / "weights.pth", tmp_path)
+    assert all(splits[name] == [n_splits] for name, (_, _, n_splits) in SETS.items())
+    rows = {("glyph embeddings", map, form) for map in MAPS for form in FORMS}
+    rows |= {("photographs", map, form) for map in MAPS_OF_FEW for form in FORMS}
+    assert set(unseen[["set", "map", "form"]].itertuples(index=False, name=None)) == rows

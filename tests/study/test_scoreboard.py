@@ -1,48 +1,63 @@
-"""The scoreboard: what it compares, corrects, counts and says, against sums by hand."""
+"""The scoreboard: what it compares, corrects, averages, counts and says, against sums by hand and scipy."""
 
 import json
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy import stats
 
 from snrlib import plots
-from snrlib.cli.main import main
-from snrlib.experiment import experiment, from_parameters
-from snrlib.notebooks.parameters import parameters
-from snrlib.stats import holm, paired_over_queries
-from snrlib.study import grid, scoreboard
-from snrlib.study.scoreboard import answers, by_search_and_training, hits, sentence, tally
-from snrlib.study.tables import stored, under_training_distance
+from snrlib.data import load
+from snrlib.distances import get_distance
+from snrlib.evaluate import evaluate
+from snrlib.experiment import default_settings, untrained
+from snrlib.notebooks.refresh import figures
+from snrlib.stats import holm
+from snrlib.study import profiles
+from snrlib.study.contents import contents, loss_tables, reference_table, untrained_table, with_answers
+from snrlib.study.scoreboard import BOARD, SHOWN, by_search_and_training, mean_differences, scoreboard, tally
+from snrlib.study.stored import read, write, write_tables
+from snrlib.study.tables import under_training_distance
+from snrlib.study.untrained import measure_untrained, untrained_scores
+from snrlib.study.words import answers, effect, figure_alt, sentence, untrained_wins
 
 SCORES = {  # loss, distance: R@1 of four seeds under the training distance, and under Euclid
     ("triplet", "euclidean"): ([0.50, 0.52, 0.49, 0.51], [0.50, 0.52, 0.49, 0.51]),
     ("triplet", "snr"): ([0.60, 0.61, 0.60, 0.62], [0.59, 0.60, 0.58, 0.61]),
     ("n_pair", "euclidean"): ([0.40, 0.42, 0.41, 0.44], [0.40, 0.42, 0.41, 0.44]),
     ("n_pair", "snr"): ([0.41, 0.40, 0.42, 0.43], [0.30, 0.31, 0.30, 0.33]),
+    ("n_pair", "relative_euclidean"): ([0.41, 0.40, 0.42, 0.43], [0.41, 0.40, 0.42, 0.43]),
     ("n_pair", "mahalanobis"): ([0.20, 0.21, 0.22, 0.20], [0.21, 0.20, 0.20, 0.22]),
 }
+COMPARED = [key for key in SCORES if key[1] != "euclidean"]
 
 
-def _study(root: Path, name: str, **about: Any) -> None:
+def _study(
+    name: str,
+    data: str,
+    backbone: str = "conv4",
+    shift: float = 0.0,
+    seeds: int = 4,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Stored: `SCORES` on a data set; ``shift`` is added to what SNR gives. EER is half of what R@1 lacks."""
     rows = []
-    for (loss, distance), (own, euclid) in SCORES.items():
-        absolute = distance in ("euclidean", "mahalanobis")
-        for judge, values in (("training distance" + ", anchor query" * (not absolute), own), ("Euclid", euclid)):
-            if distance == "euclidean" and judge == "Euclid":
-                continue
-            fixed = {"backbone": "conv4", "loss": loss, "distance": distance, "margin": 0.1, "judged_by": judge}
-            rows += [{**fixed, "seed": seed, "precision_at_1": value} for seed, value in enumerate(values)]
-    rows.append({**rows[0], "loss": "untrained", "distance": "none", "judged_by": "snr, anchor query"})
-    folder = root / "data" / "reference"
-    folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
-    (folder / f"{name}.json").write_text(json.dumps({"rows": len(rows), "most_confused": [], **about}))
+    for (loss, distance), both in SCORES.items():
+        anchor = "query" if distance in ("snr", "relative_euclidean") else ""
+        same: dict[str, Any] = {"data": data, "backbone": backbone, "loss": loss, "distance": distance}
+        same |= {"map": "running" if distance == "mahalanobis" else "", "margin": 0.1}
+        for (judge, side), values in zip((("training", anchor), ("euclidean", "")), both, strict=True):
+            for seed, value in enumerate(values[:seeds]):
+                score = value + shift * (distance == "snr")
+                judged = {"seed": seed, "judge": judge, "anchor": side}
+                row = {"precision_at_1": score, "mean_average_precision_at_r": score / 2, "EER": (1 - score) / 2}
+                rows.append({**same, **judged, **row})
+    rows.append({**rows[0], "loss": "untrained", "distance": "", "judge": "snr", "anchor": "query"})
+    write(name, pd.DataFrame(rows), {"command": f"snr measure {name}"} | (about or {}))
 
 
 def _rows(table: pd.DataFrame) -> dict[Any, dict[Any, Any]]:
@@ -51,20 +66,23 @@ def _rows(table: pd.DataFrame) -> dict[Any, dict[Any, Any]]:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two studies, the second with single queries."""
+    """Two studies of two data sets, the second with single queries."""
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
-    queries = {"backbone": "conv4", "loss": "triplet", "distance": "snr", "low": 0.02, "high": 0.2}
-    _study(tmp_path, "one")
-    _study(tmp_path, "two", same_queries=[queries])
+    queries = {"backbone": "conv4", "loss": "triplet", "distance": "snr", "map": "", "low": 0.02, "high": 0.2}
+    _study("one", "digits")
+    _study("two", "glyphs", shift=0.1, about={"same_queries": [queries]})
     return tmp_path
 
 
+# --- the board --------------------------------------------------------------------------------------------------------
+
+
 def test_a_board_compares_each_distance_with_euclid_under_the_same_loss_by_seed(root: Path) -> None:
-    board = _rows(scoreboard.scoreboard(["one"]).set_index(["loss", "distance"]))
+    board = _rows(scoreboard(["one"]).set_index(["loss", "distance"]))
     assert len(board) == len(SCORES)
     for (loss, distance), (own, _) in SCORES.items():
         row = board[(loss, distance)]
-        assert row["study"] == "one"
+        assert (row["study"], row["data"]) == ("one", "digits")
         assert row["mean"] == pytest.approx(np.mean(own))
         assert row["half_width"] == pytest.approx(stats.sem(own) * stats.t.ppf(0.975, 3))
         if distance == "euclidean":
@@ -75,270 +93,331 @@ def test_a_board_compares_each_distance_with_euclid_under_the_same_loss_by_seed(
         assert row["difference"] == pytest.approx(less.mean())
         assert row["difference_half_width"] == pytest.approx(stats.sem(less) * stats.t.ppf(0.975, 3))
         assert row["p"] == pytest.approx(stats.ttest_1samp(less, 0).pvalue)
-        assert row["verdict"] == (
-            "no difference shown" if row["p"] > 0.05 else "higher" if less.mean() > 0 else "lower"
-        )
+        said = "higher" if less.mean() > 0 else "lower"
+        assert row["verdict"] == (said if row["p"] < 0.05 else "no difference shown")
 
 
-def test_p_values_are_corrected_over_the_whole_board(root: Path) -> None:
-    one, both = scoreboard.scoreboard(["one"]), scoreboard.scoreboard(["one", "two"])
-    assert both.p.dropna().tolist() == one.p.dropna().tolist() * 2
-    np.testing.assert_allclose(both.p_holm, holm(both.p))
-    assert both.p_holm.dropna().min() == pytest.approx(one.p_holm.dropna().min() * 2)
+def test_one_family_holds_all_comparisons_but_the_near_copy(root: Path) -> None:
+    board = scoreboard(["one", "two"])
+    family = board.p.mask(board.distance == "relative_euclidean")
+    assert family.notna().sum() == 2 * (len(COMPARED) - 1)
+    np.testing.assert_allclose(board.p_holm, holm(family))
 
 
 def test_intervals_over_queries_stand_where_single_answers_were_kept_and_only_of_their_score(root: Path) -> None:
-    board = scoreboard.scoreboard(["one", "two"])
+    board = scoreboard(["one", "two"])
     there = board.dropna(subset=["low"])
-    assert there[["study", "loss", "distance", "low", "high"]].to_numpy().tolist() == [
-        ["two", "triplet", "snr", 0.02, 0.2]
-    ]
-    table = pd.read_csv(root / "data/reference/two.csv", keep_default_na=False, na_values=[""])
-    table.assign(EER=1 - table.precision_at_1).to_csv(root / "data/reference/two.csv", index=False)
-    assert scoreboard.scoreboard(["two"], "EER").low.isna().all()
-
-
-def test_a_tally_counts_verdicts_and_those_that_survive_the_correction(root: Path) -> None:
-    board = scoreboard.scoreboard(["one", "two"])
-    names = ["higher", "lower", "no difference shown", "higher, Holm", "lower, Holm"]
-    counts = _rows(tally(board))
-    assert counts["snr"] == dict(zip(names, [2, 0, 2, 2, 0], strict=True))
-    assert counts["mahalanobis"] == dict(zip(names, [0, 2, 0, 0, 2], strict=True))
-    assert _rows(tally(board, ["distance", "loss"]))[("snr", "triplet")]["higher"] == 2
-    doubtful = board.assign(p_holm=0.2)
-    assert _rows(tally(doubtful))["snr"]["higher, Holm"] == 0
-    assert _rows(tally(doubtful, level=0.7))["snr"]["higher, Holm"] == 2
-
-
-def test_sentences_follow_the_numbers(root: Path) -> None:
-    board = scoreboard.scoreboard(["one"])
-    text = sentence(board, "snr")
-    assert text.startswith(
-        "snr is higher than Euclid more often than it is lower: in 2 comparisons of R@1 1 higher, 0 lower"
-    )
-    assert "1 without a difference shown; with Holm's correction 1 higher, 0 lower" in text
-    assert text.endswith("From -0.003 (one, conv4, n_pair) to +0.102 (one, conv4, triplet).")
-    assert "mahalanobis is higher than Euclid less often than it is lower" in sentence(board, "mahalanobis")
-    nothing = board.assign(verdict=board.verdict.replace({"higher": "no difference shown"}))
-    assert sentence(nothing, "snr").startswith("snr is nowhere shown to differ from Euclid: in 2")
-    mixed = board.assign(verdict=board.verdict.mask((board.distance == "snr") & (board.loss == "n_pair"), "lower"))
-    assert sentence(mixed, "snr").startswith("snr is higher than Euclid as often as it is lower")
-    with pytest.raises(ValueError, match="'lmnn' is not compared; there are snr, mahalanobis"):
-        sentence(board, "lmnn")
-
-
-def test_search_and_training_add_up_to_the_difference(root: Path) -> None:
-    parts = _rows(by_search_and_training(["one"]).droplevel(["study", "backbone"]))
-    board = _rows(scoreboard.scoreboard(["one"]).set_index(["loss", "distance"]))
-    assert set(parts) == {key for key in SCORES if key[1] != "euclidean"}
-    for (loss, distance), row in parts.items():
-        own, by_euclid = SCORES[(loss, distance)]
-        assert row["search"] == pytest.approx(np.subtract(own, by_euclid).mean())
-        assert row["training"] == pytest.approx(np.subtract(by_euclid, SCORES[(loss, "euclidean")][0]).mean())
-        assert row["difference"] == pytest.approx(board[(loss, distance)]["difference"])
+    kept = there[["study", "loss", "distance", "low", "high"]].to_numpy().tolist()
+    assert kept == [["two", "triplet", "snr", 0.02, 0.2]]
+    assert scoreboard(["two"], "EER").low.isna().all()
 
 
 def test_a_comparison_that_two_studies_made_counts_once(root: Path) -> None:
-    folder = root / "data" / "reference"
-    for name in ("one", "two"):
-        about = json.loads((folder / f"{name}.json").read_text())
-        (folder / f"{name}.json").write_text(json.dumps({**about, "grid": {"data": "digits"}}))
-    together = scoreboard.scoreboard(["one", "two"])
-    pd.testing.assert_frame_equal(together, scoreboard.scoreboard(["one"]))
-    assert set(by_search_and_training(["one", "two"]).index.get_level_values("study")) == {"one"}
-
-
-def test_search_and_training_are_of_the_seeds_that_both_have(root: Path) -> None:
-    path = root / "data" / "reference" / "one.csv"
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    lost = (table.distance == "euclidean") & (table.loss == "triplet") & (table.seed == 0)
-    table[~lost].to_csv(path, index=False)
-    about = json.loads(path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps({**about, "rows": len(table) - int(lost.sum())}))
-    row = _rows(by_search_and_training(["one"]).droplevel(["study", "backbone"]))[("triplet", "snr")]
-    own, by_euclid = SCORES[("triplet", "snr")]
-    assert row["search"] == pytest.approx(np.subtract(own, by_euclid)[1:].mean())
-    assert row["search"] + row["training"] == pytest.approx(row["difference"])
+    _study("again", "digits", shift=0.3)
+    pd.testing.assert_frame_equal(scoreboard(["one", "again"]), scoreboard(["one"]))
+    for function in (mean_differences, lambda studies: by_search_and_training(studies)["search"]):
+        pd.testing.assert_frame_equal(function(["one", "again"]), function(["one"]))
 
 
 def test_what_cannot_be_on_a_board_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="studies must name at least one study"):
-        scoreboard.scoreboard([])
-    with pytest.raises(FileNotFoundError, match=r"three\.csv is not there"):
-        scoreboard.scoreboard(["three"])
+        scoreboard([])
+    with pytest.raises(FileNotFoundError, match=r"three\.json is not there; `snr measure three` makes it"):
+        scoreboard(["three"])
     with pytest.raises(ValueError, match="not compared on this scoreboard: lmnn"):
-        plots.scoreboard_plot(scoreboard.scoreboard(["one"]), ("snr", "lmnn"))
+        plots.scoreboard_plot(scoreboard(["one"]), ("snr", "lmnn"))
 
 
 def test_the_figure_has_a_marker_for_every_comparison(root: Path) -> None:
-    figure = plots.scoreboard_plot(scoreboard.scoreboard(["one", "two"]))
-    snr, mahalanobis = figure.axes
+    board = scoreboard(["one", "two"])
+    snr, near_copy, mahalanobis = plots.scoreboard_plot(board, SHOWN[:3]).axes
     assert [text.get_text() for text in snr.get_yticklabels()] == [
-        f"{study}, conv4: {loss}" for study in ("one", "two") for loss in ("triplet", "n_pair")
+        f"{data}, conv4: {loss}" for data in ("digits", "glyphs") for loss in ("triplet", "n_pair")
     ]
-    assert [len(axis.containers) for axis in (snr, mahalanobis)] == [4, 2]
-    marks = [container[0].get_marker() for container in snr.containers]
-    assert marks == [">", "o", ">", "o"]
-    assert [container[0].get_markerfacecolor() == "white" for container in snr.containers] == [False, True, False, True]
+    assert [len(axis.containers) for axis in (snr, near_copy, mahalanobis)] == [4, 2, 2]
+    shown: Any = board[(board.distance == "snr")]
+    for container, row in zip(snr.containers, shown.itertuples(), strict=True):
+        assert container[0].get_marker() == {"higher": ">", "lower": "<", "no difference shown": "o"}[row.verdict]
+        assert (container[0].get_markerfacecolor() == "white") == (row.p_holm >= 0.05)
+    assert all(container[0].get_markerfacecolor() == "white" for container in near_copy.containers)
+    assert len({axis.get_xlim() for axis in (snr, near_copy, mahalanobis)}) == 1, "one scale"
 
 
-# --- answers ----------------------------------------------------------------------------------------------------------
+# --- what the differences come to -------------------------------------------------------------------------------------
+
+
+def test_a_tally_counts_verdicts_and_those_that_survive_the_correction(root: Path) -> None:
+    board = scoreboard(["one", "two"])
+    counts = tally(board)
+    for distance, row in counts.iterrows():
+        part = board[(board.distance == distance) & (board.verdict != "")]
+        for word in ("higher", "lower", "no difference shown"):
+            assert row[word] == (part.verdict == word).sum()
+        assert row.p == pytest.approx(stats.binomtest(int(row.higher), int(row.higher + row.lower) or 1).pvalue)
+    assert counts["higher, Holm"]["snr"] == ((board.distance == "snr") & (board.p_holm < 0.05)).sum() > 0
+    assert pd.isna(counts["higher, Holm"]["relative_euclidean"]), "not in the family"
+    assert tally(board.assign(p_holm=0.2))["higher, Holm"]["snr"] == 0
+    assert tally(board.assign(p_holm=0.2), level=0.7)["higher, Holm"]["snr"] == counts.higher["snr"]
+    assert tally(board, ["distance", "loss"]).higher["snr", "triplet"] == 2
+
+
+def test_each_data_set_counts_once_and_is_the_unit_of_the_interval(root: Path) -> None:
+    _study("more", "glyphs", backbone="resnet18", shift=-0.2)
+    studies = ["one", "two", "more"]
+    found: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
+    less = np.subtract(SCORES["triplet", "snr"][0], SCORES["triplet", "euclidean"][0])
+    digits, glyphs = less.mean(), np.mean([less.mean() + 0.1, less.mean() - 0.2])
+    assert found["mean"] == pytest.approx((digits + glyphs) / 2)
+    low, high = stats.t.interval(0.95, 1, found["mean"], stats.sem([digits, glyphs]))
+    assert found.half_width == pytest.approx((high - low) / 2)
+    variances = less.var(ddof=1) / 4 * np.array([0.5, 0.25, 0.25]) ** 2  # the strata have the same spread here
+    freedom = variances.sum() ** 2 / (variances**2 / 3).sum()
+    assert found.half_width_seeds == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum()))
+    assert (found.data_sets, found.comparisons, found.runs) == (2, 3, 12)
+    assert (found.verdict, found.verdict_seeds) == ("no difference shown", "higher")
+    both = mean_differences(studies, by=("distance",)).loc["snr"]
+    assert both["mean"] == pytest.approx(
+        mean_differences(studies, by=("distance", "loss"))["mean"].loc["snr"].mean(), rel=1e-12
+    )
+    assert np.isnan(mean_differences(["one"]).half_width).all(), "one data set says nothing of others"
+
+
+def test_search_and_training_add_up_to_the_difference(root: Path) -> None:
+    parts = by_search_and_training(["one"])
+    assert set(parts["search"].index) == {"snr", "relative_euclidean"}, "no distance with a map"
+    rows = [key for key in COMPARED if key[1] == "snr"]
+    search, training = (
+        np.mean([np.subtract(*pair).mean() for pair in pairs])
+        for pairs in (
+            [SCORES[key] for key in rows],
+            [(SCORES[key][1], SCORES[key[0], "euclidean"][0]) for key in rows],
+        )
+    )
+    means = {name: table["mean"]["snr"] for name, table in parts.items()}
+    assert means == pytest.approx({"search": search, "training": training, "difference": search + training})
+    assert means["difference"] == pytest.approx(mean_differences(["one"], by=("distance",))["mean"]["snr"])
+
+
+def test_search_and_training_are_of_the_seeds_that_both_have(root: Path) -> None:
+    runs = read("one").runs
+    lost = (runs.distance == "euclidean") & (runs.loss == "triplet") & (runs.seed == 0)
+    write("one", runs[~lost & (runs.loss == "triplet")], {})
+    found = by_search_and_training(["one"])["search"].loc["snr"]
+    assert found["mean"] == pytest.approx(np.subtract(*SCORES["triplet", "snr"])[1:].mean())
+    assert found.runs == 3
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "said"),
+    [
+        (5, 6, "no consistent effect"),
+        (6, 6, "no consistent effect"),
+        (0, 0, "no consistent effect"),
+        (5, 0, "no consistent effect"),  # p = 0.0625
+        (6, 0, "more often higher than lower"),
+        (2, 10, "more often lower than higher"),
+    ],
+)
+def test_words_for_counts_follow_the_sign_test(up: int, down: int, said: str) -> None:
+    assert effect(up, down) == said
+    assert effect(up, down, level=0.9999999) == "no consistent effect"
+
+
+def test_sentences_follow_the_numbers(root: Path) -> None:
+    board = scoreboard(["one"])
+    assert sentence(board, "snr") == (
+        "snr against Euclid, R@1: no consistent effect; higher in 1 of 2 comparisons, lower in 0 (sign test p = 1.00; "
+        "with Holm's correction 1 higher, 0 lower). From -0.003 (one, conv4, n_pair) to +0.102 (one, conv4, triplet)."
+    )
+    assert "Holm" not in sentence(board, "relative_euclidean") + sentence(board, "snr", corrected=False)
+    many = pd.concat([board.assign(study=f"s{n}") for n in range(6)])
+    assert sentence(many, "snr").startswith("snr against Euclid, R@1: more often higher than lower; higher in 6 of 12")
+    turned = many.assign(verdict=many.verdict.replace({"higher": "lower"}))
+    assert sentence(turned, "snr").startswith(
+        "snr against Euclid, R@1: more often lower than higher; higher in 0 of 12"
+    )
+    with pytest.raises(ValueError, match="'lmnn' is not compared; there are snr, relative_euclidean, mahalanobis"):
+        sentence(board, "lmnn")
 
 
 @pytest.fixture
 def with_robustness(root: Path) -> Path:
-    """Also EER, where higher is worse, and a table of robustness in which SNR keeps more under noise."""
-    folder = root / "data" / "reference"
-    for name in ("one", "two"):
-        table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=[""])
-        table.assign(EER=(1 - table.precision_at_1) / 2).to_csv(folder / f"{name}.csv", index=False)
+    """Also a table of robustness in which SNR keeps more under noise."""
     rows = []
     for distance, keeps in (("euclidean", 0.5), ("snr", 0.7), ("mahalanobis", 0.5)):
         for seed in range(4):
-            fixed = {"data": "glyphs", "loss": "triplet", "distance": distance, "seed": seed}
+            fixed = {"data": "glyphs", "loss": "triplet", "distance": distance, "map": "", "seed": seed}
             noisy = 0.8 * keeps + (0.001 * seed if distance == "snr" else 0)
             rows += [{**fixed, "when": "never", "kind": "clean", "level": 0.0, "precision_at_1": 0.8}]
             rows += [{**fixed, "when": "test", "kind": "noise", "level": 0.1, "precision_at_1": noisy}]
             rows += [{**fixed, "when": "training", "kind": "noise", "level": 0.1, "precision_at_1": 0.4 + 0.01 * seed}]
-    pd.DataFrame(rows).to_csv(folder / "robustness.csv", index=False)
-    (folder / "robustness.json").write_text(json.dumps({"rows": len(rows)}))
-    return folder
+    write_tables("robustness", {"": pd.DataFrame(rows)}, {})
+    return root
 
 
-def test_the_answers_are_the_counts_of_the_tables(with_robustness: Path) -> None:
-    found = answers(["one"])
-    help, when, why, robust, other = found.values()
+def test_the_answers_are_those_of_the_tables(with_robustness: Path) -> None:
+    studies = ["one", "two"]
+    conclusion, help, when, why, robust, other = answers(studies).values()
+    counts = tally(scoreboard(studies)).loc["snr"]
+    assert "the SNR distance has no consistent effect on R@1" in conclusion
     assert help.startswith(
-        "More often than it hurts: R@1 is higher than Euclid's in 1 of 2 comparisons, lower in 0, and in 1 no"
+        f"No consistent effect. Against Euclid under the same loss R@1 is higher in {counts.higher:.0f} of 4 "
+        f"comparisons, lower in {counts.lower:.0f}"
     )
-    assert "with Holm's correction 1 higher" in help
-    assert "EER, is higher than Euclid's in 0 of 2 comparisons, lower in 1" in help
-    assert when.endswith("goes from -0.003 (n_pair) to +0.102 (triplet).")
-    assert why == (
-        "Because of both training and search: the search under it moves R@1 by at most 0.105, "
-        "the training under it by up to 0.107."
-    )
-    assert "spoiled queries the share of its own clean R@1 that it keeps is higher than Euclid's in 1 of 1" in robust
-    assert "wrong labels, the share of its own clean R@1 that it keeps is higher than Euclid's in 0 of 1" in robust
-    assert "R@1 is higher than Euclid's in 0 of 1 comparisons, lower in 1" in other
+    assert "MAP@R is higher in" in help
+    assert "EER, of which less is better, is higher in 0 of 4" in help
+    assert "the 6 comparisons of R@1 with Euclid; relative Euclid, a near-copy of SNR, is not in it" in help
+    row: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
+    shown = f"triplet {row['mean']:+.3f} ± {row.half_width:.3f} (± {row.half_width_seeds:.3f})"
+    assert shown in when.partition("MAP@R")[0]
+    search = by_search_and_training(studies, "EER")["search"].loc["snr"]
+    assert f"the search under SNR makes {search['mean']:+.3f} ± {search.half_width:.3f}" in why
+    assert "spoiled queries the share of its own clean R@1 that it keeps, against Euclid's: no consistent" in robust
+    assert "higher in 1 of 1 comparisons" in robust
+    assert "Mahalanobis" in other
+    assert "Relative Euclid" in other
 
 
-def test_of_an_error_lower_is_better(with_robustness: Path) -> None:
-    assert answers(["one"], "EER")["Does the SNR distance help?"].startswith(
-        "More often than it hurts: EER is higher than"
-    )
-    worse = pd.read_csv(with_robustness / "one.csv", keep_default_na=False, na_values=[""])
-    worse.assign(EER=1 - worse.EER).to_csv(with_robustness / "one.csv", index=False)
-    assert answers(["one"], "EER")["Does the SNR distance help?"].startswith("Less often than it hurts: EER is higher")
+def test_a_conclusion_names_what_is_shown_for_other_data(with_robustness: Path) -> None:
+    for number, data in enumerate(("cifar10", "cars196", "omniglot")):
+        _study(f"s{number}", data, shift=0.101 + number / 1000)
+    said = answers(["one", *(f"s{number}" for number in range(3))])["What may be concluded?"]
+    assert "R@1 under the SNR distance is more often higher than lower than under Euclid" in said
+    assert "EER, of which less is better, is more often lower than higher" in said
+    assert "shown to hold for other data sets under triplet (higher)" in said
 
 
-# --- from finished cells ----------------------------------------------------------------------------------------------
+# --- before training --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def cells_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study whose cells were run, without the notebook around them."""
-    root = tmp_path_factory.mktemp("finished")
-    (root / "notebooks").symlink_to(Path(__file__).resolve().parents[2] / "notebooks")
-    block: dict[str, Any] = {"data": ["digits"], "backbone": ["conv4"], "distance": ["euclidean", "snr"]}
-    block |= {"loss": ["triplet"], "seed": [0, 1, 2]}
-    block |= {"settings": {"steps": 3, "embedding_size": 8, "learning_rate": 0.01, "margin": 0.2}}
-    (root / "study.yaml").write_text(yaml.safe_dump({"profiles": {"small": [block]}}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SNR_ROOT", str(root))
-        patch.setenv("SNR_RUNS", str(root / "runs"))
-        for task in grid.cells("small"):
-            p = {name: known.default for name, known in parameters("05").items()} | task.values
-            done = experiment(from_parameters(p))
-            done.save(task.output.parent)
-            task.output.write_text("the executed notebook")
-            row = {"parameters": p, "metrics": done.metrics, "data": done.fingerprints, "wall_time_s": 60.0}
-            row |= {"git_commit": "abc", "versions": {"torch": "2"}, "finished": f"2026-01-0{task.values['seed'] + 1}"}
-            task.output.with_name("result.json").write_text(json.dumps(row))
-    return root
+def _untrained(study: str, value: float) -> None:
+    fixed = {"study": study, "data": "digits", "backbone": "conv4", "loss": "untrained", "distance": "", "map": ""}
+    rows = [
+        {**fixed, "seed": seed, "judge": judge, "anchor": anchor, "precision_at_1": value + step, "EER": 1 - value}
+        for seed in (0, 1)
+        for judge, anchor, step in (
+            ("cosine", "", 0.0),
+            ("euclidean", "", 0.2),
+            ("snr", "query", 0.3),
+            ("snr", "ref", 1),
+        )
+    ]
+    write_tables("untrained", {"": pd.DataFrame(rows).assign(classes=5, images=896)}, {})
 
 
-@pytest.fixture
-def finished(cells_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = shutil.copytree(cells_run, tmp_path / "study", symlinks=True)
-    monkeypatch.setenv("SNR_ROOT", str(root))
-    monkeypatch.setenv("SNR_RUNS", str(root / "runs"))
-    monkeypatch.setattr(grid, "is_current", lambda output, source: output.exists())
-    return root
+def test_the_untrained_network_stands_beside_what_training_made_of_it(with_robustness: Path) -> None:
+    assert scoreboard(["one"]).untrained.isna().all()
+    assert "untrained network" not in answers(["one", "two"])["What may be concluded?"]
+    _untrained("one", 0.45)
+    board = scoreboard(["one", "two"])
+    assert board.groupby("study").untrained.first().to_dict() == {
+        "one": pytest.approx(0.45),
+        "two": pytest.approx(np.nan, nan_ok=True),
+    }
+    assert (board.classes.max(), board.images.max()) == (5, 896)
+    assert untrained_wins(board, ["euclidean", "snr"]) == (1, 2), "better than both under n_pair, not under triplet"
+    assert untrained_wins(scoreboard(["one"], "EER"), ["euclidean", "snr"], "EER") == (0, 2)
+    assert untrained_scores("one", judge="snr")["mean"]["conv4"] == pytest.approx(0.75), "the query is the anchor"
+    assert "In 1 of 2 comparisons the untrained network" in answers(["one", "two"])["What may be concluded?"]
+    table = untrained_table(["one", "two"])
+    assert "| one | conv4 | 5 classes, 896 images | 0.450 | 0.417 to 0.505 |" in table
+    assert "| one: 5 classes, 896 images | untrained, cosine | 0.450 | 0.450 |" in loss_tables(["one"])
+    assert "| two | euclidean | 0.505 ± " in loss_tables(["two"])
+    assert "untrained, cosine |  | 0.450 |" in reference_table(["one"]).replace("nan", "")
 
 
-def test_finished_cells_become_a_study_with_its_single_queries(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["study", "--profile", "small", "--store"]) == 0
-    path = finished / "data" / "reference" / "small_digits.csv"
-    assert capsys.readouterr().out.strip() == str(path)
-    found = stored("small_digits")
-    for task in grid.cells("small"):
-        row = json.loads(task.output.with_name("result.json").read_text())
-        chosen = found.runs[
-            (found.runs.distance == task.values["distance"]) & (found.runs.seed == task.values["seed"])
-        ].set_index("judged_by")
-        for judge, scores in chosen.iterrows():
-            assert scores.precision_at_1 == pytest.approx(row["metrics"][f"{judge}: precision_at_1"], rel=1e-5)
-    assert found.about["grid"] == {"data": "digits", "seeds": [0, 1, 2], "cells": 6}
-    assert found.about["core_minutes"] == 6.0
-    assert (found.about["git_commit"], found.about["finished"]) == (["abc"], "2026-01-03")
-    assert [row["learning_rate"] for row in found.about["chosen"]] == [0.01, 0.01]
-    ours, theirs = (
-        np.stack([hits(t.output.with_name("result.json")) for t in grid.cells("small") if t.values["distance"] == name])
-        for name in ("snr", "euclidean")
-    )
-    expected = paired_over_queries(ours, theirs)
-    (row,) = found.about["same_queries"]
-    assert (row["low"], row["high"]) == pytest.approx(expected.over_both, rel=1e-4)
-    assert row["queries"] == expected.queries == ours.shape[1]
-    board = scoreboard.scoreboard(["small_digits"])
-    assert board.difference.dropna().tolist() == pytest.approx([row["difference"]], abs=1e-5)
-
-
-def test_hits_are_whether_the_nearest_other_image_is_of_the_same_class(finished: Path) -> None:
-    task = next(task for task in grid.cells("small") if task.values["distance"] == "snr")
-    with np.load(task.output.with_name("embeddings.npz")) as arrays:
-        x, labels = arrays["embeddings"], arrays["labels"]
-    expected = []
-    for i, anchor in enumerate(x.astype(float)):
-        distances = np.var(x - anchor, axis=1) / np.var(anchor)
-        distances[i] = np.inf
-        expected.append(float(labels[distances.argmin()] == labels[i]))
-    assert hits(task.output.with_name("result.json")).tolist() == expected
-
-
-def test_an_unfinished_grid_is_not_stored(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    grid.cells("small")[2].output.unlink()
-    assert main(["study", "--profile", "small", "--store"]) == 2
-    assert "1 of 6 cells of profile small are not finished" in capsys.readouterr().err
-    assert not (finished / "data" / "reference").exists()
+def test_untrained_networks_are_measured_as_their_study_judges(root: Path) -> None:
+    test = load("digits", "test", size=16)
+    about = {"settings": {"embedding_size": 8, "image_size": 16}, "data": {test.name: test.fingerprint}}
+    _study("one", "digits", seeds=2, about=about)
+    path = measure_untrained(studies=["one"])
+    assert path == root / "data/reference/untrained.csv"
+    found = pd.read_csv(path, keep_default_na=False)
+    assert list(zip(found.judge, found.anchor, strict=True)) == [
+        *[("cosine", ""), ("euclidean", ""), ("snr", "query"), ("snr", "ref")] * 2
+    ]
+    assert (found.classes.unique(), found.images.unique()) == ([5], [len(test)])
+    x = untrained(default_settings("digits", "conv4", embedding_size=8, image_size=16, seed=1)).embeddings.double()
+    cosine = (x @ x.T) / (x.norm(dim=1)[:, None] * x.norm(dim=1))
+    nearest = cosine.fill_diagonal_(-2).argmax(dim=1)
+    own = found[found.seed == 1].set_index(["judge", "anchor"]).precision_at_1
+    assert own["cosine", ""] == pytest.approx(float((test.labels[nearest] == test.labels).double().mean()), abs=1e-3)
+    snr = get_distance("snr", anchor="ref")
+    expected = evaluate(x.float(), test.labels, snr, cluster=False)["precision_at_1"]
+    assert own["snr", "ref"] == pytest.approx(expected, rel=1e-5)
+    _study("one", "digits", about=about | {"data": {test.name: "others"}})
+    with pytest.raises(ValueError, match="one was judged on other images than digits, test has here"):
+        measure_untrained(studies=["one"])
+    _study("one", "digits", about=about | {"settings": {"weights": "imagenet"}})
+    with pytest.raises(FileNotFoundError, match="one starts from ImageNet weights: --weights names their file"):
+        measure_untrained(studies=["one"])
 
 
 # --- as stored --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", ["glyphs", "omniglot", "cub_features", "cub200"])
-def test_a_stored_study_of_the_full_profile_has_all_its_cells_as_they_were_tuned(data: str, repository: Path) -> None:
-    found = stored(f"full_{data}")
-    cells = [task.values for task in grid.cells("full") if task.values["data"] == data]
-    key = ["backbone", "loss", "distance", "seed"]
-    own = under_training_distance(found.runs)
-    assert sorted(own[key].itertuples(index=False, name=None)) == sorted(
-        tuple(values[name] for name in key) for values in cells
-    )
-    margins: dict[Any, float] = own.set_index(key).margin.to_dict()
-    rates = {(row["backbone"], row["loss"], row["distance"]): row["learning_rate"] for row in found.about["chosen"]}
+def test_the_full_profile_is_stored_whole_and_as_tuned(repository: Path) -> None:
     tuning = json.loads((repository / "data" / "reference" / "tuned_full.json").read_text())
-    for values in cells:
-        index = tuple(values[name] for name in key)
-        this = {"data": data, **dict(zip(key[:3], index, strict=False))}.items()
-        same = [row for row in tuning["tuning"] if this <= row.items()]
-        assert len(same) == tuning["trials"], "as many trials for each"
-        best = max(same, key=lambda row: row["validation_map_at_r"])
-        assert rates[index[:3]] == pytest.approx(best["learning_rate"])
-        assert margins[index] == pytest.approx(best.get("margin", 0.0), rel=1e-5)
-        assert tuning["seed"] != values["seed"]
-    compared = {(values["loss"], values["distance"]) for values in cells if values["distance"] != "euclidean"}
-    assert {(row["loss"], row["distance"]) for row in found.about["same_queries"]} == compared
+    key = ["backbone", "loss", "distance", "seed"]
+    all_cells = [task.values for task in profiles.cells("full")]
+    for data in dict.fromkeys(values["data"] for values in all_cells):
+        found = read(f"full_{data}")
+        cells = [values for values in all_cells if values["data"] == data]
+        own = under_training_distance(found.runs)
+        assert sorted(own[key].itertuples(index=False, name=None)) == sorted(
+            tuple(values[name] for name in key) for values in cells
+        )
+        margins: dict[Any, float] = own.set_index(key).margin.to_dict()
+        rates = {(row["backbone"], row["loss"], row["distance"]): row["learning_rate"] for row in found.about["chosen"]}
+        for values in cells:
+            index = tuple(values[name] for name in key)
+            this = {"data": data, **dict(zip(key[:3], index, strict=False))}.items()
+            same = [row for row in tuning["tuning"] if this <= row.items()]
+            assert len(same) == tuning["trials"], "as many trials for each"
+            best = max(same, key=lambda row: row["validation_map_at_r"])
+            assert rates[index[:3]] == pytest.approx(best["learning_rate"])
+            assert margins[index] == pytest.approx(best.get("margin", 0.0), rel=1e-5)
+            assert tuning["seed"] != values["seed"]
+        compared = {(values["loss"], values["distance"]) for values in cells if values["distance"] != "euclidean"}
+        assert {(row["loss"], row["distance"]) for row in found.about["same_queries"]} == compared
+
+
+def test_the_untrained_rows_of_a_study_are_found_again() -> None:
+    measured = read("glyphs").runs.query("loss == 'untrained'")
+    for judge, anchor in (("euclidean", ""), ("snr", "query")):
+        rows = measured[(measured.judge == judge) & (measured.anchor == anchor)]
+        found = untrained_scores("glyphs", judge=judge)["mean"]
+        assert found.to_dict() == pytest.approx(rows.groupby("backbone").precision_at_1.mean().to_dict(), abs=1e-5)
+
+
+def test_readme_page_and_notebook_say_what_the_tables_say(repository: Path) -> None:
+    readme = (repository / "README.md").read_text()
+    assert with_answers(readme) == readme
+    said = answers()
+    assert all(f"- **{question}** {text}\n" in readme for question, text in said.items())
+    assert untrained_table(BOARD) in readme
+    notebook = repository / "notebooks" / "09_scoreboard.ipynb"
+    printed = "".join(
+        "".join(output.get("text", []))
+        for cell in json.loads(notebook.read_text())["cells"]
+        for output in cell.get("outputs", [])
+    )
+    assert all(f"{question} {text}" in printed for question, text in said.items())
+    assert (repository / "data/reference/README.md").read_text() == contents()
+    assert (repository / "data/reference/scoreboard.png").read_bytes() == figures(notebook)[0]
+    alt = figure_alt(scoreboard(BOARD), SHOWN)
+    assert re.findall(r"!\[(.*)\]\(data/reference/scoreboard\.png\)", readme) == [alt]
+    assert json.dumps(alt) in notebook.read_text()
+    with pytest.raises(ValueError, match="the README has no part untrained"):
+        with_answers(readme.replace("<!-- untrained: end -->", ""))
+
+
+def test_every_stored_file_has_a_row_on_the_page(repository: Path) -> None:
+    page = (repository / "data/reference/README.md").read_text()
+    files = {path.name for path in (repository / "data/reference").iterdir()} - {"README.md"}
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert {name for line in rows for name in re.findall(r"`([\w.]+\.\w+)`", line)} == files
+    assert all(line.split(" | ")[1].strip() and "`snr " in line.split(" | ")[2] for line in rows)

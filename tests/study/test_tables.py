@@ -1,7 +1,9 @@
-"""Tables of experiments: your own runs read back as they were."""
+"""Tables of experiments: rows of runs, and differences between them against scipy and sums by hand."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,28 +13,80 @@ from scipy import stats
 from snrlib.distances import get_distance
 from snrlib.evaluate import confusion
 from snrlib.experiment import default_settings, experiment
-from snrlib.study import tables as results
-from snrlib.study.tables import confusions_of, differences, gather_runs, run_now, table_of
+from snrlib.stats import holm, mean_interval, paired, verdict
+from snrlib.study import tables
+from snrlib.study.stored import KEY
+from snrlib.study.tables import (
+    add_confusions,
+    confusions_of,
+    differences,
+    gather_runs,
+    loss_table,
+    run_now,
+    run_rows,
+    summary,
+    under_training_distance,
+)
 
 SMALL = {"steps": 2, "image_size": 16, "embedding_size": 8}
+MAPPED = [("mahalanobis", "running"), ("relative_mahalanobis", "lmnn"), ("mahalanobis", "whitening")]
+MAPPED += [("relative_mahalanobis", "learned")]
 
 
-MAPPED = ["mahalanobis", "relative_mahalanobis", "mahalanobis/whitening", "relative_mahalanobis/lmnn"]
-MAPPED += ["mahalanobis/learned", "relative_mahalanobis/learned"]
+# --- rows of runs -----------------------------------------------------------------------------------------------------
+
+ROW: dict[str, Any] = {
+    "trained": True,
+    "settings": {
+        **{"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "snr", "map": None},
+        **{"margin": 0.5, "seed": 3, "steps": 100},
+    },
+    "scores": [
+        {"judge": "training", "anchor": "query", "precision_at_1": 0.6, "EER": 0.2},
+        {"judge": "training", "anchor": "ref", "precision_at_1": 0.5, "EER": 0.3},
+        {"judge": "euclidean", "anchor": None, "precision_at_1": 0.4, "EER": 0.1},
+    ],
+    "cost": {"parameters": 1000, "flops": 20},
+    "best_step": 80,
+    "seconds": 1.5,
+}
+
+
+def test_a_result_becomes_a_row_per_judge() -> None:
+    found = run_rows(ROW)
+    assert found[["judge", "anchor", "precision_at_1", "EER"]].to_numpy().tolist() == [
+        ["training", "query", 0.6, 0.2],
+        ["training", "ref", 0.5, 0.3],
+        ["euclidean", "", 0.4, 0.1],
+    ]
+    network = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "snr", "map": "", "margin": 0.5}
+    shared = {**network, "seed": 3, "parameters": 1000, "flops": 20, "seconds": 1.5}
+    assert all((found[name] == value).all() for name, value in shared.items())
+    assert "steps" not in found
+    assert under_training_distance(found).precision_at_1.tolist() == [0.6]
+
+
+def test_a_network_before_training_has_no_loss_and_no_distance() -> None:
+    found = run_rows({**ROW, "trained": False})
+    assert (found.loss == "untrained").all()
+    assert (found[["distance", "map"]] == "").to_numpy().all()
+    assert found.margin.isna().all()
+    assert list(zip(found.judge, found.anchor, strict=True)) == [("snr", "query"), ("snr", "ref"), ("euclidean", "")]
+    assert under_training_distance(found).empty
 
 
 @pytest.mark.parametrize("anchor", ["query", "ref"])
-@pytest.mark.parametrize("distance", ["snr", *MAPPED])
+@pytest.mark.parametrize(("distance", "kind"), [("snr", None), *MAPPED])
 def test_own_runs_are_gathered_as_they_were(
-    distance: str, anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    distance: str, kind: str | None, anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = experiment(default_settings("digits", "conv4", distance=distance, anchor=anchor, **SMALL))
+    done = experiment(default_settings("digits", "conv4", distance=distance, map=kind, anchor=anchor, **SMALL))
     done.save(tmp_path / "one")
-    row = {"parameters": {"data": "digits"}, "metrics": done.metrics}
+    row = {"parameters": {"data": "digits"}, "experiment": done.row()}
     (tmp_path / "one" / "result.json").write_text(json.dumps(row))
-    monkeypatch.setattr(results, "is_current", lambda _: True)
+    monkeypatch.setattr(tables, "is_current", lambda _: True)
     found = gather_runs("digits", tmp_path)
-    pd.testing.assert_frame_equal(found.runs, table_of(done), check_like=True)
+    pd.testing.assert_frame_equal(found.runs, run_rows(done.row()), check_like=True)
     key = ["class", "taken_for"]
     counted, expected = (
         table.astype(dict.fromkeys(key, str)).sort_values(key, ignore_index=True)
@@ -55,8 +109,17 @@ def test_confusions_of_a_mahalanobis_distance_are_those_of_euclid_behind_its_map
     assert (behind != before).any(), "the map matters"
 
 
+def test_confusions_are_summed_over_seeds_for_each_network() -> None:
+    fixed = {**dict.fromkeys(KEY, ""), "data": "digits", "distance": "snr"}
+    one = pd.DataFrame([{**fixed, "class": "3", "taken_for": other, "count": n} for other, n in (("8", 5), ("5", 2))])
+    other = pd.DataFrame([{**fixed, "class": "3", "taken_for": "5", "count": 4}])
+    found = add_confusions([one, other])
+    assert found[["taken_for", "count"]].to_numpy().tolist() == [["5", 6], ["8", 5]]
+    assert add_confusions([one, other], 1)["taken_for"].tolist() == ["5"]
+
+
 def test_new_experiments_are_checked_before_the_first_one_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "experiment", lambda settings: pytest.fail("trained"))
+    monkeypatch.setattr(tables, "experiment", lambda settings: pytest.fail("trained"))
     with pytest.raises(ValueError, match="softmax trains no map"):
         run_now("digits", ["conv4"], ["triplet", "softmax"], ["euclidean", "mahalanobis"], (0,), **SMALL)
 
@@ -71,38 +134,127 @@ def test_new_experiments_cover_every_combination() -> None:
 # --- differences ------------------------------------------------------------------------------------------------------
 
 
-def _judged(distance: str, judge: str, scores: list[float]) -> pd.DataFrame:
-    fixed = {"backbone": "conv4", "loss": "triplet", "distance": distance, "judged_by": judge}
-    return pd.DataFrame([{**fixed, "seed": seed, "EER": score} for seed, score in enumerate(scores)])
+def _runs(scores: dict[tuple[str, str], list[float]], **same: Any) -> pd.DataFrame:
+    """Of loss and distance; conv4 on digits, judged by the training distance, if nothing else is said."""
+    fixed = {"data": "digits", "backbone": "conv4", "map": "", "judge": "training", "anchor": ""} | same
+    return pd.DataFrame(
+        [
+            {**fixed, "loss": loss, "distance": distance, "seed": seed, "precision_at_1": score}
+            for (loss, distance), values in scores.items()
+            for seed, score in enumerate(values)
+        ]
+    )
+
+
+EUCLID = [0.50, 0.52, 0.48, 0.51]
+LARGE, SURE = (0.100, 0.101, 0.099, 0.102), (0.01, 0.02, 0.03, 0.018)
+RUNS = _runs(
+    {
+        ("triplet", "euclidean"): EUCLID,
+        ("triplet", "snr"): [x + d for x, d in zip(EUCLID, LARGE, strict=True)],
+        ("triplet", "mahalanobis"): [x + d for x, d in zip(EUCLID, SURE, strict=True)],
+        ("n_pair", "euclidean"): EUCLID,
+        ("n_pair", "snr"): [x - d for x, d in zip(EUCLID, LARGE, strict=True)],
+        ("n_pair", "mahalanobis"): [x - d for x, d in zip(EUCLID, SURE, strict=True)],
+        ("lifted", "euclidean"): EUCLID,
+        ("lifted", "snr"): [x + d for x, d in zip(EUCLID, (0.1, -0.1, 0.02, -0.03), strict=True)],
+        ("lifted", "mahalanobis"): EUCLID[:1],
+    }
+)
+OUTER: list[Any] = ["data", "backbone", "map"]
+
+
+def test_differences_are_paired_by_seed_and_say_how_sure_they_are() -> None:
+    found: Any = differences(RUNS.sample(frac=1, random_state=0), "distance", "euclidean").droplevel(OUTER)
+    assert len(found) == 6
+    for (loss, distance), row in found.iterrows():
+        a, b = (
+            RUNS[(RUNS.loss == loss) & (RUNS.distance == name)].set_index("seed").precision_at_1
+            for name in (distance, "euclidean")
+        )
+        one = paired(a, b.loc[a.index], n_resamples=10)
+        assert (row["mean"], row.half_width) == pytest.approx((one.mean, one.half_width), nan_ok=True)
+        assert (row.p, row.effect) == pytest.approx((one.p, one.effect), nan_ok=True)
+        assert (row.verdict, row.seeds) == (verdict(one.mean, one.half_width), one.n)
+    assert found.p_holm.to_numpy() == pytest.approx(holm(found.p), nan_ok=True)
+    assert math.isnan(found.p_holm["lifted", "mahalanobis"])
+
+
+def test_a_near_copy_is_in_no_family_of_tests() -> None:
+    copy = RUNS[RUNS.distance == "snr"].assign(distance="relative_euclidean")
+    alone, both = (
+        differences(runs, "distance", "euclidean").droplevel(OUTER) for runs in (RUNS, pd.concat([RUNS, copy]))
+    )
+    assert both.p_holm.xs("relative_euclidean", level="distance").isna().all()
+    pd.testing.assert_series_equal(both.p_holm.dropna(), alone.p_holm.dropna(), check_index=False)
+    without_snr = pd.concat([RUNS, copy]).query("distance != 'snr'")
+    assert differences(without_snr, "distance", "euclidean").p_holm.notna().sum() == 5, "no copy of anything there"
+
+
+def test_a_pair_that_was_never_trained_is_no_comparison() -> None:
+    whole, part = (
+        differences(runs, "distance", "euclidean").droplevel(OUTER)
+        for runs in (RUNS, RUNS[(RUNS.loss != "lifted") | (RUNS.distance != "snr")])
+    )
+    assert set(whole.index) - set(part.index) == {("lifted", "snr")}
+    assert part.p_holm["n_pair", "mahalanobis"] < whole.p_holm["n_pair", "mahalanobis"], "fewer to correct for"
+
+
+def test_maps_of_one_distance_are_compared_apart() -> None:
+    scores = {"running": [0.6, 0.7, 0.8], "learned": [0.3, 0.2, 0.1]}
+    parts = [_runs({("triplet", "mahalanobis"): values}, map=kind) for kind, values in scores.items()]
+    found = differences(pd.concat([RUNS, *parts]).query("loss == 'triplet'"), "distance", "euclidean")
+    means = found["mean"].xs("mahalanobis", level="distance").droplevel(["data", "backbone", "loss"])
+    for kind, values in scores.items():
+        assert means[kind] == pytest.approx(np.mean(np.subtract(values, EUCLID[:3])))
+    with pytest.raises(ValueError, match="a run has several rows under one distance, map; choose among them first"):
+        differences(pd.concat(parts), "distance", "mahalanobis")
 
 
 def test_two_ways_to_search_one_network_are_compared_by_seed() -> None:
     own, euclid = [0.20, 0.24, 0.19, 0.30], [0.18, 0.21, 0.18, 0.27]
-    runs = pd.concat([_judged("snr", "training distance", own), _judged("snr", "Euclid", euclid)])
-    found = differences(runs, "judged_by", "Euclid", "EER")
-    assert found.index.tolist() == [("conv4", "triplet", "snr", "training distance")]
+    key = ("triplet", "snr")
+    parts = [_runs({key: own}, anchor="query"), _runs({key: [0.5] * 4}, anchor="ref")]
+    runs = pd.concat([*parts, _runs({key: euclid}, judge="euclidean")])
+    found = differences(runs, "judge", "euclidean").droplevel(list(KEY))
     interval = stats.ttest_rel(own, euclid).confidence_interval(0.95)
-    row = found.iloc[0]
-    assert row["mean"] - row.half_width == pytest.approx(interval.low, rel=1e-12)
-    assert row["mean"] + row.half_width == pytest.approx(interval.high, rel=1e-12)
+    row: Any = found.loc["training", "query"]
+    assert (row["mean"] - row.half_width, row["mean"] + row.half_width) == pytest.approx(tuple(interval), rel=1e-12)
     assert (row.seeds, row.verdict) == (4, "higher")
-    swapped = differences(runs, "judged_by", "training distance", "EER").iloc[0]
-    assert (swapped["mean"], swapped.verdict) == (pytest.approx(-row["mean"]), "lower")
-    with pytest.raises(ValueError, match="judged_by 'Minkowski' is not among Euclid, training distance"):
-        differences(runs, "judged_by", "Minkowski", "EER")
+    assert found["mean"]["training", "ref"] == pytest.approx(0.5 - np.mean(euclid))
+    with pytest.raises(ValueError, match="a run has several rows under one judge, anchor"):
+        differences(runs, "judge", "training")
+    with pytest.raises(ValueError, match="judge 'Minkowski' is not among euclidean, training"):
+        differences(runs, "judge", "Minkowski")
 
 
-def test_what_has_no_partner_is_left_out_and_one_seed_shows_nothing() -> None:
-    runs = pd.concat(
-        [
-            _judged("snr", "training distance", [0.3]),
-            _judged("snr", "Euclid", [0.1]),
-            _judged("mahalanobis", "training distance", [0.2, 0.4]),
-        ]
-    )
-    found = differences(runs, "judged_by", "Euclid", "EER")
-    assert found.index.get_level_values("distance").tolist() == ["snr"]
-    assert found.verdict.tolist() == ["no difference shown"]
-    assert np.isnan(found.half_width.iloc[0])
-    alone = pd.concat([_judged("snr", "Euclid", [0.1]), _judged("mahalanobis", "training distance", [0.2])])
-    assert differences(alone, "judged_by", "Euclid", "EER").empty
+def test_nothing_to_compare_and_one_seed_show_nothing() -> None:
+    key = ("triplet", "snr")
+    one = pd.concat([_runs({key: [0.3]}), _runs({key: [0.1]}, judge="euclidean")])
+    found = differences(one, "judge", "euclidean")
+    assert (found.verdict.tolist(), found.seeds.tolist()) == (["no difference shown"], [1])
+    assert found[["half_width", "p", "p_holm", "effect"]].isna().to_numpy().all()
+    apart = pd.concat([_runs({key: [0.3]}), _runs({("n_pair", "snr"): [0.1]}, judge="euclidean")])
+    assert differences(apart, "judge", "euclidean").empty
+
+
+def test_seeds_without_a_score_are_not_counted() -> None:
+    runs = _runs({("triplet", "snr"): [0.4, math.nan, 0.5], ("n_pair", "snr"): [math.nan]})
+    triplet, n_pair = summary(runs).to_numpy()
+    assert triplet == pytest.approx([*mean_interval([0.4, 0.5]), 2])
+    assert n_pair == pytest.approx([math.nan, math.nan, 0], nan_ok=True)
+
+
+def test_filled_arrows_hold_in_the_whole_table_and_hollow_ones_by_themselves() -> None:
+    table = loss_table(RUNS)
+    arrows = table.map(lambda text: text[13:]).T
+    assert arrows.to_dict("index") == {
+        "triplet": {"euclidean": "", "snr": " ▲", "mahalanobis": " △"},
+        "n_pair": {"euclidean": "", "snr": " ▼", "mahalanobis": " ▽"},
+        "lifted": {"euclidean": "", "snr": "", "mahalanobis": ""},
+    }
+    assert table.triplet["snr"] == "0.603 ± 0.029 ▲"
+    loose = loss_table(RUNS, level=0.8)
+    assert (loose.triplet["mahalanobis"][-1], loose.n_pair["mahalanobis"][-1]) == ("▲", "▼"), "at its own bound"
+    frozen = _runs({("triplet", "mahalanobis"): EUCLID}, map="whitening")
+    assert "mahalanobis, whitening" in loss_table(pd.concat([RUNS, frozen])).index

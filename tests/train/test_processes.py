@@ -7,35 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from parallel_cases import (
-    batch,
-    stop_in_step_8,
-    train_loss_parameters_of_another_seed,
-    values_and_gradients,
-    write_batch_norm,
-    write_draws,
-    write_embeddings,
-    write_training,
-    write_values_and_gradients,
-)
-from torch import Tensor
-from training_cases import network, together, training
+from parallel_cases import batch, values_and_gradients, what_one_sees
+from training_cases import Result, interrupted, network, together, training
 
 from snrlib.cli.main import main
-from snrlib.train import processes as parallel
+from snrlib.experiment import running as experiment
+from snrlib.train import processes
 
 
-def test_every_loss_has_the_value_and_gradients_of_one_process(tmp_path: Path) -> None:
-    together(2, write_values_and_gradients, tmp_path)
+def test_every_loss_has_one_process_values_and_gradients() -> None:
     expected = values_and_gradients()
     assert len(expected) == 15
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for found in together(2, values_and_gradients):
         assert found.keys() == expected.keys()
         for name, tensors in expected.items():
             assert len(found[name]) == len(tensors) > 4
@@ -44,142 +30,79 @@ def test_every_loss_has_the_value_and_gradients_of_one_process(tmp_path: Path) -
                 assert (a - b).abs().max() <= 1e-12 * (1 + b.abs().max()), name
 
 
-def test_embeddings_are_gathered_in_the_order_of_the_processes(tmp_path: Path) -> None:
-    together(2, write_embeddings, tmp_path)
-    expected = torch.cat([torch.arange(6.0).view(3, 2), torch.arange(6.0).view(3, 2) + 100])
-    for rank in range(2):
-        assert torch.equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), expected)
+def test_each_of_two_processes_sees_what_is_documented() -> None:
+    first, second = together(2, what_one_sees)
+    for found in (first, second):
+        assert (found["size"], found["from the first"]) == (2, 0)
+        assert found["gathered"][:, 0].tolist() == [0, 2, 4, 100, 102, 104], "in the order of the processes"
+        assert found["refused"] == "batch_size must be a multiple of the 2 processes, got 9"
+        assert len(found["drawn"]) == 16, "two steps of half a batch"
+    assert not set(first["drawn"]) & set(second["drawn"]), "each has augmentations of its own"
+    for a, b in zip(first["weights"], second["weights"], strict=True):
+        assert torch.equal(a, b), "all begin with the weights of the first"
+    # On the CPU, batch norm sees the share of its process.
+    x, model = batch()[0], network(batch_norm=True).double()
+    shares = torch.cat([model(share) for share in x.chunk(2)])
+    torch.testing.assert_close(first["batch norm"], shares.detach())
+    torch.testing.assert_close(second["batch norm"], shares.detach())
+    assert (model(x) - shares).abs().max() > 1e-3, "one process would see the whole batch"
 
 
-def test_a_process_alone_needs_no_group() -> None:
+def test_a_process_alone_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     x, model = torch.randn(3, 2), network()
-    assert (parallel.world_size(), parallel.rank()) == (1, 0)
-    assert parallel.gather(x) is x
-    assert parallel.distribute(model) is model
-    assert parallel.from_first(lambda: 5) == 5
-    parallel.barrier()
-
-
-def test_a_process_alone_gets_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (processes.world_size(), processes.rank()) == (1, 0)
+    assert processes.gather(x) is x
+    assert processes.distribute(model) is model
+    assert processes.from_first(lambda: 5) == 5
+    processes.barrier()
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with parallel.process_group() as device:
+    with processes.process_group() as device:
         assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
         assert not torch.distributed.is_initialized()
 
 
-# --- train ------------------------------------------------------------------------------------------------------------
-
-
-def _read(folder: Path, rank: int) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    weights = torch.load(folder / f"{rank}.pt", weights_only=True)
-    return pd.read_pickle(folder / f"{rank}.pickle"), weights
-
-
 @pytest.mark.parametrize("case", ["AdamW", "softmax classifier", "trainable map"])
-def test_five_steps_of_two_processes_are_those_of_one(case: str, tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(case: str) -> None:
     more: dict[str, Any] = {"steps": 5, "clip": 0.5}
-    together(2, write_training, case, tmp_path, False, more)
-    expected, weights = training(case, None, **more)
-    for rank in range(2):
-        history, found = _read(tmp_path, rank)
-        columns = ["loss", "learning_rate", "gradient_norm", "validation"]
-        pd.testing.assert_frame_equal(history[columns], expected[columns], rtol=1e-4)
+    expected, weights = training(case, **more)
+    both: list[Result] = together(2, training, case, **more)
+    for history, found in both:
+        pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected.drop(columns="seconds"), rtol=1e-4)
         for name, value in weights.items():
             torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
-    first, second = _read(tmp_path, 0), _read(tmp_path, 1)
-    assert first[0].validation.equals(second[0].validation), "one judgement for all"
-    for name, value in first[1].items():
-        assert torch.equal(value, second[1][name]), f"{name} drifts apart"
+    (first, first_weights), (second, second_weights) = both
+    assert first.validation.equals(second.validation), "one judgement for all"
+    for name, value in first_weights.items():
+        assert torch.equal(value, second_weights[name]), f"{name} drifts apart"
 
 
-def test_two_processes_resume_to_the_bits_of_an_uninterrupted_training(tmp_path: Path) -> None:
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    together(2, write_training, "all at once", tmp_path / "whole", True, {})
-    last = tmp_path / "parts" / "checkpoints"
-    together(2, stop_in_step_8, "all at once", last)
-    assert torch.load(last / "last.pt", weights_only=True)["step"] == 6
-    together(2, write_training, "all at once", tmp_path / "parts", True, {})
-    assert sorted(path.name for path in last.iterdir()) == ["best.pt", "last.pt"], "written by one of them"
-    for rank in range(2):
-        (history, weights), (expected, expected_weights) = (_read(tmp_path / name, rank) for name in ("parts", "whole"))
-        pd.testing.assert_frame_equal(
-            history.drop(columns="seconds"), expected.drop(columns="seconds"), check_exact=True
-        )
+def test_two_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
+    whole = together(2, training, "all at once", tmp_path / "whole")
+    together(2, interrupted, "all at once", tmp_path / "parts", 8)
+    assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] == 6
+    parts = together(2, training, "all at once", tmp_path / "parts")
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["best.pt", "last.pt"], "by one of them"
+    for (history, weights), (expected, expected_weights) in zip(parts, whole, strict=True):
+        columns = expected.columns.drop("seconds")
+        pd.testing.assert_frame_equal(history[columns], expected[columns], check_exact=True)
         for name, value in expected_weights.items():
             if "running_" not in name:  # batch norm's statistics are the first process's, given to all before a step
                 assert torch.equal(weights[name], value), name
 
 
-def test_all_begin_with_the_weights_of_the_first(tmp_path: Path) -> None:
-    together(2, train_loss_parameters_of_another_seed, tmp_path)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    for a, b in zip(first, second, strict=True):
-        assert torch.equal(a, b)
-
-
-def test_every_process_draws_augmentations_of_its_own_and_an_uneven_batch_is_refused(tmp_path: Path) -> None:
-    together(2, write_draws, tmp_path)
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
-    assert len(first) == len(second) == 16, "two steps of half a batch"
-    assert not set(first) & set(second)
-    for rank in range(2):
-        assert (tmp_path / f"{rank}.txt").read_text() == "batch_size must be a multiple of the 2 processes, got 9"
-
-
-def test_on_the_cpu_batch_norm_sees_the_share_of_its_process_as_documented(tmp_path: Path) -> None:
-    together(2, write_batch_norm, tmp_path)
-    x, _ = batch()
-    model = network(batch_norm=True).double()
-    shares = torch.cat([model(share) for share in x.chunk(2)])
-    for rank in range(2):
-        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), shares.detach())
-    assert (model(x) - shares).abs().max() > 1e-3, "one process would see the whole batch"
-    assert "Batch norm sees a process's own share" in (parallel.__doc__ or "")
-
-
 # --- snr train --------------------------------------------------------------------------------------------------------
 
-PARAMETERS = """
-data: str = "digits"  # images
-root: str = ""  # their folder
-backbone: str = "conv4"  # network
-weights: str = ""  # of its trunk
-frozen_trunk: bool = False  # train the last layer only
-embedding_size: int = 8  # components
-distance: str = "snr"  # distance
-anchor: str = "query"  # side
-normalize_embeddings: bool = False  # length 1
-loss: str = "triplet"  # loss
-margin: float = -1.0  # of the loss
-regularizer: float = 0.0  # weight
-budget: str = "quick"  # steps
-steps: int = 3  # steps
-batch_size: int = 24  # images a step
-m: int = 8  # images a class
-learning_rate: float = 0.0  # peak
-image_size: int = 16  # side
-seed: int = 0  # of the training
-"""
+SMALL = {"data": "digits", "backbone": "conv4", "embedding_size": 8, "steps": 3, "batch_size": 24, "m": 8}
+SMALL |= {"image_size": 16, "seed": 4}
+VALUES = [part for name, value in SMALL.items() for part in ("-p", f"{name}={value}")]
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """A study whose notebook 05 has small defaults."""
-    cells = [new_markdown_cell("# What?"), new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})]
-    (tmp_path / "notebooks").mkdir()
-    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "05_train.ipynb")
-    return tmp_path
-
-
-def test_snr_train_under_torchrun_trains_together_and_writes_one_result(
-    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    folder = study / "out"
+def test_snr_train_under_torchrun_writes_one_result(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "out"
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "snrlib", "train"]
     done = subprocess.run(
-        [sys.executable, *command, "-o", str(folder), "-p", "seed=4"],
-        env={**os.environ, "SNR_ROOT": str(study), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        [sys.executable, *command, "-o", str(folder), *VALUES],
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
@@ -189,25 +112,19 @@ def test_snr_train_under_torchrun_trains_together_and_writes_one_result(
     assert done.stdout.count("Experiment(conv4 on digits, test") == 1, "one of them speaks"
     row = json.loads((folder / "result.json").read_text())
     assert row["processes"] == 2
-    assert row["parameters"]["seed"] == row["settings"]["seed"] == 4
-    assert row["settings"]["steps"] == 3
+    assert row["parameters"].items() >= SMALL.items()
     assert row["data"].keys() == {"digits, train, without validation classes", "digits, test"}
-    assert {"git_commit", "versions", "finished"} <= row.keys()
-    written = sorted(path.name for path in folder.iterdir())
-    assert written == ["checkpoints", "embeddings.npz", "history.csv", "model.pt", "result.json", "scores.csv"]
-    history = pd.read_csv(folder / "history.csv")
-    assert history.step.tolist() == [1, 2, 3]
-    monkeypatch.setenv("SNR_ROOT", str(study))
+    assert {"experiment", "git_commit", "versions", "finished"} <= row.keys()
+    written = {path.name for path in folder.iterdir()}
+    assert written == {"checkpoints", "embeddings.npz", "history.csv", "model.pt", "result.json", "scores.csv"}
+    assert pd.read_csv(folder / "history.csv").step.tolist() == [1, 2, 3]
     assert main(["train", "-o", str(folder)]) == 2
     assert f"{folder / 'result.json'} exists; choose another folder" in capsys.readouterr().err
 
 
-def test_snr_train_that_diverges_says_so_and_goes_on_from_its_checkpoint(
-    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def test_snr_train_that_diverges_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from snrlib.experiment import running as experiment
-
-    monkeypatch.setenv("SNR_ROOT", str(study))
     trained = experiment.train
 
     def diverging(*arguments: Any, **options: Any) -> Any:
@@ -215,10 +132,10 @@ def test_snr_train_that_diverges_says_so_and_goes_on_from_its_checkpoint(
         raise FloatingPointError("the loss became nan at step 3 of 3")
 
     monkeypatch.setattr(experiment, "train", diverging)
-    assert main(["train", "-o", str(study / "out")]) == 1
+    assert main(["train", "-o", str(tmp_path), *VALUES]) == 1
     assert "snr: the loss became nan at step 3 of 3" in capsys.readouterr().err
-    assert not (study / "out" / "result.json").exists()
-    before = (study / "out" / "checkpoints" / "last.pt").stat().st_mtime_ns
+    assert not (tmp_path / "result.json").exists()
+    before = (tmp_path / "checkpoints" / "last.pt").stat().st_mtime_ns
     monkeypatch.setattr(experiment, "train", trained)
-    assert main(["train", "-o", str(study / "out")]) == 0
-    assert (study / "out" / "checkpoints" / "last.pt").stat().st_mtime_ns == before, "no step was run again"
+    assert main(["train", "-o", str(tmp_path), *VALUES]) == 0
+    assert (tmp_path / "checkpoints" / "last.pt").stat().st_mtime_ns == before, "no step was run again"

@@ -1,8 +1,7 @@
-"""torchvision beside any build of torch."""
+"""torchvision beside any build of torch; that no other module imports it is a rule of ruff."""
 
 import subprocess
 import sys
-from pathlib import Path
 
 
 def test_torchvision_imports_in_a_fresh_interpreter_and_runs_a_model() -> None:
@@ -14,17 +13,3 @@ def test_torchvision_imports_in_a_fresh_interpreter_and_runs_a_model() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_torchvision_is_imported_in_one_module_only(repository: Path) -> None:
-    sources = [
-        *repository.glob("snrlib/**/*.py"),
-        *repository.glob("notebooks/*.ipynb"),
-        *repository.glob("benchmarks/*.py"),
-    ]
-    users = [
-        path.name
-        for path in sources
-        if "import torchvision" in path.read_text().replace("snrlib.utils.torchvision_import import", "")
-    ]
-    assert users == ["torchvision_import.py"]

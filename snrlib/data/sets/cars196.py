@@ -18,8 +18,9 @@ from snrlib.data.base import Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets.lists import some
+from snrlib.data.traits import DataSet
 
-__all__ = ["CARS196", "cars196"]
+__all__ = ["CARS196", "DATASET", "cars196"]
 
 _CLASSES = 196
 
@@ -147,3 +148,6 @@ def _load(path: Path, *keys: str) -> dict[str, Any]:
         raise
     except Exception as error:  # scipy raises whatever a damaged file leads it to
         raise ValueError(f"{path} cannot be read as annotations of Cars196: {error}") from error
+
+
+DATASET = DataSet("cars196", cars196, source=CARS196, kind="photographs", image_size=224)

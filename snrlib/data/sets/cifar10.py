@@ -15,9 +15,10 @@ import torch
 from snrlib.data.base import LabelledImages, Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.sets.lists import some
+from snrlib.data.traits import DataSet
 from snrlib.utils.checks import check_choice
 
-__all__ = ["CIFAR10", "cifar10", "cifar_archives", "read_cifar"]
+__all__ = ["CIFAR10", "DATASET", "cifar10", "cifar_archives", "read_cifar"]
 
 CIFAR10 = Source(
     name="cifar10",
@@ -97,3 +98,16 @@ def _datasets() -> Any:
 
 def _known(kind: str) -> Any:
     return getattr(_datasets(), kind)
+
+
+# Five classes train, and two of them validate.
+DATASET = DataSet(
+    "cifar10",
+    cifar10,
+    source=CIFAR10,
+    sized=False,
+    batch_size=48,
+    m=16,
+    validation_share=0.4,
+    options={"classes": "disjoint"},
+)

@@ -10,8 +10,9 @@ from pathlib import Path
 from snrlib.data.base import LabelledImages, Split
 from snrlib.data.fetch.source import Source
 from snrlib.data.sets.cifar10 import cifar_archives, read_cifar
+from snrlib.data.traits import DataSet
 
-__all__ = ["CIFAR100", "cifar100"]
+__all__ = ["CIFAR100", "DATASET", "cifar100"]
 
 CIFAR100 = Source(
     name="cifar100",
@@ -41,3 +42,6 @@ def cifar100(split: Split = "train", root: str | Path | None = None, classes: st
         FileNotFoundError: the data set is not there.
     """
     return read_cifar("CIFAR100", CIFAR100, split, root, classes)
+
+
+DATASET = DataSet("cifar100", cifar100, source=CIFAR100, sized=False, options={"classes": "disjoint"})

@@ -15,9 +15,10 @@ from snrlib.data.base import Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets.lists import check_same, read_map, some
+from snrlib.data.traits import DataSet
 from snrlib.utils.checks import check_choice
 
-__all__ = ["CUB200", "cub200"]
+__all__ = ["CUB200", "DATASET", "cub200"]
 
 _FOLDER = "CUB_200_2011"
 _CLASSES = 200
@@ -108,3 +109,6 @@ def cub200(
         size,
         note,
     )
+
+
+DATASET = DataSet("cub200", cub200, source=CUB200, kind="photographs", image_size=224)

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 
 from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.traits import DataSet
 from snrlib.utils.files import data_folder
 
-__all__ = ["cub_features"]
+__all__ = ["DATASET", "cub_features"]
 
 
 def cub_features(split: Split = "train", root: str | Path | None = None, size: int = 1) -> LabelledImages:
     """512 features of each of 30 photographs of 50 kinds of birds, for the first and the last 25 kinds.
 
-    ``data/reference/cub_features.npz`` holds them; `snrlib.study.fitted_maps.measure_features` made it. Each is
+    ``data/reference/cub_features.npz`` holds them; `snrlib.study.bird_features.measure_features` made it. Each is
     the mean over the picture of one of the last feature maps of SqueezeNet 1.1 with ImageNet weights, never negative,
     in 256 steps of its square root.
 
@@ -44,3 +45,6 @@ def cub_features(split: Split = "train", root: str | Path | None = None, size: i
     )
     half = len(classes) // 2
     return whole.of_classes(range(half) if split == "train" else range(half, len(classes)))
+
+
+DATASET = DataSet("cub_features", cub_features, kind="features", image_size=1)

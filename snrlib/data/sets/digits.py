@@ -9,8 +9,9 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.traits import DataSet
 
-__all__ = ["digits"]
+__all__ = ["DATASET", "digits"]
 
 
 def digits(split: Split = "train", root: str | Path | None = None, size: int = 32) -> LabelledImages:
@@ -36,3 +37,7 @@ def digits(split: Split = "train", root: str | Path | None = None, size: int = 3
     first = 0 if split == "train" else 5
     classes = tuple(str(digit) for digit in range(first, first + 5))
     return LabelledImages(f"digits, {split}", images, labels[chosen] - first, classes)
+
+
+# Five classes train, and two of them validate.
+DATASET = DataSet("digits", digits, batch_size=48, m=16, validation_share=0.4)

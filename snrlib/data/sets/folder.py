@@ -10,9 +10,10 @@ from snrlib.data.base import Split, check_split
 from snrlib.data.image_files import IMAGE_ENDINGS, ImageFiles
 from snrlib.data.sets.lists import some
 from snrlib.data.splits import shuffled_classes
+from snrlib.data.traits import DataSet
 from snrlib.utils.checks import check_number
 
-__all__ = ["folder"]
+__all__ = ["DATASET", "folder"]
 
 
 def folder(
@@ -81,3 +82,6 @@ def _folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     return sorted(inside for inside in path.iterdir() if inside.is_dir() and not inside.name.startswith("."))
+
+
+DATASET = DataSet("folder", folder, kind="photographs", image_size=224)

@@ -21,9 +21,10 @@ import torch
 from matplotlib.ft2font import FT2Font
 
 from snrlib.data.base import LabelledImages, Split, check_split
+from snrlib.data.traits import DataSet
 from snrlib.utils.cache import cached_array
 
-__all__ = ["FACES", "characters", "glyphs"]
+__all__ = ["DATASET", "FACES", "characters", "glyphs"]
 
 FACES: tuple[str, ...] = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
@@ -36,7 +37,7 @@ _MERGE_PIXELS = 24  # the type size at which characters are compared
 _EM = 0.85  # type size as a share of the image side
 
 
-def glyphs(
+def glyphs(  # noqa: PLR0913  what varies in a picture, one keyword for each
     split: Split = "train",
     root: str | Path | None = None,
     *,
@@ -204,3 +205,6 @@ def _cached_images(drawn: list[str], factors: pd.DataFrame, size: int) -> np.nda
     name = f"glyphs-{digest.hexdigest()[:16]}"
     shape = (len(drawn), size, size)
     return cached_array(name, shape, np.uint8, lambda: _render(drawn, factors, size), what="glyphs")
+
+
+DATASET = DataSet("glyphs", glyphs)

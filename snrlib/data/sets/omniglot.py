@@ -22,8 +22,9 @@ from PIL import Image
 from snrlib.data.base import LabelledImages, Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.sets.lists import some
+from snrlib.data.traits import DataSet
 
-__all__ = ["OMNIGLOT", "omniglot"]
+__all__ = ["DATASET", "OMNIGLOT", "omniglot"]
 
 _FULL = ("images_background", "images_evaluation")
 _SMALL = ("images_background_small1", "images_background_small2")
@@ -145,3 +146,6 @@ def _ink(content: bytes, size: int, name: str) -> np.ndarray:
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return 255 - np.asarray(image)
+
+
+DATASET = DataSet("omniglot", omniglot, source=OMNIGLOT, image_size=28)

@@ -15,8 +15,9 @@ from snrlib.data.base import Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets.lists import check_same, read_list, some
+from snrlib.data.traits import DataSet
 
-__all__ = ["SOP", "sop"]
+__all__ = ["DATASET", "SOP", "sop"]
 
 _FOLDER = "Stanford_Online_Products"
 
@@ -93,3 +94,6 @@ def sop(split: Split = "train", root: str | Path | None = None, size: int = 256)
 
 def _kind(path: str) -> str:
     return path.split("/")[0].removesuffix("_final")
+
+
+DATASET = DataSet("sop", sop, source=SOP, kind="photographs", image_size=224)

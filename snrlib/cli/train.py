@@ -1,0 +1,55 @@
+"""``snr train``: one experiment without a notebook, also on several processes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from snrlib.cli.notebooks import values_of
+from snrlib.notebooks.parameters import parameters
+from snrlib.utils.files import write_json
+from snrlib.utils.provenance import provenance
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any) -> None:
+    """Add the group's subcommand to those of ``argparse``."""
+    one = commands.add_parser("train", help="train and judge without a notebook, also on several processes (torchrun)")
+    one.set_defaults(do=_train)
+    one.add_argument("-p", dest="values", action="append", default=[], metavar="NAME=VALUE", help="as for notebook 05")
+    one.add_argument(
+        "-o", dest="folder", required=True, metavar="FOLDER", help="for result, scores, model, checkpoints"
+    )
+    one.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0, none beside this)")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from snrlib.experiment import experiment
+    from snrlib.study.tuned import from_parameters
+    from snrlib.train.processes import process_group, rank, world_size
+
+    chosen = {name: known.default for name, known in parameters("05").items()}
+    chosen |= values_of("05", options.values)
+    folder = Path(options.folder)
+    result = folder / "result.json"
+    if result.exists():
+        raise FileExistsError(f"{result} exists; choose another folder")
+    with process_group() as device:
+        first = rank() == 0
+        done = experiment(
+            from_parameters(chosen),
+            folder / "checkpoints",
+            device,
+            workers=options.workers,
+            progress=first and sys.stderr.isatty(),
+        )
+        if first:
+            done.save(folder, model=True)
+            row = {"parameters": chosen, "processes": world_size(), "experiment": done.row()}
+            row |= {"data": done.fingerprints, **provenance()}
+            write_json(result, row)
+            print(f"{done}\n  {folder}")
+    return 0

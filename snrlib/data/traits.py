@@ -1,0 +1,41 @@
+"""What is true of a data set, whatever it is used for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from snrlib.data.fetch.source import Source
+
+__all__ = ["DataSet"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set by its name, and what an experiment on it takes where nothing else is said.
+
+    Attributes:
+        name: of the data set.
+        load: ``load(split=, root=, **options) -> LabelledImages or ImageFiles``.
+        kind: "images", small and of one size; "photographs", of any size, cropped to a square; "features", vectors in
+            the form of images of one pixel, for a network that is a last layer alone.
+        image_size: usual side of the images in pixels.
+        sized: whether ``load`` takes ``size=``, the side in pixels.
+        batch_size: usual number of images per step.
+        m: usual number of images per class in a batch.
+        validation_share: usual share of the training classes that choose the best weights.
+        options: others of ``load``, as an experiment calls it.
+        source: where the files come from; None if nothing is downloaded.
+    """
+
+    name: str
+    load: Callable[..., Any]
+    kind: Literal["images", "photographs", "features"] = "images"
+    image_size: int = 32
+    sized: bool = True
+    batch_size: int = 64
+    m: int = 4
+    validation_share: float = 0.25
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source: Source | None = None

@@ -1,0 +1,145 @@
+"""What comes out of an experiment: kept, written beside a run, and read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from snrlib.backbones import Embedder
+from snrlib.data import ImageFiles, LabelledImages, files_state
+from snrlib.distances import Distance, LinearMap
+from snrlib.evaluate import judges
+from snrlib.experiment.parts import distance_of
+from snrlib.experiment.settings import Settings
+from snrlib.utils.files import write_atomically
+
+__all__ = ["Experiment", "Run", "read_run"]
+
+
+@dataclass(eq=False)
+class Experiment:
+    """What came out.
+
+    Attributes:
+        settings: every choice.
+        model: the trained network, with its best weights if there were validation classes.
+        distance: the training distance (of a softmax classifier: the one it is judged by).
+        history: of `snrlib.train.train`; without a row if nothing was trained.
+        train: the training images.
+        test: the test images, of other classes.
+        embeddings: (n, M), of the test images.
+        scores: of `snrlib.evaluate.compare`: one row per distance and anchor side.
+        cost: parameters and operations, of `snrlib.backbones.cost`; ``seconds_per_step``, the median over the steps.
+        wall_time_s: training and judging, in seconds.
+    """
+
+    settings: Settings
+    model: Embedder
+    distance: Distance
+    history: pd.DataFrame
+    train: LabelledImages | ImageFiles
+    test: LabelledImages | ImageFiles
+    embeddings: Tensor
+    scores: pd.DataFrame
+    cost: dict[str, float]
+    wall_time_s: float
+
+    @property
+    def validation_score(self) -> float:
+        """The best MAP@R on the validation classes; NaN without any."""
+        return float(self.history.validation.max())
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the training and the test images."""
+        return {images.name: images.fingerprint for images in (self.train, self.test)}
+
+    def row(self) -> dict[str, Any]:
+        """Its numbers, nested, for a result row.
+
+        Returns:
+            ``trained``, whether it was; ``settings``; ``scores``, one row per judge: ``judge`` ("training", the
+            training distance, or the name of another one), ``anchor`` ("query", "ref" or None), the scores; ``cost``;
+            ``classes`` and ``images``, how many were searched; ``files``, the state of the files of the data set;
+            ``best_step``; ``seconds``.
+        """
+        rows = zip(judges(self.distance), self.scores.to_dict("records"), strict=True)
+        return {
+            "trained": len(self.history) > 0,
+            "settings": asdict(self.settings),
+            "scores": [{"judge": judge.judge, "anchor": judge.anchor, **scores} for judge, scores in rows],
+            "cost": dict(self.cost),
+            "classes": len(self.test.classes),
+            "images": len(self.test),
+            "files": files_state(self.settings.data, self.settings.root),
+            "best_step": self.history.attrs.get("best", 0),
+            "seconds": self.wall_time_s,
+        }
+
+    def save(self, folder: str | Path, model: bool = False) -> None:
+        """Write ``history.csv``, ``scores.csv`` and ``embeddings.npz``, each atomically.
+
+        The last with labels and classes and, of a Mahalanobis distance, its map as ``components``.
+        With ``model`` the weights as well, to ``model.pt``, which `snrlib.backbones.embedder` takes as ``weights``.
+        """
+        folder = Path(folder)
+        if model:
+            write_atomically(folder / "model.pt", partial(torch.save, self.model.state_dict()))
+        write_atomically(folder / "history.csv", self.history.to_csv)
+        write_atomically(folder / "scores.csv", lambda path: self.scores.to_csv(path, index_label="distance"))
+        arrays: dict[str, Any] = {"embeddings": self.embeddings.numpy(), "labels": self.test.labels.numpy()}
+        arrays["classes"] = np.array(self.test.classes)
+        if isinstance(self.distance.map, LinearMap):
+            arrays["components"] = self.distance.map.components.detach().cpu().numpy()
+        write_atomically(folder / "embeddings.npz", lambda path: np.savez_compressed(path, **arrays))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}: {value:.3f}" for name, value in self.scores.precision_at_1.items())
+        return f"Experiment({self.settings.backbone} on {self.test.name}; R@1 by {shown})"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run of notebook 05.
+
+    Attributes:
+        row: as `Experiment.row` gave it.
+        settings: every choice.
+        embeddings: (n, M), of the test images.
+        labels: (n,), integers.
+        classes: their names, by label.
+        distance: the training distance with its map, anchor side included.
+    """
+
+    row: dict[str, Any]
+    settings: Settings
+    embeddings: Tensor
+    labels: Tensor
+    classes: list[str]
+    distance: Distance
+
+
+def read_run(result: Path) -> Run:
+    """A run of notebook 05, from its result.json and the embeddings.npz that `Experiment.save` put beside it.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: it is no run of this notebook, or one of an earlier version.
+    """
+    row = json.loads(result.read_text()).get("experiment")
+    names = {field.name for field in fields(Settings)}
+    if not isinstance(row, dict) or row.get("settings", {}).keys() != names:
+        raise ValueError(f"{result} is not of notebook 05, or of an earlier version of it; run it again")
+    settings = Settings(**row["settings"])
+    with np.load(result.with_name("embeddings.npz")) as arrays:
+        x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
+        distance = distance_of(settings, arrays.get("components"))
+        return Run(row, settings, x, labels, arrays["classes"].tolist(), distance)

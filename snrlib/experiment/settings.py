@@ -1,0 +1,176 @@
+"""Every choice of an experiment in one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+
+from snrlib.backbones import NETWORKS
+from snrlib.data import DATASETS
+from snrlib.distances import DISTANCES, MAPPED, get_distance
+from snrlib.losses import LOSSES, get_loss
+from snrlib.utils.checks import check_choice
+
+__all__ = ["BUDGETS", "FROZEN", "MAPS", "SOFTMAX", "Settings", "default_settings"]
+
+BUDGETS: dict[str, int] = {"quick": 100, "full": 400}
+"""Steps of a training. Quick shows how an experiment goes; its scores say little."""
+MAPS: tuple[str, ...] = ("running", "whitening", "lmnn", "learned")
+"""Where the map L of the two Mahalanobis distances comes from, see `Settings`."""
+FROZEN: tuple[str, ...] = ("whitening", "lmnn")
+"""Those of `MAPS` that are fitted before the training and stay as they are."""
+SOFTMAX = "softmax"
+"""The classifier beside `snrlib.losses.LOSSES`: it has neither a distance nor a margin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that decides an experiment. `default_settings` fills in what suits the data, the network and the loss.
+
+    Attributes:
+        data: name of the data set, see `snrlib.data.load`.
+        root: its folder; None takes ``SNR_DATA``, else ``data/raw``.
+        image_size: side in pixels.
+        backbone: name of the network, see `snrlib.backbones.embedder`.
+        weights: that its trunk starts from: "imagenet" or the path of a file; None starts at random.
+        embedding_size: components M of an embedding.
+        frozen_trunk: train the head alone.
+        frozen_batch_norm: keep the batch norms of the trunk as they are.
+        distance: trains and judges, see `snrlib.distances`.
+        map: of the two Mahalanobis distances, None of the others. "running" follows the batches
+            (`snrlib.mahalanobis.RunningWhitening`); "whitening" and "lmnn" are fitted once to the first embeddings of
+            the training images and frozen; "learned" is trained, starting at the identity.
+        anchor: the side whose length is the unit of a relative distance, "query" or "ref".
+        normalize_embeddings: scale embeddings to length 1.
+        loss: see `snrlib.losses`; or "softmax", a classifier, which is judged by the distance named.
+        margin: of the loss, in the unit that it states; None of a loss without one.
+        regularizer: weight of the zero-mean penalty; with a learned map, of the log-det penalty on that, in units of
+            the loss at its margin.
+        steps: batches of the training.
+        batch_size: images per step, m of each class.
+        m: images per class and step.
+        optimizer: "adamw" or "sgd".
+        learning_rate: at its peak, of the head and of the loss.
+        trunk_learning_rate: of the trunk.
+        clip: the largest length of the gradient; None does not clip.
+        augment: random crops and flips.
+        validation_share: share of the training classes that choose the best weights; 0 trains on all of them.
+        every: steps between two judgements of the validation classes, and between two checkpoints.
+        patience: judgements without a better score after which training stops; None never stops early.
+        seed: of the first weights, the batches and the rest of the training. Data and classes do not depend on it.
+    """
+
+    data: str
+    root: str | None
+    image_size: int
+    backbone: str
+    weights: str | None
+    embedding_size: int
+    frozen_trunk: bool
+    frozen_batch_norm: bool
+    distance: str
+    map: str | None
+    anchor: Literal["query", "ref"]
+    normalize_embeddings: bool
+    loss: str
+    margin: float | None
+    regularizer: float
+    steps: int
+    batch_size: int
+    m: int
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: float
+    trunk_learning_rate: float
+    clip: float | None
+    augment: bool
+    validation_share: float
+    every: int
+    patience: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        data = DATASETS[check_choice(self.data, "data", DATASETS)]
+        network = NETWORKS[check_choice(self.backbone, "backbone", NETWORKS)]
+        if (data.kind == "features") != (network.takes == "features"):
+            raise ValueError(
+                f"features go with backbone linear and images with another one, got {self.data} and {self.backbone}"
+            )
+        if self.weights == "imagenet" and not network.torchvision:
+            others = ", ".join(name for name, one in NETWORKS.items() if one.torchvision)
+            raise ValueError(f"{self.backbone} has no ImageNet weights; {others} have")
+        check_choice(self.distance, "distance", DISTANCES)
+        if self.distance in MAPPED:
+            check_choice(self.map, "map", MAPS)
+        elif self.map is not None:
+            raise ValueError(f"only {' and '.join(MAPPED)} have a map, got map={self.map!r} and {self.distance}")
+        check_choice(self.loss, "loss", (*LOSSES, SOFTMAX))
+        if self.loss == SOFTMAX and self.distance in MAPPED and self.map not in FROZEN:
+            raise ValueError(f"softmax trains no map; take map={FROZEN[0]}, got {self.map}")
+        has_margin = self.loss != SOFTMAX and LOSSES[self.loss].default_margin is not None
+        if has_margin != (self.margin is not None):
+            raise ValueError(f"{self.loss} {'needs a' if has_margin else 'has no'} margin, got {self.margin}")
+        if self.loss in LOSSES:  # it refuses itself what it cannot take
+            distance = get_distance(self.distance, components=torch.eye(2) if self.distance in MAPPED else None)
+            get_loss(self.loss, distance, **({"margin": self.margin} if has_margin else {}))
+
+
+def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes: Any) -> Settings:
+    """The settings that suit the data, the network and the loss, and the caller's changes.
+
+    Of an optional choice (``root``, ``weights``, ``map``, ``margin``, ``clip``, ``patience``) None is a value of its
+    own or what suits; of any other, None is what suits.
+
+    Args:
+        data: name of the data set.
+        backbone: name of the network.
+        **changes: other `Settings` by name.
+
+    Raises:
+        ValueError: an unknown data set, backbone, distance, map or loss, or two that do not go together.
+        TypeError: an unknown setting.
+
+    >>> default_settings("digits", "conv4", distance="mahalanobis").map
+    'running'
+    """
+    names = [field.name for field in fields(Settings)]
+    if unknown := changes.keys() - set(names):
+        raise TypeError(f"unknown setting {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    traits = DATASETS[check_choice(data, "data", DATASETS)]
+    network = NETWORKS[check_choice(backbone, "backbone", NETWORKS)]
+    given = {name: value for name, value in changes.items() if value is not None}
+    distance, loss = given.get("distance", "snr"), given.get("loss", "triplet")
+    mapping = given.get("map", "running") if distance in MAPPED else given.get("map")
+    pretrained = "weights" in given
+    rate = given.get("learning_rate", network.learning_rate)
+    usual: dict[str, Any] = {
+        "data": data,
+        "root": None,
+        "image_size": traits.image_size,
+        "backbone": backbone,
+        "weights": None,
+        "embedding_size": 64,
+        "frozen_trunk": False,
+        "frozen_batch_norm": pretrained,
+        "distance": distance,
+        "map": mapping,
+        "anchor": "query",
+        "normalize_embeddings": False,
+        "loss": loss,
+        "margin": LOSSES[loss].default_margin if loss in LOSSES else None,
+        "regularizer": 0.1 if mapping == "learned" else 0.0,
+        "steps": BUDGETS["quick"],
+        "batch_size": traits.batch_size,
+        "m": traits.m,
+        "optimizer": "adamw",
+        "learning_rate": rate,
+        "trunk_learning_rate": rate / 10 if pretrained else rate,
+        "clip": None,
+        "augment": traits.kind == "photographs",
+        "validation_share": traits.validation_share,
+        "every": 20,
+        "patience": None,
+        "seed": 0,
+    }
+    return Settings(**(usual | given))

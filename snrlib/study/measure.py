@@ -1,0 +1,75 @@
+"""What stands in ``data/reference``, measured by name: ``snr measure NAME``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snrlib.study.bird_features import measure_features
+from snrlib.study.embeddings import measure_embeddings
+from snrlib.study.fitted_maps import measure_maps
+from snrlib.study.grid import Grid
+from snrlib.study.profiles import cells, check, profiles
+from snrlib.study.robustness import measure_robustness
+from snrlib.study.storing import store
+from snrlib.study.tuning import is_tuned, tune
+from snrlib.study.untrained import measure_untrained
+from snrlib.study.workflow import finish_tasks
+
+__all__ = ["OTHERS", "measure"]
+
+OTHERS: tuple[str, ...] = ("maps", "cub_features", "robustness", "embeddings", "untrained")
+"""What is measured beside the profiles of ``study.yaml``."""
+
+
+def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> list[Path]:
+    """Measure something and store it; what was finished before is not done again.
+
+    A profile is tuned if it leaves anything open that was never tuned for it; its cells are run, and stored as one
+    study per data set.
+
+    Args:
+        name: a profile of ``study.yaml``, or one of `OTHERS`.
+        jobs: processes, one thread each.
+        weights: file with SqueezeNet's ImageNet weights, for those of `OTHERS` that look at photographs; a profile says
+            itself where its weights are from.
+
+    Returns:
+        The paths of the first files.
+
+    Raises:
+        ValueError: an unknown name, or weights for a profile.
+        FileNotFoundError: a data set or weights are not there.
+        ChildProcessError: some steps or cells failed, the message says which and why; the others are kept.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be positive, got {jobs}")
+    if name == "maps":
+        return [measure_maps()]
+    if name == "embeddings":
+        return [measure_embeddings()]
+    if name == "robustness":
+        return [measure_robustness(jobs, weights)]
+    if name == "untrained":
+        return [measure_untrained(weights)]
+    if name == "cub_features":
+        if weights is None:
+            raise ValueError("cub_features needs --weights, the file of SqueezeNet's ImageNet weights")
+        return [measure_features(weights)]
+    if name not in profiles():
+        raise ValueError(f"unknown {name!r}; choose a profile, {', '.join(profiles())}, or {', '.join(OTHERS)}")
+    if weights is not None:
+        raise ValueError(f"--weights is not for a profile; study.yaml says where those of {name} are from")
+    return _measure_profile(name, jobs)
+
+
+def _measure_profile(name: str, jobs: int) -> list[Path]:
+    check(cells(name, tuned_values=False))
+    if not is_tuned(name):
+        tune(name, jobs=jobs)
+    grid = Grid(name)
+    finish_tasks([task for task in grid.to_do() if task.is_cell], jobs)
+    missing = [(task, why) for task, why in grid.missing().items() if grid.tasks[task].is_cell]
+    if missing:
+        first, why = missing[0]
+        raise ChildProcessError(f"{len(missing)} of {len(grid.cells)} cells are missing, as {first}: {why}")
+    return store(name)

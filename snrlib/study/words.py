@@ -1,0 +1,235 @@
+"""What the tables say in words: every number and every adjective follows from the stored numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from snrlib.stats import sign_test
+from snrlib.study import stored
+from snrlib.study.robustness import compare_drops
+from snrlib.study.scoreboard import BOARD, SCORES, by_search_and_training, mean_differences, scoreboard, tally
+
+__all__ = ["answers", "effect", "figure_alt", "sentence", "untrained_wins"]
+
+_NONE = "no consistent effect"
+_NOTHING = "no difference shown"
+_WORSE = ("EER",)  # scores of which less is better
+_LESS = ", of which less is better,"
+_CALLED = {
+    "mahalanobis": "Mahalanobis, a whitening of the spread within classes that follows the training",
+    "relative_mahalanobis": "The same made relative",
+    "relative_euclidean": "Relative Euclid, the near-copy of SNR",
+}
+_BESIDE = ("mean_average_precision_at_r", "EER")  # scores that stand beside the one that is asked for
+
+
+def effect(up: int, down: int, level: float = 0.95) -> str:
+    """What counts of "higher" and "lower" show, by the exact sign test (`snrlib.stats.sign_test`).
+
+    >>> effect(5, 6), effect(10, 0)
+    ('no consistent effect', 'more often higher than lower')
+    """
+    if sign_test(up, down) >= 1 - level:
+        return _NONE
+    return "more often higher than lower" if up > down else "more often lower than higher"
+
+
+def sentence(
+    board: pd.DataFrame, distance: str, score: str = "R@1", level: float = 0.95, corrected: bool = True
+) -> str:
+    """What the scoreboard says of a distance, in words that follow its numbers.
+
+    Args:
+        board: of `snrlib.study.scoreboard.scoreboard`.
+        distance: the one spoken of.
+        score: how the compared score is called.
+        level: of confidence.
+        corrected: whether the counts with Holm's correction are told.
+
+    Raises:
+        ValueError: the distance is not compared there.
+    """
+    part = _part(board, distance)
+    counts = tally(part, level=level).iloc[0]
+    ordered = part.sort_values("difference").iloc[[0, -1]]
+    ends = [f"{row.difference:+.3f} ({row.study}, {row.backbone}, {row.loss})" for row in ordered.itertuples()]
+    return (
+        f"{distance} against Euclid, {score}: {effect(counts.higher, counts.lower, level)}; "
+        f"{_counts(part, level, corrected)}. From {' to '.join(ends)}."
+    )
+
+
+def untrained_wins(board: pd.DataFrame, distances: Sequence[str], score: str = "precision_at_1") -> tuple[int, int]:
+    """How often the untrained network, by cosine, is at least as good as all of some distances.
+
+    Args:
+        board: of `snrlib.study.scoreboard.scoreboard`.
+        distances: that must all be there; as a rule Euclid and another.
+        score: the column that the board compares.
+
+    Returns:
+        In how many networks and losses, and of how many in which it was measured.
+    """
+    key = ["study", "data", "backbone", "loss"]
+    wide = board[board.distance.isin(distances)].pivot_table("mean", key, "distance").dropna()
+    wide = wide.join(board.groupby(key).untrained.first()).dropna()
+    if score in _WORSE:
+        return int((wide.untrained <= wide[list(distances)].min(axis=1)).sum()), len(wide)
+    return int((wide.untrained >= wide[list(distances)].max(axis=1)).sum()), len(wide)
+
+
+def figure_alt(board: pd.DataFrame, distances: Sequence[str], score: str = "R@1", level: float = 0.95) -> str:
+    """What `snrlib.plots.scoreboard_plot` shows, for those who cannot see it."""
+    said = [f"{name}: {_counts(_part(board, name), level, corrected=False)}" for name in distances]
+    return (
+        f"Differences of {score} to Euclid with intervals, a row for each network and loss, a panel for each distance. "
+        + ". ".join(said)
+        + "."
+    )
+
+
+def answers(studies: Sequence[str] = BOARD, score: str = "precision_at_1", level: float = 0.95) -> dict[str, str]:
+    """The study's question, answered from its tables: what may be concluded, then the counts and means that say so.
+
+    Args:
+        studies: as for `snrlib.study.scoreboard.scoreboard`.
+        score: the column that is compared.
+        level: of confidence.
+
+    Returns:
+        Questions to answers.
+
+    Raises:
+        FileNotFoundError: a study, or the table of robustness, is not stored.
+    """
+    boards = {one: scoreboard(studies, one, level) for one in dict.fromkeys((score, *_BESIDE))}
+    return {
+        "What may be concluded?": _conclusion(boards, studies, score, level),
+        "Does the SNR distance help?": _help(boards, score, level),
+        "When?": _when(studies, score, level),
+        "Why?": _why(studies, level),
+        "Is it robust?": _robust(level),
+        "What helps more?": _others(boards, studies, score, level),
+    }
+
+
+def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: str, level: float) -> str:
+    name, said = _name(score), _effect(_part(boards[score], "snr"), level)
+    text = f"In these small experiments the SNR distance has {_NONE} on {name}: it goes up or down with data and loss."
+    if said != _NONE:
+        text = f"In these small experiments {name} under the SNR distance is {said} than under Euclid."
+    by_loss = mean_differences(studies, score, level=level).xs("snr", level="distance").reset_index()
+    shown = [f"under {row.loss} ({row.verdict})" for row in by_loss.itertuples() if row.verdict != _NOTHING]
+    if shown:
+        text += f" Its mean difference is shown to hold for other data sets {' and '.join(shown)}."
+    else:
+        text += " Under no loss is its mean difference shown to hold for other data sets."
+    if score != "EER":
+        threshold = _effect(_part(boards["EER"], "snr"), level)
+        verb = "shows" if threshold == _NONE else "is"
+        text += f" The error of one threshold for all queries, EER{_LESS} {verb} {threshold}."
+    wins, of = untrained_wins(boards[score], ["euclidean", "snr"], score)
+    if wins:
+        text += f" In {wins} of {of} comparisons the untrained network, judged by cosine, is at least as good as both: "
+        text += "those compare two ways to lose."
+    return text
+
+
+def _help(boards: dict[str, pd.DataFrame], score: str, level: float) -> str:
+    lead = _effect(_part(boards[score], "snr"), level)
+    said = [
+        f"{_name(one)}{_LESS if one in _WORSE else ''} is {_counts(_part(board, 'snr'), level, one == score)}"
+        for one, board in boards.items()
+    ]
+    return (
+        f"{lead[0].upper()}{lead[1:]}. Against Euclid under the same loss {'; '.join(said)}. Holm's correction is for "
+        f"one family, the {boards[score].p_holm.notna().sum()} comparisons of {_name(score)} with Euclid; relative "
+        "Euclid, a near-copy of SNR, is not in it."
+    )
+
+
+def _when(studies: Sequence[str], score: str, level: float) -> str:
+    said = []
+    for one in dict.fromkeys((score, _BESIDE[0])):
+        by_loss = mean_differences(studies, one, level=level).xs("snr", level="distance").reset_index()
+        everything = mean_differences(studies, one, ("distance",), level).loc["snr"]
+        means = [f"{row['loss']} {_mean(row)}" for _, row in by_loss.iterrows()]
+        said.append(f"{_name(one)}: {', '.join(means)}, all losses {_mean(everything)}")
+    return (
+        f"Mean difference to Euclid by loss, each data set counted once, ± half its {100 * level:g} % t-interval over "
+        f"data sets (in brackets over seeds, for these data alone). {'. '.join(said)}."
+    )
+
+
+def _why(studies: Sequence[str], level: float) -> str:
+    parts = {name: _mean(table.loc["snr"]) for name, table in by_search_and_training(studies, "EER", level).items()}
+    return (
+        "R@1 cannot tell search from training: with the query as anchor the SNR distance ranks as centred Euclid does, "
+        f"by algebra. EER can: of its mean difference, {parts['difference']}, the search under SNR makes "
+        f"{parts['search']} and the training under it {parts['training']}."
+    )
+
+
+def _robust(level: float) -> str:
+    falls = compare_drops(stored.read_table("robustness"), level).xs("snr", level="distance").reset_index()
+    said = []
+    for when, spoiled in (("test", "spoiled queries"), ("training", "spoiled training images, or wrong labels,")):
+        part = falls[falls.when == when]
+        said.append(
+            f"With {spoiled} the share of its own clean R@1 that it keeps, against Euclid's: {_effect(part, level)}; "
+            f"{_counts(part, level, corrected=False)}."
+        )
+    return " ".join(said)
+
+
+def _others(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: str, level: float) -> str:
+    compared = set(boards[score][boards[score].verdict != ""].distance)
+    means = mean_differences(studies, score, ("distance",), level)
+    said = []
+    for distance, called in _CALLED.items():
+        if distance not in compared:
+            continue
+        part, threshold = _part(boards[score], distance), _part(boards["EER"], distance)
+        said.append(
+            f"{called}: {_effect(part, level)}; {_name(score)} {_counts(part, level, corrected=True)}, mean difference "
+            f"{_mean(means.loc[distance])}; EER {_counts(threshold, level, corrected=False)}."
+        )
+    return " ".join(said)
+
+
+def _name(score: str) -> str:
+    return SCORES.get(score, score)
+
+
+def _part(board: pd.DataFrame, distance: str) -> pd.DataFrame:
+    part = board[(board.distance == distance) & (board.verdict != "")]
+    if part.empty:
+        others = board[board.verdict != ""].distance.unique()
+        raise ValueError(f"{distance!r} is not compared; there are {', '.join(others)}")
+    return part
+
+
+def _counts(part: pd.DataFrame, level: float, corrected: bool) -> str:
+    """Of a board, or of a table of robustness."""
+    up, down = ((part.verdict == word).sum() for word in ("higher", "lower"))
+    said = f"sign test p = {_p(sign_test(up, down))}"
+    if corrected and part.p_holm.notna().any():
+        sure = part[part.p_holm < 1 - level].verdict
+        said += f"; with Holm's correction {(sure == 'higher').sum()} higher, {(sure == 'lower').sum()} lower"
+    return f"higher in {up} of {len(part)} comparisons, lower in {down} ({said})"
+
+
+def _effect(part: pd.DataFrame, level: float) -> str:
+    return effect(int((part.verdict == "higher").sum()), int((part.verdict == "lower").sum()), level)
+
+
+def _mean(row: Any) -> str:
+    """A row of `mean_differences`, with its two intervals."""
+    return f"{row['mean']:+.3f} ± {row['half_width']:.3f} (± {row['half_width_seeds']:.3f})"
+
+
+def _p(p: float) -> str:
+    return f"{p:.2f}" if p >= 0.095 else f"{p:.1g}"

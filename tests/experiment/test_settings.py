@@ -1,0 +1,137 @@
+"""Settings: what suits the data, the network and the loss, what nobody may combine, and None that chooses."""
+
+import itertools
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+
+from snrlib.backbones import NETWORKS, Network
+from snrlib.data import DATASETS
+from snrlib.data.sets.folder import folder
+from snrlib.data.traits import DataSet
+from snrlib.distances import DISTANCES, MAPPED, get_distance
+from snrlib.experiment import BUDGETS, MAPS, Settings, default_settings
+from snrlib.experiment.parts import unfitted
+from snrlib.losses import LOSSES, TripletMarginLoss, get_loss
+
+MAPPINGS = [(name, None) for name in DISTANCES if name not in MAPPED] + list(itertools.product(MAPPED, MAPS))
+MARGINLESS = ["angular", "softmax"]
+
+
+def test_every_data_set_goes_with_every_network_that_takes_it() -> None:
+    for data, backbone in itertools.product(DATASETS, NETWORKS):
+        if (data == "cub_features") != (backbone == "linear"):
+            with pytest.raises(ValueError, match=f"features go with backbone linear .*, got {data} and {backbone}"):
+                default_settings(data, backbone)
+            continue
+        settings, traits = default_settings(data, backbone), DATASETS[data]
+        assert (settings.data, settings.backbone) == (data, backbone)
+        assert (settings.image_size, settings.batch_size, settings.m) == (
+            traits.image_size,
+            traits.batch_size,
+            traits.m,
+        )
+        assert settings.batch_size % settings.m == 0
+        assert settings.learning_rate == NETWORKS[backbone].learning_rate > 0
+        assert settings.augment == (traits.kind == "photographs")
+
+
+@pytest.mark.parametrize(("distance", "kind"), MAPPINGS)
+@pytest.mark.parametrize("loss", [*LOSSES, "softmax"])
+def test_losses_distances_and_maps_combine_or_are_refused(loss: str, distance: str, kind: str | None) -> None:
+    if loss == "softmax" and kind in ("running", "learned"):
+        with pytest.raises(ValueError, match=f"softmax trains no map; take map=whitening, got {kind}"):
+            default_settings(loss=loss, distance=distance, map=kind)
+    elif loss == "angular" and distance in ("relative_euclidean", "snr", "relative_mahalanobis"):
+        with pytest.raises(ValueError, match="angular"):
+            default_settings(loss=loss, distance=distance, map=kind)
+    else:
+        settings = default_settings("digits", "conv4", loss=loss, distance=distance, map=kind, embedding_size=8)
+        assert (settings.map, settings.margin is None) == (kind, loss in MARGINLESS)
+        assert settings.regularizer == (0.1 if kind == "learned" else 0.0)
+        parts = unfitted(settings, channels=1)
+        x, labels = parts.model(torch.rand(6, 1, 16, 16)), torch.tensor([0, 0, 1, 1, 2, 2])
+        assert parts.loss(settings, n_classes=3)(x, labels).isfinite()
+
+
+@pytest.mark.parametrize(("distance", "kind"), MAPPINGS)
+def test_a_penalty_of_zero_can_be_asked_for(distance: str, kind: str | None) -> None:
+    assert default_settings(distance=distance, map=kind, regularizer=0.0).regularizer == 0.0
+    assert default_settings(distance=distance, map=kind, regularizer=3.0).regularizer == 3.0
+
+
+def test_none_chooses_what_nothing_does() -> None:
+    given: dict[str, Any] = {name: None for name in asdict(default_settings()) if name not in ("data", "backbone")}
+    assert default_settings(**given) == default_settings()
+    assert default_settings(distance="mahalanobis", map=None).map == "running"
+    assert default_settings().steps == BUDGETS["quick"] < BUDGETS["full"]
+
+
+def test_each_loss_states_its_margin() -> None:
+    for name, loss in LOSSES.items():
+        assert default_settings(loss=name, distance="euclidean").margin == loss.default_margin
+        assert (loss.margin_unit is None) == (name in ("n_pair", "angular"))
+        made = get_loss(name, get_distance("euclidean"))
+        assert getattr(made, "margin", None) == loss.default_margin
+        assert made(torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 2, 2])).isfinite()
+
+
+def test_traits_stand_with_what_they_are_traits_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nowhere else: a data set, a network and a loss that are new, or change, need no second list."""
+    mine = DataSet("mine", folder, kind="photographs", image_size=40, batch_size=10, m=5, validation_share=0.125)
+    monkeypatch.setitem(DATASETS, "mine", mine)
+    monkeypatch.setitem(NETWORKS, "own", Network(0.25, torchvision=False))
+    monkeypatch.setattr(TripletMarginLoss, "default_margin", 7.0)
+    known: dict[str, Any] = {"image_size": 40, "batch_size": 10, "m": 5, "validation_share": 0.125, "augment": True}
+    settings = default_settings("mine", "own")
+    known |= {"learning_rate": 0.25, "trunk_learning_rate": 0.25, "margin": 7.0}
+    assert {name: getattr(settings, name) for name in known} == known
+    monkeypatch.setattr(TripletMarginLoss, "default_margin", None)
+    assert default_settings("mine", "own").margin is None
+
+
+def test_given_weights_train_slowly_and_keep_their_norms() -> None:
+    random, given = default_settings(backbone="resnet18"), default_settings(backbone="resnet18", weights="imagenet")
+    assert random.trunk_learning_rate == random.learning_rate
+    assert given.trunk_learning_rate == given.learning_rate / 10
+    assert (random.frozen_batch_norm, given.frozen_batch_norm) == (False, True)
+    assert default_settings(learning_rate=1.0).trunk_learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "mnist"}, "data must be one of glyphs, digits, omniglot"),
+        ({"backbone": "vgg"}, "backbone must be one of conv4, alexnet"),
+        ({"loss": "proxy"}, "loss must be one of contrastive, .*softmax, got 'proxy'"),
+        ({"distance": "cosine"}, "distance must be one of euclidean, .*snr, .*, got 'cosine'"),
+        (
+            {"distance": "mahalanobis", "map": "none"},
+            "map must be one of running, whitening, lmnn, learned, got 'none'",
+        ),
+        ({"distance": "snr", "map": "whitening"}, "only mahalanobis and relative_mahalanobis have a map"),
+        ({"backbone": "conv4", "weights": "imagenet"}, "conv4 has no ImageNet weights; alexnet, .*squeezenet1_1 have"),
+        ({"loss": "softmax", "margin": 0.5}, "softmax has no margin, got 0.5"),
+        ({"loss": "angular", "distance": "euclidean", "margin": 0.5}, "angular has no margin, got 0.5"),
+        ({"loss": "contrastive", "margin": -1.0}, "margin must be a finite number above 0, got -1"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_choices(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        default_settings(**changes)
+
+
+def test_unknown_settings_are_refused_with_the_known() -> None:
+    with pytest.raises(TypeError, match="unknown setting epochs, stpes; choose from data, root, image_size, backbone,"):
+        default_settings(stpes=3, epochs=2)
+
+
+def test_a_record_stays_as_it_is() -> None:
+    settings = default_settings()
+    with pytest.raises(AttributeError):
+        settings.margin = 2.0  # type: ignore[misc]
+    assert Settings(**asdict(settings)) == settings
+    with pytest.raises(ValueError, match="triplet needs a margin, got None"):
+        replace(settings, margin=None)

@@ -1,0 +1,123 @@
+"""The report takes its place whole or not at all, and says in words what is wrong."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from report_cases import add_notebook, pages, small_study, words
+
+from snrlib.cli.main import main
+from snrlib.report import index as report
+
+SLOW = pytest.mark.slow
+WRITING = "index.page = lambda _, here=None, **__: wait() if here == 1 else 'a page'"
+RENAMING = "rename = Path.rename; Path.rename = lambda one, to: (wait if '.partial-' in one.name else rename)(one, to)"
+KILLED = """
+import time
+from pathlib import Path
+from snrlib.cli.main import main
+from snrlib.report import index
+wait = lambda *_: print("here", flush=True) or time.sleep(60)
+index.explore_section = lambda: ({}, "")
+"""
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a report that is there already."""
+    small_study(tmp_path, monkeypatch)
+    return report.build().parent
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "when", [pytest.param(WRITING, id="writing"), pytest.param(RENAMING, id="renaming", marks=SLOW)]
+)
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=SLOW)])
+def test_a_killed_build_leaves_the_old_page(old: Path, when: str, how: signal.Signals) -> None:
+    before = _files(old)
+    code = f"{KILLED}{when}\nmain(['report'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(how)
+    between = when == RENAMING and how == signal.SIGKILL  # the two renames: the next build would put it back
+    assert _files(old.with_name(".report.before") if between else old) == before
+    add_notebook(old.parents[2], "03_new")
+    report.build()
+    assert _files(old).keys() == {*before, "03_new.html"}
+    assert [path.name for path in old.parent.iterdir()] == ["report"], "nothing is left behind"
+
+
+def test_an_error_while_building_leaves_the_old_page(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _files(old)
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name.startswith(".report.partial"):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match=r"cannot write .*report: No space left on device\. SNR_RUNS=FOLDER"):
+        report.build()
+    assert _files(old) == before
+    assert [path.name for path in old.parent.iterdir()] == ["report"]
+
+
+@SLOW
+def test_two_builds_at_once_both_succeed(old: Path) -> None:
+    command = [sys.executable, "-m", "snrlib", "report"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=120)[0] for process in both] == [f"{old}/index.html\n"] * 2
+    assert [path.name for path in old.parent.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("notebooks/01_small.ipynb", "{", "01_small.ipynb is damaged"),
+        ("data/runs/report/thesis.tex", "a year of work", "holds something that is not a report; move it away"),
+    ],
+)
+def test_what_cannot_be_read_or_replaced_stays(
+    old: Path, name: str, content: str, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    (old.parents[2] / name).write_text(content)
+    before = _files(old)
+    assert main(["report"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert _files(old) == before
+
+
+def test_no_notebooks_and_no_place_are_said(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("SNR_RUNS", str(old / "index.html" / "runs"))
+    assert main(["report"]) == 2
+    assert re.search("cannot write .*SNR_RUNS=FOLDER chooses another place", capsys.readouterr().err)
+    monkeypatch.setenv("SNR_ROOT", str(old))
+    assert main(["report"]) == 2
+    assert "no notebooks in" in capsys.readouterr().err
+
+
+def test_missing_and_damaged_studies_are_said(old: Path, repository: Path) -> None:
+    source, reference = repository / "data" / "reference", old.parents[1] / "reference"
+    reference.mkdir()
+    lines = (source / "glyphs.csv").read_text().splitlines(keepends=True)
+    (reference / "glyphs.csv").write_text("".join(lines[:-1]))
+    (reference / "glyphs.json").write_bytes((source / "glyphs.json").read_bytes())
+    (reference / "omniglot.csv").write_text(lines[0])
+    (reference / "omniglot.json").write_text("{")
+    text = words(pages(report.build().parent)["index"])
+    assert f"has {len(lines) - 2} rows, glyphs.json speaks of {len(lines) - 1}" in text
+    assert "omniglot.json is damaged: " in text
+    assert "omniglot: omniglot.json is damaged." in text
