@@ -101,7 +101,7 @@ def _answers() -> str:
     except (OSError, ValueError, KeyError) as error:
         return f"<p>The scoreboard cannot be read: {escape(str(error))}</p>\n"
     items = "".join(f"<dt>{escape(question)}</dt><dd>{escape(text)}</dd>\n" for question, text in found.items())
-    shown = "From the stored studies on the scoreboard: 95 % intervals over seeds, paired with Euclid."
+    shown = "From the stored studies on the scoreboard, compared with Euclid in pairs of one seed."
     return f"<p>{shown}</p>\n<dl>{items}</dl>\n"
 
 
