@@ -19,7 +19,7 @@ from traitlets.config import Config
 from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.inside import RECORD
 from snrlib.notebooks.parameters import check_values, parameters
-from snrlib.utils.files import data_folder, partial_prefix, write_atomically, write_json
+from snrlib.utils.files import data_folder, digest, partial_prefix, resolve_places, write_atomically, write_json
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.provenance import imported_files, provenance, versions
 
@@ -30,6 +30,7 @@ __all__ = [
     "experiment_fingerprint",
     "is_current",
     "result_path",
+    "result_row",
     "run",
     "source_fingerprint",
 ]
@@ -53,7 +54,7 @@ def default_output(name: str, given: Mapping[str, Any] | None = None) -> Path:
     chosen = {key: value for key, value in check_values(name, given or {}).items() if value != known[key].default}
     label = "default"
     if chosen:
-        label = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
+        label = digest(chosen)[:12]
     return data_folder("runs") / source.stem / label / source.name
 
 
@@ -132,8 +133,8 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
     row: dict[str, Any] = {}
     for left_behind in target.parent.glob(f"{escape(partial_prefix(target))}*"):  # by a killed run
         shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
-    chosen = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    checkpoints = target.with_name(f".{target.stem}.checkpoints-{source_fingerprint(source)}-{chosen}")
+    decides = f"{source_fingerprint(source)}-{digest(values)[:8]}"
+    checkpoints = target.with_name(f".{target.stem}.checkpoints-{decides}")
     for outdated in target.parent.glob(f"{escape(f'.{target.stem}.checkpoints-')}*"):
         if outdated != checkpoints:
             shutil.rmtree(outdated)
@@ -173,9 +174,7 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
     """Execute a notebook into ``output``; returns why it failed, or nothing. ``places`` are variables of its kernel."""
     import papermill  # here, since listing notebooks should not wait for it
 
-    for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS"):  # a kernel works in the folder of the notebooks
-        if place := os.environ.get(name):
-            os.environ[name] = str(Path(place).expanduser().resolve())
+    resolve_places()  # a kernel works in the folder of the notebooks
     before = {name: os.environ.get(name) for name in places}  # of a run that this one is part of
     os.environ.update(places)
     try:
@@ -217,17 +216,20 @@ def _result_row(source: Path, values: dict[str, Any], executed: NotebookNode) ->
     return row | {"source": source_fingerprint(source), **provenance()}
 
 
-def is_current(output: Path, source: str | None = None) -> bool:
-    """Whether this output was finished by the notebook and library as they are now.
-
-    ``source`` is their `source_fingerprint`, if the caller has it; of many outputs it need be computed only once.
-    """
-    result = result_path(output)
-    if not (output.exists() and result.exists()):
-        return False
+def result_row(output: Path) -> dict[str, Any] | None:
+    """The result row beside an output, whatever made it; None if either is not there or it is no row."""
     try:
-        row = json.loads(result.read_text())
-        return row["source"] == (source or source_fingerprint(find_notebook(row["notebook"])))
+        row = json.loads(result_path(output).read_text()) if output.exists() else None
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def is_current(output: Path) -> bool:
+    """Whether this output was finished by the present notebook and library."""
+    row = result_row(output)
+    try:
+        return row is not None and row["source"] == source_fingerprint(find_notebook(row["notebook"]))
     except (ValueError, KeyError, TypeError, AttributeError):  # not a row of ours
         return False
 
@@ -235,19 +237,19 @@ def is_current(output: Path, source: str | None = None) -> bool:
 def source_fingerprint(notebook: Path) -> str:
     """Of all that decides what a run shows: a notebook's cells, the code that they import, the versions beneath it."""
     cells = nbformat.read(notebook, as_version=4).cells
-    return _fingerprint(notebook, "\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    return _fingerprint(cells, "\n".join(cell.source for cell in cells if cell.cell_type == "code"))
 
 
 def experiment_fingerprint(notebook: Path) -> str:
     """Of all that decides the numbers of an experiment: as `source_fingerprint`, without the code that draws them."""
-    return _fingerprint(notebook, "import snrlib.experiment")
+    return _fingerprint(nbformat.read(notebook, as_version=4).cells, "import snrlib.experiment")
 
 
-def _fingerprint(notebook: Path, code: str) -> str:
-    digest = hashlib.sha256()
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        digest.update(cell.source.encode())
+def _fingerprint(cells: list[NotebookNode], code: str) -> str:
+    found = hashlib.sha256()
+    for cell in cells:
+        found.update(cell.source.encode())
     for path in imported_files(code):
-        digest.update(path.read_bytes())
-    digest.update(" ".join(versions().values()).encode())
-    return digest.hexdigest()[:16]
+        found.update(path.read_bytes())
+    found.update(" ".join(versions().values()).encode())
+    return found.hexdigest()[:16]

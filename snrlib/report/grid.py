@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from snrlib.notebooks.run import result_row
 from snrlib.report.chapters import is_row
 from snrlib.report.html import code, details, provenance_tables, table
-from snrlib.study.grid import STALE, Grid, stored_row
+from snrlib.study.grid import STALE, Grid
 from snrlib.study.profiles import AXES, Task, profiles
 from snrlib.study.tables import loss_table, run_rows, summary, under_training_distance
 from snrlib.utils.files import data_folder
@@ -83,7 +84,7 @@ def _rows(grid: Grid) -> tuple[dict[Task, Row], bool]:
         return current, False
     versions: dict[str, dict[Task, Row]] = defaultdict(dict)
     for task in grid.cells:
-        row = stored_row(task.output)
+        row = result_row(task.output)
         if row is None or not is_row(row) or "experiment" not in row:
             continue
         if all(row["parameters"].get(axis) == task.values[axis] for axis in AXES):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from snrlib.notebooks.find import find_notebook, notebooks
@@ -13,11 +11,12 @@ from snrlib.notebooks.run import (
     default_output,
     experiment_fingerprint,
     result_path,
+    result_row,
     source_fingerprint,
 )
 from snrlib.study.profiles import Task, cells
 
-__all__ = ["NOT_RUN", "STALE", "Grid", "scores", "stored_row"]
+__all__ = ["NOT_RUN", "STALE", "Grid", "scores"]
 
 NOT_RUN = "it did not run to its end"
 STALE = "its result is of other values, or of an earlier notebook or library, or of other files"
@@ -48,7 +47,7 @@ class Grid:
 
     def row(self, task: Task) -> dict[str, Any] | None:
         """The result row of a task that is finished and up to date; else None."""
-        row = stored_row(task.output)
+        row = result_row(task.output)
         if row is None:
             return None
         asked = {key: known.default for key, known in self._declared(task.notebook).items()} | task.values
@@ -81,15 +80,6 @@ class Grid:
             elif self.force and error:
                 found[name] = error
         return found
-
-
-def stored_row(output: Path) -> dict[str, Any] | None:
-    """The result row beside an output, whatever made it; None if either is not there or it is no row."""
-    try:
-        row = json.loads(result_path(output).read_text()) if output.exists() else None
-    except (OSError, ValueError):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def scores(row: dict[str, Any]) -> dict[str, Any]:

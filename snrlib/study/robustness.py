@@ -8,7 +8,6 @@ spoiled images, or with wrong labels, are judged on clean ones. ``snr measure ro
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -32,7 +31,7 @@ from snrlib.study.bird_features import photographs
 from snrlib.study.steps import Step, finish
 from snrlib.study.tuned import tuned
 from snrlib.utils.checks import check_labels
-from snrlib.utils.files import data_folder, write_atomically, write_json
+from snrlib.utils.files import data_folder, digest, write_atomically, write_json
 from snrlib.utils.provenance import cpu, provenance
 
 __all__ = [
@@ -212,8 +211,8 @@ def _cell(data: str, distance: str, seed: int, sha: str | None) -> dict[str, Any
 
 
 def _path(cell: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16]
-    name = "-".join([cell["data"], *(str(cell["settings"][key]) for key in ("loss", "distance", "seed")), digest])
+    named = (str(cell["settings"][key]) for key in ("loss", "distance", "seed"))
+    name = "-".join([cell["data"], *named, digest(cell)])
     return data_folder("runs") / "robustness" / f"{name}.json"
 
 
@@ -271,8 +270,8 @@ def _recall_after(settings: Settings, train: LabelledImages, test: LabelledImage
 def _images(cell: dict[str, Any], split: Literal["train", "test"], kind: str = "clean", level: float = 0.0) -> Any:
     """Images, or features of photographs, clean or spoiled."""
     if cell["data"] == "photographs":
-        stored = torch.load(_feature_path(cell["weights"], split, kind, level), weights_only=True)
-        return LabelledImages(f"photographs, {split}", stored["images"], stored["labels"], tuple(stored["classes"]))
+        kept = torch.load(_feature_path(cell["weights"], split, kind, level), weights_only=True)
+        return LabelledImages(f"photographs, {split}", kept["images"], kept["labels"], tuple(kept["classes"]))
     images = load(cell["settings"]["data"], split, size=cell["settings"]["image_size"])
     return images if kind == "clean" else replace(images, images=corrupt(images.images, kind, level))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from snrlib.utils.processes import Job, run_jobs
-from snrlib.utils.provenance import MEMORY
+from snrlib.utils.provenance import ONE_THREAD
 
 __all__ = ["Step", "finish"]
 
@@ -59,7 +59,7 @@ def finish(title: str, steps: Sequence[Step], at_once: int) -> list[Any]:
     """
     missing = [step for step in steps if not step.path.exists()]
     print(f"{title}: {len(steps)} steps, {len(steps) - len(missing)} finished before", flush=True)
-    failed = run_jobs([step.job() for step in missing], at_once, MEMORY | {"OMP_NUM_THREADS": "1"})
+    failed = run_jobs([step.job() for step in missing], at_once, ONE_THREAD)
     if failed:
         why = "; ".join(f"{job.name}: {job.error}" for job in failed)
         raise ChildProcessError(f"{len(failed)} of {len(steps)} steps failed, the others are kept: {why}")

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from snrlib.distances import MAPPED
 from snrlib.utils.files import data_folder, write_atomically, write_json, write_table
 
 __all__ = [
@@ -41,7 +42,6 @@ KEY: tuple[str, ...] = ("data", "backbone", "loss", "distance", "map")
 JUDGED: tuple[str, ...] = (*KEY, "seed", "judge", "anchor")
 """The columns that name a row of a study."""
 _CONFUSED = (*KEY, "class", "taken_for", "count")
-_MAPPED = ("mahalanobis", "relative_mahalanobis")
 _EARLIER = {  # how earlier editions named a judge
     "training distance": ("training", ""),
     "training distance, anchor query": ("training", "query"),
@@ -258,7 +258,7 @@ def modern_table(table: pd.DataFrame, data: str = "") -> pd.DataFrame:
 def _split(name: str) -> tuple[str, str]:
     """A distance and its map, of a name as earlier editions wrote it."""
     distance, _, kind = name.partition("/")
-    if distance in _MAPPED and not kind:
+    if distance in MAPPED and not kind:
         kind = "running"
     return ("" if distance in ("none", "nan") else distance), kind
 

@@ -14,11 +14,10 @@ from snrlib.evaluate import confusion, most_confused
 from snrlib.experiment import Experiment, Run, default_settings, experiment, read_run
 from snrlib.notebooks.run import is_current
 from snrlib.stats import effect_size, holm, mean_interval, t_test, verdict
-from snrlib.study.stored import KEY, Results, read
+from snrlib.study.stored import KEY, Results
 from snrlib.utils.files import data_folder
 
 __all__ = [
-    "Results",
     "add_confusions",
     "confusions_of",
     "corrected",
@@ -30,12 +29,10 @@ __all__ = [
     "read_runs",
     "run_now",
     "run_rows",
-    "stored",
     "summary",
     "under_training_distance",
 ]
 
-stored = read
 _TOGETHER = {"distance": ("distance", "map"), "judge": ("judge", "anchor")}
 
 
@@ -78,7 +75,7 @@ def add_confusions(tables: Iterable[pd.DataFrame], n: int | None = None) -> pd.D
 
 
 def gather_runs(data: str, folder: str | Path | None = None) -> Results:
-    """Your own runs of notebook 05 on a data set, those of the notebook and library as they are now.
+    """Your own runs of notebook 05 on a data set, those of the present notebook and library.
 
     Args:
         data: name of the data set.

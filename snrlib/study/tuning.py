@@ -8,8 +8,6 @@ not reported. The test classes are never loaded.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +28,7 @@ from snrlib.study.grid import Grid
 from snrlib.study.profiles import Task, cells, check
 from snrlib.study.steps import Step, finish
 from snrlib.study.tuned import from_parameters
-from snrlib.utils.files import data_folder, write_json
+from snrlib.utils.files import data_folder, digest, write_json
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.provenance import cpu, provenance
 
@@ -155,12 +153,17 @@ def _storage(folder: Path) -> optuna.storages.RDBStorage:
 
 
 def _step(folder: Path, settings: Settings, open_: list[str], trials: int) -> Step:
-    """Its result is kept under a digest of all that decides it."""
+    """Its result is kept under the name of its trials and their number."""
     arguments = {"settings": asdict(settings), "open_": open_, "trials": trials}
-    decides = [arguments, images_of(settings, "train").fingerprint, MARGINS, RATES, _FIRST]
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    path = folder / f"{_label(settings).replace(' ', '-')}-{digest}.json"
+    name = _name(settings, open_).replace(" ", "-")
+    path = folder / f"{name}-{trials}.json"
     return Step("snrlib.study.tuning:tune_one", arguments, path)
+
+
+def _name(settings: Settings, open_: list[str]) -> str:
+    """Of the trials: the label, and a digest of all that decides them."""
+    decides = [asdict(settings), images_of(settings, "train").fingerprint, open_, MARGINS, RATES, _FIRST]
+    return f"{_label(settings)} {digest(decides)}"
 
 
 def _label(settings: Settings) -> str:
@@ -212,10 +215,9 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
 
 def _study(folder: Path, settings: Settings, open_: list[str]) -> optuna.Study:
     """The trials so far; one that a killed process has left is given up."""
-    decides = [asdict(settings), images_of(settings, "train").fingerprint, open_, MARGINS, RATES, _FIRST]
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    name = f"{_label(settings)} {digest}"
-    study = optuna.create_study(study_name=name, storage=_storage(folder), direction="maximize", load_if_exists=True)
+    study = optuna.create_study(
+        study_name=_name(settings, open_), storage=_storage(folder), direction="maximize", load_if_exists=True
+    )
     for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL)
     return study

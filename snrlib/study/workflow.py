@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 
 from snrlib.study.grid import Grid, scores
 from snrlib.study.profiles import Task, check
-from snrlib.utils.files import data_folder, write_atomically
+from snrlib.utils.files import data_folder, resolve_places, write_atomically
 from snrlib.utils.processes import run_jobs
-from snrlib.utils.provenance import MEMORY
+from snrlib.utils.provenance import ONE_THREAD
 
 __all__ = ["Begun", "begin", "cores", "finish_tasks", "plan", "run_study", "summarize"]
 
@@ -52,7 +52,7 @@ def run_study(profile: str = "quick", at_once: int | None = None, force: bool = 
         OSError: the folder of the runs cannot be written, or its disk is full.
     """
     started = time.monotonic()
-    _resolve_places()
+    resolve_places()
     grid = Grid(profile, force)
     check(grid.cells)
     with _alone(data_folder("runs")):
@@ -79,7 +79,7 @@ def run_study(profile: str = "quick", at_once: int | None = None, force: bool = 
 
 def finish_tasks(tasks: list[Task], at_once: int | None = None, force: bool = False) -> None:
     """Run tasks, some at a time, each on one thread; why one failed stands in its log."""
-    run_jobs([task.job(force) for task in tasks], at_once or cores(), MEMORY | {"OMP_NUM_THREADS": "1"})
+    run_jobs([task.job(force) for task in tasks], at_once or cores(), ONE_THREAD)
 
 
 def summarize(grid: Grid) -> Path:
@@ -139,13 +139,6 @@ def _describe(grid: Grid) -> str:
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _resolve_places() -> None:
-    """Runs and notebooks work in folders of their own."""
-    for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS"):
-        if place := os.environ.get(name):
-            os.environ[name] = str(Path(place).expanduser().resolve())
 
 
 def _writable(folder: Path) -> None:
@@ -210,7 +203,7 @@ def begin(config: dict[str, Any], workflow: Any) -> Begun:
     Until the other one ends, it waits for another study at work in this folder. A job of snakemake's, which builds one
     task, does none of this.
     """
-    _resolve_places()
+    resolve_places()
     grid = Grid(str(config.get("profile", "quick")), bool(config.get("force", False)))
     folder = data_folder("runs")
     if not workflow.is_main_process:

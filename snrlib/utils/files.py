@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "data_folder",
+    "digest",
     "make_readable",
     "partial_prefix",
+    "resolve_places",
     "study_root",
     "write_atomically",
     "write_json",
@@ -36,6 +39,18 @@ def data_folder(kind: str) -> Path:
     if kind in ("cache", "runs") and (chosen := os.environ.get(f"SNR_{kind.upper()}")):
         return Path(chosen).expanduser().resolve()
     return study_root() / "data" / kind
+
+
+def resolve_places() -> None:
+    """Make ``SNR_ROOT``, ``SNR_CACHE`` and ``SNR_RUNS`` mean what they mean here in processes that work elsewhere."""
+    for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS"):
+        if place := os.environ.get(name):
+            os.environ[name] = str(Path(place).expanduser().resolve())
+
+
+def digest(content: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of what JSON can hold: a name for all that decides a result."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def partial_prefix(path: Path) -> str:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,14 +227,10 @@ class Progress:
             print(self.line(), flush=True)
 
 
-def _guard(end: Callable[[], object]) -> None:
-    """Wait for the end of standard input."""
+def _end_with_input() -> None:
+    """When standard input ends, end this process and its child, gently first."""
     while os.read(0, 1):
         pass
-    end()
-
-
-def _end_group() -> None:
     os.killpg(0, signal.SIGTERM)
     time.sleep(_END_S)
     os.killpg(0, signal.SIGKILL)
@@ -246,7 +242,7 @@ def _main() -> int:
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # for the child, which is in this group, too
         signal.signal(number, lambda *_: None)
-    threading.Thread(target=_guard, args=(_end_group,), daemon=True).start()
+    threading.Thread(target=_end_with_input, daemon=True).start()
     return child.wait()
 
 

@@ -13,14 +13,19 @@ from typing import Any
 
 from snrlib.utils.files import study_root
 
-__all__ = ["MEMORY", "cpu", "imported_files", "provenance", "versions"]
+__all__ = ["ONE_THREAD", "cpu", "imported_files", "provenance", "versions"]
 
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
 
 _LIBRARY = Path(__file__).resolve().parents[1]
 
-MEMORY: dict[str, str] = {"MALLOC_MMAP_THRESHOLD_": str(2**31), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-"""Environment of processes that train: glibc keeps the memory of one step for the next, which can save a third of it.
+ONE_THREAD: dict[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**31),
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+}
+"""Environment of processes that train, a thread each; glibc keeps the memory of one step for the next, which can save a
+third of it.
 
 By default it gives large arrays back to the system, which fills each with zeros anew.
 """

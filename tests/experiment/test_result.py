@@ -8,20 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from experiment_cases import small
 
 from snrlib.backbones import embed, embedder
 from snrlib.distances import MAPPED
-from snrlib.experiment import MAPS, Experiment, Settings, default_settings, experiment, read_run
-
-
-def _settings(**changes: Any) -> Settings:
-    small = {"steps": 4, "every": 2, "image_size": 16, "embedding_size": 8, "batch_size": 24, "m": 8}
-    return default_settings("digits", "conv4", **{**small, **changes})
+from snrlib.experiment import MAPS, Experiment, Settings, experiment, read_run
 
 
 @pytest.fixture(scope="module")
 def done() -> Experiment:
-    return experiment(_settings(), device="cpu")
+    return experiment(small(), device="cpu")
 
 
 def test_a_row_is_nested_json(done: Experiment) -> None:
@@ -63,7 +59,7 @@ def test_what_is_saved_is_what_came_out(done: Experiment, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("distance", "kind"), [(name, kind) for name in MAPPED for kind in MAPS])
 def test_a_run_is_read_back_with_its_map(distance: str, kind: str, tmp_path: Path) -> None:
     chosen = {"distance": distance, "map": kind, "anchor": "ref", "normalize_embeddings": True, "steps": 1}
-    done = experiment(_settings(**chosen), device="cpu")
+    done = experiment(small(**chosen), device="cpu")
     done.save(tmp_path)
     (tmp_path / "result.json").write_text(json.dumps({"experiment": done.row()}))
     run = read_run(tmp_path / "result.json")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from experiment_cases import small
 from torch import nn
 from training_cases import KilledError, stop_at
 
@@ -39,12 +40,6 @@ MAPPINGS = [(name, None) for name in DISTANCES if name not in MAPPED] + [
 ]
 
 
-def _settings(**changes: Any) -> Settings:
-    """Digits, small: two of their five classes validate."""
-    small = {"steps": 4, "every": 2, "image_size": 16, "embedding_size": 8, "batch_size": 24, "m": 8}
-    return default_settings("digits", "conv4", **{**small, **changes})
-
-
 def _birds(**changes: Any) -> Settings:
     """Features of photographs and a last layer alone: its embeddings do not depend on the batch."""
     return default_settings("cub_features", "linear", **{"steps": 2, "every": 2, "embedding_size": 6, **changes})
@@ -52,17 +47,17 @@ def _birds(**changes: Any) -> Settings:
 
 @pytest.fixture(scope="module")
 def done() -> Experiment:
-    return experiment(_settings(), device="cpu")
+    return experiment(small(), device="cpu")
 
 
 def test_the_seed_alone_decides_the_bits(done: Experiment) -> None:
     torch.rand(5)  # the state of the caller does not matter
-    again = experiment(_settings(), device="cpu")
+    again = experiment(small(), device="cpu")
     assert torch.equal(again.embeddings, done.embeddings)
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
     history, expected = (result.history.drop(columns="seconds") for result in (again, done))
     pd.testing.assert_frame_equal(history, expected, check_exact=True)
-    other = experiment(_settings(seed=1), device="cpu")
+    other = experiment(small(seed=1), device="cpu")
     assert not torch.equal(other.embeddings, done.embeddings)
     assert other.fingerprints == done.fingerprints, "data and classes do not depend on the seed"
 
@@ -76,7 +71,7 @@ def test_training_validation_and_test_classes_are_disjoint(monkeypatch: pytest.M
 
     train = module.train
     monkeypatch.setattr(module, "train", watched)
-    result = experiment(_settings(), device="cpu")
+    result = experiment(small(), device="cpu")
     groups = [set(data.classes) for data in (seen["train"], seen["validation"], result.test)]
     assert set.union(*groups) == set("0123456789")
     assert sum(map(len, groups)) == 10
@@ -101,13 +96,13 @@ def test_the_training_distance_judges_the_test_classes(done: Experiment) -> None
 
 
 def test_without_validation_all_training_classes_train(done: Experiment) -> None:
-    result = experiment(_settings(validation_share=0.0, steps=1), device="cpu")
+    result = experiment(small(validation_share=0.0, steps=1), device="cpu")
     assert len(result.train.classes) == 5
     assert np.isnan(result.validation_score)
 
 
 def test_untrained_is_the_network_before_its_first_step(done: Experiment) -> None:
-    before = untrained(_settings())
+    before = untrained(small())
     torch.manual_seed(0)
     assert torch.equal(before.embeddings, embed(embedder("conv4", 8), done.test))
     assert before.scores.index.tolist() == done.scores.index.tolist()
@@ -120,7 +115,7 @@ def test_untrained_is_the_network_before_its_first_step(done: Experiment) -> Non
 def test_given_weights_are_judged_by_pooled_features(done: Experiment, tmp_path: Path) -> None:
     weights = tmp_path / "whole.pt"
     torch.save(torchvision.models.get_model("squeezenet1_1").state_dict(), weights)
-    before = untrained(replace(_settings(), backbone="squeezenet1_1", weights=str(weights)))
+    before = untrained(replace(small(), backbone="squeezenet1_1", weights=str(weights)))
     pooled = embedder("squeezenet1_1", None, weights, channels=1)
     assert before.embeddings.shape == (len(done.test), 512)
     assert torch.equal(before.embeddings, embed(pooled, done.test))
@@ -129,14 +124,14 @@ def test_given_weights_are_judged_by_pooled_features(done: Experiment, tmp_path:
 @pytest.mark.parametrize("distance", ["snr", "mahalanobis"])
 def test_a_saved_embedder_is_its_own_baseline(done: Experiment, tmp_path: Path, distance: str) -> None:
     done.save(tmp_path, model=True)
-    settings = _settings(weights=str(tmp_path / "model.pt"), distance=distance, steps=1)
+    settings = small(weights=str(tmp_path / "model.pt"), distance=distance, steps=1)
     assert torch.equal(untrained(settings).embeddings, done.embeddings)
     assert experiment(settings, device="cpu").embeddings.shape == done.embeddings.shape, "and it trains on"
 
 
 @pytest.mark.parametrize(("distance", "kind"), MAPPINGS)
 def test_every_distance_and_map_gives_the_same_bits(distance: str, kind: str | None) -> None:
-    first, again = (experiment(_settings(distance=distance, map=kind, steps=2), device="cpu") for _ in range(2))
+    first, again = (experiment(small(distance=distance, map=kind, steps=2), device="cpu") for _ in range(2))
     assert torch.equal(first.embeddings, again.embeddings)
     pd.testing.assert_frame_equal(first.scores, again.scores, check_exact=True)
     assert first.history.loss.notna().all()
@@ -145,7 +140,7 @@ def test_every_distance_and_map_gives_the_same_bits(distance: str, kind: str | N
     assert first.distance.map.state_dict().keys() == again.distance.map.state_dict().keys()
     for name, value in first.distance.map.state_dict().items():
         assert torch.equal(value, again.distance.map.state_dict()[name]), name
-    before = untrained(_settings(distance=distance, map=kind))
+    before = untrained(small(distance=distance, map=kind))
     assert before.scores.index.tolist() == first.scores.index.tolist()
     assert before.scores.precision_at_1.between(0, 1).all()
     if kind == "running" and first.distance.relative:
@@ -155,16 +150,14 @@ def test_every_distance_and_map_gives_the_same_bits(distance: str, kind: str | N
 
 @pytest.mark.parametrize("name", MAPPED)
 def test_running_maps_follow_batches_and_learned_ones_gradients(name: str) -> None:
-    running = experiment(_settings(distance=name, steps=3, every=3), device="cpu").distance.map
+    running = experiment(small(distance=name, steps=3, every=3), device="cpu").distance.map
     assert isinstance(running, RunningWhitening)
     assert running.weight.item() == pytest.approx(1 - 0.9**3), "three batches were seen, and no validation image"
-    learned = experiment(_settings(distance=name, map="learned", steps=3), device="cpu").distance.map
+    learned = experiment(small(distance=name, map="learned", steps=3), device="cpu").distance.map
     assert isinstance(learned, LinearMap)
     assert isinstance(learned.components, nn.Parameter)
     assert not torch.equal(learned.components, torch.eye(8))
-    frozen = experiment(
-        _settings(distance=name, map="learned", steps=3, learning_rate=1e-12), device="cpu"
-    ).distance.map
+    frozen = experiment(small(distance=name, map="learned", steps=3, learning_rate=1e-12), device="cpu").distance.map
     torch.testing.assert_close(frozen.components, torch.eye(8), rtol=0, atol=1e-9)
 
 
@@ -198,7 +191,7 @@ def test_fitting_a_map_leaves_network_and_randomness(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "train", watched)
     for distance, kind in (("euclidean", None), ("mahalanobis", "whitening")):
         with pytest.raises(KilledError):
-            experiment(_settings(distance=distance, map=kind), device="cpu")
+            experiment(small(distance=distance, map=kind), device="cpu")
     (plain, mode, random), (fitted, other_mode, other_random) = seen
     assert all(torch.equal(value, fitted[name]) for name, value in plain.items())
     assert mode == other_mode
@@ -221,7 +214,7 @@ def test_untrained_maps_are_of_the_training_images(distance: str) -> None:
 def test_a_killed_experiment_goes_on_with_its_map(
     distance: str, kind: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = _settings(distance=distance, map=kind, steps=5)
+    settings = small(distance=distance, map=kind, steps=5)
     whole = experiment(settings, device="cpu")
     make_loss = Parts.loss
 
@@ -245,7 +238,7 @@ def test_a_killed_experiment_goes_on_with_its_map(
 def test_the_map_goes_with_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.9, 0.1])
     monkeypatch.setattr("snrlib.train.loop._score", lambda *_: next(scores))
-    done = experiment(_settings(distance="mahalanobis"), device="cpu")
+    done = experiment(small(distance="mahalanobis"), device="cpu")
     assert done.history.attrs["best"] == 2
     assert done.distance.map.get_buffer("weight").item() == pytest.approx(1 - 0.9**2), "of two batches, not of four"
 
@@ -254,7 +247,7 @@ def test_the_map_goes_with_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("distance", MAPPED)
 def test_the_penalty_of_maps_is_in_loss_units(loss: str, distance: str) -> None:
     margin = 0.0 if loss == "n_pair" else 0.7
-    settings = _settings(distance=distance, map="learned", loss=loss, margin=margin)
+    settings = small(distance=distance, map="learned", loss=loss, margin=margin)
     parts = unfitted(settings, 1)
     made: Any = parts.loss(settings, 3)
     assert isinstance(made.regularizer, LogDetRegularizer)
@@ -265,7 +258,7 @@ def test_the_penalty_of_maps_is_in_loss_units(loss: str, distance: str) -> None:
     assert made.regularizer.weight == pytest.approx(0.1 * far**power)
     none: Any = parts.loss(replace(settings, regularizer=0.0), 3)
     assert none.regularizer is None
-    for others in (_settings(loss=loss, regularizer=0.1), _settings(loss=loss, distance=distance, regularizer=0.1)):
+    for others in (small(loss=loss, regularizer=0.1), small(loss=loss, distance=distance, regularizer=0.1)):
         plain: Any = unfitted(others, 1).loss(others, 3)
         assert isinstance(plain.regularizer, ZeroMeanRegularizer)
 
@@ -273,18 +266,18 @@ def test_the_penalty_of_maps_is_in_loss_units(loss: str, distance: str) -> None:
 @pytest.mark.parametrize("loss", [*LOSSES, "softmax"])
 def test_every_loss_trains_and_is_judged(loss: str) -> None:
     distance = "euclidean" if loss == "angular" else "snr"
-    result = experiment(_settings(loss=loss, distance=distance, steps=2), device="cpu")
+    result = experiment(small(loss=loss, distance=distance, steps=2), device="cpu")
     assert result.history.loss.notna().all()
     assert result.scores.precision_at_1.between(0, 1).all()
 
 
 def test_the_zero_mean_penalty_takes_part() -> None:
-    plain, penalised = (experiment(_settings(regularizer=weight, steps=1), device="cpu") for weight in (0.0, 10.0))
+    plain, penalised = (experiment(small(regularizer=weight, steps=1), device="cpu") for weight in (0.0, 10.0))
     assert penalised.history.loss[1] > plain.history.loss[1] + 0.1
 
 
 def test_a_frozen_trunk_keeps_its_weights() -> None:
-    before, after = untrained(_settings()), experiment(_settings(frozen_trunk=True), device="cpu")
+    before, after = untrained(small()), experiment(small(frozen_trunk=True), device="cpu")
     for name, value in after.model.state_dict().items():
         assert torch.equal(value, before.model.state_dict()[name]) == name.startswith("trunk."), name
     assert after.cost["trainable"] == 256 * 8 + 8
@@ -292,13 +285,13 @@ def test_a_frozen_trunk_keeps_its_weights() -> None:
 
 
 def test_an_interrupted_experiment_goes_on(done: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment(_settings(), tmp_path, "cpu")
+    experiment(small(), tmp_path, "cpu")
     before = (tmp_path / "last.pt").stat().st_mtime_ns
-    again = experiment(_settings(), tmp_path, "cpu")
+    again = experiment(small(), tmp_path, "cpu")
     assert (tmp_path / "last.pt").stat().st_mtime_ns == before, "no step was run again"
     assert torch.equal(again.embeddings, done.embeddings)
     with pytest.raises(ValueError, match=r"is of another training: .*seed was 0, is 1"):
-        experiment(_settings(seed=1), tmp_path, "cpu")
+        experiment(small(seed=1), tmp_path, "cpu")
 
 
 def test_photographs_are_cropped_to_train_and_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +375,7 @@ def test_cells_of_paper_run_on_small_copies(backbone: str, tmp_path: Path, monke
     data_copies.cifar_copy(tmp_path, monkeypatch, classes=10)
     weights = tmp_path / "weights.pth"
     torch.save(torchvision.models.get_model(backbone, weights=None).state_dict(), weights)
-    small = {"root": str(tmp_path), "weights": str(weights), "image_size": 64, "batch_size": 8, "m": 2, "steps": 2}
+    changes = {"root": str(tmp_path), "weights": str(weights), "image_size": 64, "batch_size": 8, "m": 2, "steps": 2}
     known = {name: parameter.default for name, parameter in parameters("05").items()}
     tried = set()
     for number, data in enumerate(("cars196", "cub200", "cifar10")):
@@ -391,7 +384,7 @@ def test_cells_of_paper_run_on_small_copies(backbone: str, tmp_path: Path, monke
         ]
         assert len(own) == 2 * 4 * 5
         for cell in (own[number * 5], own[20 + (number + 1) * 5]):
-            done = experiment(from_parameters(known | cell | small | {"validation_share": 0.0}))
+            done = experiment(from_parameters(known | cell | changes | {"validation_share": 0.0}))
             tried.add((cell["distance"], cell["loss"]))
             assert done.embeddings.shape[1] == 512
             assert torch.isfinite(done.embeddings).all()

@@ -1,4 +1,4 @@
-"""The pool of processes: jobs in order, some at a time, each tried twice; however it ends, none outlives it."""
+"""The pool of processes: jobs in order, some at a time, each tried twice; none outlives it."""
 
 import os
 import pty
