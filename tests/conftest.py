@@ -1,5 +1,6 @@
 """Every test gets caches and runs of its own, so that none reads or leaves anything in ``data``; and a browser."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -15,11 +16,16 @@ from browser_cases import Visit
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+numbers = itertools.count()
+
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SNR_RUNS", str(tmp_path_factory.mktemp("runs")))
-    monkeypatch.setenv("SNR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    base = tmp_path_factory.getbasetemp()
+    runs = base / "runs" / str(next(numbers))  # mktemp would list all of the base for every test
+    runs.mkdir(parents=True)
+    monkeypatch.setenv("SNR_RUNS", str(runs))
+    monkeypatch.setenv("SNR_CACHE", str(base / "cache"))
 
 
 @pytest.fixture

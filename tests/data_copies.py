@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import tarfile
 import zipfile
@@ -38,6 +39,12 @@ def omniglot_drawing(name: str) -> bytes:
     return buffer.getvalue()
 
 
+def put(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
 def omniglot_zip(path: Path, alphabets: Mapping[str, int], drawings: int = 20) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
@@ -61,10 +68,8 @@ def cub_copy(root: Path, classes: int = 4, per_class: int = 3) -> Path:
     folder = root / "CUB_200_2011"
     names = [f"{number:03}.Bird_{number}" for number in range(1, classes + 1)]
     rows = [(number, name, i) for number, name in enumerate(names, 1) for i in range(per_class)]
-    for number, name, i in rows:
-        path = folder / "images" / name / f"Bird_{number}_{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(number * per_class + i))  # Pillow looks at the content, not at the name
+    for number, name, i in rows:  # Pillow looks at the content, not at the ending
+        put(folder / "images" / name / f"Bird_{number}_{i}.jpg", png(number * per_class + i))
     lists: dict[str, list[tuple[Any, ...]]] = {
         "classes.txt": list(enumerate(names, 1)),
         "images.txt": [(k, f"{name}/Bird_{number}_{i}.jpg") for k, (number, name, i) in enumerate(rows, 1)],
@@ -77,54 +82,43 @@ def cub_copy(root: Path, classes: int = 4, per_class: int = 3) -> Path:
 
 
 def cars_copy(root: Path, classes: int = 4, per_class: int = 3, devkit: bool = False) -> Path:
+    """Everything in one folder, or with ``devkit`` train and test apart."""
     rows = [(label, i) for label in range(classes) for i in range(per_class)]
     names = np.array([f"Car {label}" for label in range(classes)], dtype=object)
-    root.mkdir(parents=True, exist_ok=True)
 
-    def annotations(entries: list[dict[str, Any]]) -> np.ndarray:
+    def annotate(file: str, entries: list[dict[str, Any]], **others: Any) -> None:
         kinds = [(key, object) for key in entries[0]]
-        return np.array([tuple(entry.values()) for entry in entries], dtype=kinds)
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        savemat(root / file, {"annotations": np.array([tuple(e.values()) for e in entries], dtype=kinds), **others})
 
-    def put(name: str, seed: int) -> str:
-        path = root / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png(seed))
-        return name
-
-    if not devkit:
-        entries = [
-            {"relative_im_path": put(f"car_ims/{k:06}.jpg", k), "bbox_x1": 1, "class": label + 1, "test": i % 2}
-            for k, (label, i) in enumerate(rows)
-        ]
-        savemat(root / "cars_annos.mat", {"annotations": annotations(entries), "class_names": names})
-        return root
-    (root / "devkit").mkdir()
-    savemat(root / "devkit" / "cars_meta.mat", {"class_names": names})
-    for part, file in (("train", "devkit/cars_train_annos.mat"), ("test", CARS_TEST)):
-        chosen = [(k, label) for k, (label, i) in enumerate(rows) if (i % 2 == 0) == (part == "train")]
-        entries = [
-            {"bbox_x1": 1, "class": label + 1, "fname": Path(put(f"cars_{part}/{k:05}.jpg", k)).name}
-            for k, label in chosen
-        ]
-        savemat(root / file, {"annotations": annotations(entries)})
+    entries: dict[str, list[dict[str, Any]]] = {"all": [], "train": [], "test": []}
+    for k, (label, i) in enumerate(rows):
+        part = "test" if i % 2 else "train"
+        path = put(root / (f"cars_{part}/{k:05}.jpg" if devkit else f"car_ims/{k:06}.jpg"), png(k))
+        entry = {"bbox_x1": 1, "class": label + 1}
+        entries[part].append({**entry, "fname": path.name})
+        entries["all"].append({**entry, "relative_im_path": f"car_ims/{path.name}", "test": i % 2})
+    if devkit:
+        annotate("devkit/cars_train_annos.mat", entries["train"])
+        annotate(CARS_TEST, entries["test"])
+        savemat(root / "devkit" / "cars_meta.mat", {"class_names": names})
+    else:
+        annotate("cars_annos.mat", entries["all"], class_names=names)
     return root
 
 
-def sop_copy(root: Path, per_class: int = 2) -> Path:
+def sop_copy(root: Path) -> Path:
     """The folder Stanford_Online_Products: two kinds, three articles of each to train and two to test."""
     folder = root / "Stanford_Online_Products"
-    article = image = 0
-    for part, articles in (("train", 3), ("test", 2)):
+    articles, images = itertools.count(1), itertools.count(1)
+    for part, n in (("train", 3), ("test", 2)):
         rows = ["image_id class_id super_class_id path"]
-        for number, kind in enumerate(("bicycle", "mug"), 1):
-            for _ in range(articles):
-                article += 1
-                for i in range(per_class):
-                    image += 1
-                    path = folder / f"{kind}_final" / f"1110{article}_{i}.JPG"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(png(image))
-                    rows.append(f"{image} {article} {number} {kind}_final/{path.name}")
+        for number, kind in [(1, "bicycle")] * n + [(2, "mug")] * n:
+            article = next(articles)
+            for i in range(2):
+                image = next(images)
+                path = put(folder / f"{kind}_final" / f"1110{article}_{i}.JPG", png(image))
+                rows.append(f"{image} {article} {number} {kind}_final/{path.name}")
         (folder / f"Ebay_{part}.txt").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -147,8 +141,9 @@ def cifar_copy(root: Path, monkeypatch: pytest.MonkeyPatch, kind: str = "CIFAR10
         files = [name for name, _ in getattr(known, part)]
         n = 2 * classes if part == "train_list" else classes
         labels = [i % classes for i in range(n)]
-        batch = lambda labels=labels, n=n: {"data": random.integers(256, size=(n, 3072), dtype=np.uint8), key: labels}  # noqa: E731
-        monkeypatch.setattr(known, part, [[name, write(name, batch())] for name in files])
+        data = [random.integers(256, size=(n, 3072), dtype=np.uint8) for _ in files]
+        written = [[name, write(name, {"data": d, key: labels})] for name, d in zip(files, data, strict=True)]
+        monkeypatch.setattr(known, part, written)
     names = [f"class {label}" for label in range(classes)]
     meta = {**known.meta, "md5": write(known.meta["filename"], {known.meta["key"]: names})}
     monkeypatch.setattr(known, "meta", meta)

@@ -21,14 +21,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "contrastive": ("contrastive", {"margin": 1.0}),
     "contrastive squared": ("contrastive", {"margin": 1.0, "hinge": "squared"}),
     "contrastive positive_margin": ("contrastive", {"margin": 1.1, "positive_margin": 0.9}),
-    "contrastive linear balanced": (
-        "contrastive",
-        {"margin": 1.1, "positive_margin": 0.7, "hinge": "linear", "balanced": True},
-    ),
+    "contrastive balanced": ("contrastive", {"margin": 1.1, "hinge": "linear", "balanced": True}),
     "triplet": ("triplet", {"margin": 0.3}),
     "triplet, negative margin": ("triplet", {"margin": -0.2, "average": "active"}),
     "triplet semi-hard": ("triplet", {"margin": 0.5, "mining": "semi_hard"}),
-    "triplet semi-hard active": ("triplet", {"margin": 0.5, "mining": "semi_hard", "average": "active"}),
     "triplet batch-hard": ("triplet", {"margin": 0.3, "mining": "batch_hard"}),
     "triplet batch-hard active": ("triplet", {"margin": -0.3, "mining": "batch_hard", "average": "active"}),
     "n_pair": ("n_pair", {}),
@@ -37,7 +33,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lifted": ("lifted", {"margin": 1.0}),
     "lifted, negative margin": ("lifted", {"margin": -0.3}),
     "angular": ("angular", {}),
-    "angular 60": ("angular", {"alpha": 60.0}),
     "ranked_list": ("ranked_list", {"margin": 0.4, "alpha": 1.2}),
     "ranked_list temperature 0": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "temperature": 0.0}),
     "ranked_list positives": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "balance": 0.0}),
@@ -132,9 +127,8 @@ class Table(NamedTuple):
         D = self.value.clone().requires_grad_()
         found = loops(D, *args, **options)
         g = torch.autograd.grad(found.value + 0 * D.sum(), D)[0][:, :, None]
-        return found._replace(value=found.value.detach()), (g * self.at_row).sum(dim=1) + (g * self.at_column).sum(
-            dim=0
-        )
+        gradient = (g * self.at_row).sum(dim=1) + (g * self.at_column).sum(dim=0)
+        return found._replace(value=found.value.detach()), gradient
 
 
 @cache
@@ -154,19 +148,13 @@ def naive_table(kind: str, name: str, anchor: str, batch: str) -> Table:
     return Table(value.detach().view(n, n), *(g.view(n, n, M) for g in gradients))
 
 
-def table_kind(case: str, name: str) -> str:
-    """What the loops of a case read: distance, inner product or cosine."""
-    loss, options = CASES[case]
-    inner = loss == "n_pair" and name not in RELATIVE and "similarity" not in options
-    return "cosine" if loss == "angular" else "inner product" if inner else "distance"
-
-
 @cache
 def naive_case(case: str, name: str, anchor: str, batch: str) -> tuple[Loops, Tensor]:
     """The loops of a case, and the gradient of their value for the embeddings."""
     loss, options = case_options(case, name)
-    table, y = naive_table(table_kind(case, name), name, anchor, batch), BATCHES[batch][1]
-    return table.chain(NAIVE[loss], y, name in RELATIVE, **options)
+    inner = loss == "n_pair" and name not in RELATIVE and "similarity" not in options
+    kind = "cosine" if loss == "angular" else "inner product" if inner else "distance"
+    return naive_table(kind, name, anchor, batch).chain(NAIVE[loss], BATCHES[batch][1], name in RELATIVE, **options)
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------

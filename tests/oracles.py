@@ -200,21 +200,14 @@ def log_one_plus_sum_exp(exponents: list[Tensor]) -> Tensor:
     return torch.stack([torch.zeros_like(exponents[0]), *exponents]).logsumexp(dim=0)
 
 
-def naive_contrastive(
-    D: Tensor,
-    y: list[int],
-    relative: bool,
-    margin: float,
-    positive_margin: float = 0.0,
-    hinge: str | None = None,
-    balanced: bool = False,
-) -> Loops:
+def naive_contrastive(D: Tensor, y: list[int], relative: bool, margin: float, **options: Any) -> Loops:
     """Eq. 1 over ordered pairs; of a relative distance the DSML form. D is the table of distances (n, n)."""
     positive, negative = ordered_pairs(y)
+    positive_margin, hinge = options.get("positive_margin", 0.0), options.get("hinge")
     squared = not relative if hinge is None else hinge == "squared"
     pull = [(D[ij] - positive_margin).relu() ** (1 if relative else 2) for ij in positive]
     push = [(margin - D[ij]).relu() ** (2 if squared else 1) for ij in negative]
-    value = (mean_of(pull) + mean_of(push)) / 2 if balanced else mean_of(pull + push) / 2
+    value = (mean_of(pull) + mean_of(push) if options.get("balanced") else mean_of(pull + push)) / 2
     active = [ij for ij in positive if D[ij] > positive_margin] + [ij for ij in negative if D[ij] < margin]
     return Loops(value, len(pull + push), len(active), positive, negative)
 
@@ -282,10 +275,8 @@ def naive_angular(D: Tensor, y: list[int], relative: bool, alpha: float = 40.0) 
     tan2 = math.tan(math.radians(alpha)) ** 2
     terms = []
     for a, p in positive if negative else []:
-        side = 2 - 2 * D[a, p]  # ||z_a - z_p||^2
-        medians = [
-            1 - D[a, n] - D[p, n] + (1 + D[a, p]) / 2 for i, n in negative if i == a
-        ]  # ||z_n - (z_a + z_p)/2||^2
+        side = 2 - 2 * D[a, p]  # ||z_a - z_p||^2, and the medians ||z_n - (z_a + z_p)/2||^2
+        medians = [1 - D[a, n] - D[p, n] + (1 + D[a, p]) / 2 for i, n in negative if i == a]
         terms.append(log_one_plus_sum_exp([side - 4 * tan2 * median - 2 + 6 * tan2 for median in medians]))
     return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
 

@@ -15,7 +15,6 @@ from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transfo
 from snrlib.utils.torchvision_import import torchvision
 
 FEATURES = {"conv4": 256, "alexnet": 4096, "resnet18": 512, "resnet50": 2048, "squeezenet1_1": 512}
-SMALL = [name for name in BACKBONES if name != "alexnet"]  # alexnet has 57 million parameters
 
 
 @cache
@@ -25,18 +24,12 @@ def built(name: str) -> Embedder:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_any_image_size_gives_the_asked_embeddings(name: str) -> None:
+def test_any_image_size_makes_all_parameters_learn(name: str) -> None:
     model = built(name).eval()
-    for size in (16, 47, 64):
+    for size in (16, 47):
         assert model(torch.rand(2, 3, size, size)).shape == (2, 8)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_the_head_is_linear_and_all_parameters_learn(name: str) -> None:
-    model = built(name).train()
-    assert list(model.children())[-1] is model.head
-    assert isinstance(model.head, nn.Linear)
-    gradients = torch.autograd.grad(model(torch.rand(4, 3, 64, 64)).square().sum(), list(model.parameters()))
+    embeddings = model.train()(torch.rand(4, 3, 64, 64))
+    gradients = torch.autograd.grad(embeddings.square().sum(), list(model.parameters()))
     assert all(g.abs().sum() > 0 for g in gradients)
 
 
@@ -44,8 +37,10 @@ def test_the_head_is_linear_and_all_parameters_learn(name: str) -> None:
 def test_without_a_head_the_features_are_the_embedding(name: str, size: int) -> None:
     headless, model, images = embedder(name, None, channels=3).eval(), built(name).eval(), torch.rand(2, 3, 64, 64)
     headless.trunk.load_state_dict(model.trunk.state_dict(), strict=True)
-    assert headless(images).shape == (2, size)
-    torch.testing.assert_close(model.head(headless(images)), model(images))
+    features = headless(images)
+    assert features.shape == (2, size)
+    assert isinstance(model.head, nn.Linear)
+    torch.testing.assert_close(model.head(features), model(images))
     assert "no head" in repr(headless)
     assert len(headless.parameter_groups(0.1)) == 1
 
@@ -130,7 +125,7 @@ def test_the_trained_squeezenet_becomes_the_trunk() -> None:
 
 
 @pytest.mark.parametrize("frozen", ["trunk", "batch_norm"])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["conv4", "resnet18", "squeezenet1_1"])
 def test_what_is_frozen_does_not_move_in_training(name: str, frozen: str) -> None:
     model = embedder(name, 8, channels=1).freeze(**{frozen: True}).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -152,11 +147,10 @@ def test_what_is_frozen_does_not_move_in_training(name: str, frozen: str) -> Non
 
 def test_trunk_and_head_have_rates_of_their_own() -> None:
     model = built("conv4")
-    trunk, head = model.parameter_groups(0.1, trunk_learning_rate=0.01)
-    assert (trunk["lr"], head["lr"]) == (0.01, 0.1)
-    assert len(trunk["params"]) + len(head["params"]) == len(list(model.parameters()))
-    assert [group["lr"] for group in model.parameter_groups(0.1)] == [0.1, 0.1]
-    assert [group["lr"] for group in model.parameter_groups(0.1, trunk_learning_rate=0.0)] == [0.0, 0.1]
+    for rate, expected in ((0.01, 0.01), (0.0, 0.0), (None, 0.1)):
+        trunk, head = model.parameter_groups(0.1, trunk_learning_rate=rate)
+        assert (trunk["lr"], head["lr"]) == (expected, 0.1)
+        assert len(trunk["params"]) + len(head["params"]) == len(list(model.parameters()))
 
 
 def test_cost_counts_parameters_and_operations() -> None:
@@ -188,7 +182,7 @@ class Photographs(TensorDataset):
 
 
 def test_embed_gives_batches_in_order_and_touches_nothing() -> None:
-    model, images = embedder("conv4", 8).train(), torch.randn(10, 1, 16, 16)
+    model, images = embedder("conv4", 8).train(), torch.rand(10, 1, 16, 16)
     before, drawn = [buffer.clone() for buffer in model.buffers()], torch.get_rng_state()
     expected = embed(model, images)
     torch.testing.assert_close(embed(model, images, batch_size=3), expected)
@@ -199,25 +193,22 @@ def test_embed_gives_batches_in_order_and_touches_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True)), "batch norm did not move"
     assert torch.equal(torch.get_rng_state(), drawn), "nothing drawn from the generator that training uses"
     assert torch.equal(embed(nn.Flatten(), images), images.flatten(1)), "a model without parameters"
-
-
-def test_embed_transforms_images_before_they_join() -> None:
-    model, images = built("conv4"), [torch.rand(3, 20 + i, 30) for i in range(5)]
-    found = embed(model, [(image, 0) for image in images], 2, transform=lambda image: image[:, :16, :16])  # type: ignore[arg-type]
-    torch.testing.assert_close(found, embed(model, torch.stack([image[:, :16, :16] for image in images])))
+    larger: Any = [(torch.cat([image, torch.rand(1, i + 1, 16)], dim=1), 0) for i, image in enumerate(images)]
+    found = embed(model, larger, 4, transform=lambda image: image[:, :16])  # before they join
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_training_crops_at_random_from_torchs_seed(name: str, channels: int) -> None:
-    augment, image = transforms(name, 64, train=True), torch.rand(channels, 256, 200)
-    torch.manual_seed(3)
-    first, second = augment(image), augment(image)
-    torch.manual_seed(3)
-    assert torch.equal(augment(image), first)
-    assert not torch.equal(first, second)
-    assert first.shape == (channels, 64, 64)
-    assert 0 <= first.min() < first.max() <= 1
+def test_training_crops_at_random_from_torchs_seed(name: str) -> None:
+    for channels in (1, 3):
+        augment, image = transforms(name, 64, train=True), torch.rand(channels, 256, 200)
+        torch.manual_seed(3)
+        first, second = augment(image), augment(image)
+        torch.manual_seed(3)
+        assert torch.equal(augment(image), first)
+        assert not torch.equal(first, second)
+        assert first.shape == (channels, 64, 64)
+        assert 0 <= first.min() < first.max() <= 1
 
 
 def test_training_sees_16_to_100_percent_half_mirrored() -> None:
@@ -255,10 +246,7 @@ test_bad_input_is_refused = refusals(
     (partial(embedder, "conv5"), ValueError, "unknown backbone 'conv5'; choose from conv4, alexnet, resnet18"),
     *bad_options(partial(embedder, "conv4"), embedding_size=[0], channels=[2]),
     *bad_options(partial(transforms, "alexnet"), size=[0]),
-    *(
-        (partial(embedder, name, weights="imagenet", channels=1), ValueError, f"{name} has no ImageNet weights")
-        for name in ("conv4", "linear")
-    ),
+    (partial(embedder, "conv4", weights="imagenet"), ValueError, "conv4 has no ImageNet weights"),
     (partial(embedder, "linear"), ValueError, "linear needs channels=, the number of features, got None"),
     (partial(embedder, "linear", channels=0), ValueError, "linear needs channels=, the number of features, got 0"),
     (unsafe, Exception, "Weights only load failed"),  # a pickle could run code

@@ -118,26 +118,17 @@ def test_lower_precisions_and_autocast_mean_float32(name: str, anchor: str, devi
 @pytest.mark.parametrize("rows", [(40,), (40, 30)])
 def test_no_temporary_has_a_third_axis(name: str, anchor: str, rows: tuple[int, ...]) -> None:
     xs = [normal(n, M, seed=n).requires_grad_() for n in rows]
-    most = max(rows[0] * rows[-1], rows[0] * (M + 2))
-    saved = [0]
-
-    def note(t: Tensor) -> Tensor:
-        saved.append(t.numel())
-        return t
-
-    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+    with Largest() as largest:
         d = member(name, anchor)(*xs)
         d.sum().backward()
-    assert d.numel() <= largest.numel <= most
-    assert 0 < max(saved) <= most
+    assert d.numel() <= largest.numel <= max(rows[0] * rows[-1], rows[0] * (M + 2))
 
 
 # --- edges: zero distances, constant anchors --------------------------------------------------------------------------
 
 
 @over_family
-@pytest.mark.parametrize("dtype", [F32, F64])
-@pytest.mark.parametrize("offset", [0.0, 10.0, 1000.0])
+@pytest.mark.parametrize(("dtype", "offset"), [(F32, 0.0), (F32, 1000.0), (F64, 10.0)])
 def test_equal_rows_are_at_zero_and_none_below(name: str, anchor: str, dtype: torch.dtype, offset: float) -> None:
     x = (normal(20, M) + offset).to(dtype)
     nearly = torch.cat([x, x, x * (1 + 4 * torch.finfo(dtype).eps)])  # duplicates and tiny differences
@@ -175,16 +166,13 @@ def test_duplicates_and_constant_rows_keep_gradients_finite(name: str, anchor: s
 
 
 @both_anchors
-@pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-10), (F32, 2e-6)])
-@pytest.mark.parametrize("level", [0.0, 3.0, 1000.1, 1234.56])
-def test_eps_replaces_the_power_of_constant_anchors(
-    anchor: str, dtype: torch.dtype, tolerance: float, level: float
-) -> None:
-    constant, other = torch.full((1, M), level, dtype=dtype), (normal(1, M) + level).to(dtype)
-    query, ref = (constant, other) if anchor == "query" else (other, constant)
-    expected = pytest.approx(M * variance(other[0].double()).item() / 1e-12, rel=tolerance)
-    assert member("snr", anchor)(query, ref).item() == expected
-    assert member("snr", anchor).pairwise_distance(query, ref).item() == expected
+def test_eps_replaces_the_power_of_constant_anchors(anchor: str) -> None:
+    for level, dtype, tolerance in ((0.0, F64, 1e-10), (1234.56, F64, 1e-10), (3.0, F32, 2e-6), (1000.1, F32, 2e-6)):
+        constant, other = torch.full((1, M), level, dtype=dtype), (normal(1, M) + level).to(dtype)
+        query, ref = (constant, other) if anchor == "query" else (other, constant)
+        expected = pytest.approx(M * variance(other[0].double()).item() / 1e-12, rel=tolerance)
+        assert member("snr", anchor)(query, ref).item() == expected
+        assert member("snr", anchor).pairwise_distance(query, ref).item() == expected
     x = normal(5, M)
     eps = 0.9 * M * x.var(dim=1, correction=0).min().item()  # of anchors with more power it changes nothing
     assert torch.equal(member("snr", anchor, eps=eps)(x), member("snr", anchor)(x))
@@ -209,17 +197,16 @@ EMBEDDINGS: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize("method", ["forward", "pairwise_distance", "inner_product", "inner_product_form"])
 @pytest.mark.parametrize(("bad", "error", "words"), EMBEDDINGS)
-def test_bad_embeddings_are_refused_by_name(method: str, bad: Any, error: type[Exception], words: str) -> None:
-    for side, args in (("query", (bad, x34)), ("ref", (x34, bad))):
-        with pytest.raises(error, match=f"{side} {words}"):
-            getattr(snr, method)(*args)
+def test_bad_embeddings_are_refused_by_name(bad: Any, error: type[Exception], words: str) -> None:
+    for method in (snr, snr.pairwise_distance, snr.inner_product, snr.inner_product_form):
+        for side, args in (("query", (bad, x34)), ("ref", (x34, bad))):
+            with pytest.raises(error, match=f"{side} {words}"):
+                method(*args)
 
 
 test_bad_arguments_are_refused_and_named = refusals(
     (lambda: snr(x34, normal(3, 5)), ValueError, "same number of components M, got 4 and 5"),
-    (lambda: snr.inner_product(x34, normal(3, 5)), ValueError, "same number of components M, got 4 and 5"),
     (lambda: snr(x34, x34.float()), TypeError, "share dtype.*got torch.float64.*torch.float32"),
     (lambda: snr.pairwise_distance(x34, x34[:2]), ValueError, "as many rows.*got 3 and 2"),
     (lambda: snr(x34[:, :1]), ValueError, r"at least 2 components, got shape \(3, 1\)"),
@@ -262,15 +249,12 @@ def test_embeddings_are_normalised_only_when_asked(name: str, anchor: str) -> No
 
 @pytest.mark.parametrize("name", MAPPED)
 def test_learnable_components_get_the_naive_gradient(name: str) -> None:
-    query, ref = sides("rectangular")
     parameter, copy = nn.Parameter(LINEAR.clone()), LINEAR.clone().requires_grad_()
     d = get_distance(name, components=parameter)
-    assert list(d.parameters()) == [parameter]
-    d(query, ref).sum().backward()
-    naive_matrix(name, "query", query, ref, L=copy).sum().backward()
-    assert parameter.grad is not None
-    assert copy.grad is not None
-    assert relative_error(parameter.grad, copy.grad) <= 1e-10
+    query, ref = sides("rectangular")
+    (actual,) = torch.autograd.grad(d(query, ref).sum(), [*d.parameters()])
+    (expected,) = torch.autograd.grad(naive_matrix(name, "query", query, ref, L=copy).sum(), copy)
+    assert relative_error(actual, expected) <= 1e-10
     assert not list(member(name).parameters())  # a plain tensor stays a constant
 
 

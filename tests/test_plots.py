@@ -1,7 +1,7 @@
 """Figures carry their finding in words."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from oracles import refusals
 from scipy.stats import t as student_t
 
 from snrlib import plots
@@ -52,9 +53,6 @@ def test_show_displays_a_png_with_its_finding(monkeypatch: pytest.MonkeyPatch) -
     assert not plt.fignum_exists(figure.number)
 
 
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
 def test_neighbours_and_figure_1_differ_beyond_colour() -> None:
     figure = plots.retrieval_grid(torch.rand(4, 1, 16, 16), torch.tensor([0, 0, 1, 1]), [0], torch.tensor([[1, 2]]))
     _, right, wrong = figure.axes
@@ -74,7 +72,7 @@ def test_images_stay_as_they_are(channels: int) -> None:
     np.testing.assert_allclose(np.asarray(axes[1].images[0].get_array()), expected.numpy(), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("features", "side"), [(512, 23), (16, 4), (5, 3)])
+@pytest.mark.parametrize(("features", "side"), [(16, 4), (5, 3)])
 def test_features_are_cells_in_their_own_range(features: int, side: int) -> None:
     _, axes = plt.subplots(1, 2)
     values = torch.rand(2, features, 1, 1) * torch.tensor([1.0, 50.0]).view(2, 1, 1, 1)
@@ -85,9 +83,6 @@ def test_features_are_cells_in_their_own_range(features: int, side: int) -> None
         np.testing.assert_allclose(cells[:features], (vector / vector.max()).numpy(), rtol=1e-6)
         assert not cells[features:].any(), "what the features do not fill is empty"
     plots.image_strip(axes, torch.zeros(2, features, 1, 1))  # of which there is no range
-
-
-# --- curves -----------------------------------------------------------------------------------------------------------
 
 
 def history(best: float, steps: int = 40) -> pd.DataFrame:
@@ -113,7 +108,7 @@ def test_learning_curves_state_best_scores_and_differ_visibly() -> None:
     assert len(plots.learning_curves(history(0.4)[["loss", "seconds"]]).axes) == 1, "what was recorded"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def verifications() -> dict[str, Verification]:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(90) % 3
@@ -132,7 +127,7 @@ def test_histograms_of_pairs_sum_to_one(verifications: dict[str, Verification]) 
             outline = np.asarray(patch.get_path().vertices)  # around the bars: two corners atop each of the 50
             assert outline[1:101:2, 1].sum() == pytest.approx(1)
     assert [axis.get_xscale() for axis in figure.axes] == ["linear", "log"]
-    for n in (1, 3, 4, 5):
+    for n in (1, 5):
         figure = plots.distance_histograms({f"a distance, anchor {i}": verifications["SNR"] for i in range(n)})
         assert sum(axis.get_visible() for axis in figure.axes) == n
         assert_drawn_whole(figure)
@@ -163,9 +158,10 @@ def _robustness(seeds: int = 3) -> pd.DataFrame:
     return table.assign(precision_at_1=0.6 - table.level + 0.01 * table.seed + 0.1 * (table.distance == "snr"))
 
 
-@pytest.mark.parametrize(("when", "kinds"), [("test", ["noise", "blur"]), ("training", ["noise", "wrong labels"])])
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_robustness_curves_are_means_with_intervals(when: str, kinds: list[str], seeds: int) -> None:
+@pytest.mark.parametrize(
+    ("seeds", "when", "kinds"), [(1, "test", ["noise", "blur"]), (3, "training", ["noise", "wrong labels"])]
+)
+def test_robustness_curves_are_means_with_intervals(seeds: int, when: str, kinds: list[str]) -> None:
     figure = plots.robustness_curves(_robustness(seeds), when, level=0.9)
     assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes[:2]] == kinds
     assert [axis.get_ylabel() for axis in figure.axes[::2]] == ["R@1, glyphs", "R@1, photographs"]
@@ -186,9 +182,6 @@ def test_robustness_curves_are_means_with_intervals(when: str, kinds: list[str],
     assert_drawn_whole(figure)
 
 
-# --- confusion, and what cannot be drawn ------------------------------------------------------------------------------
-
-
 def test_confusion_is_in_percent_or_of_the_most() -> None:
     figure = plots.confusion_matrix_plot(np.array([[3, 1], [0, 4]]), ["cat", "a dog with a rather long name"])
     assert [text.get_text() for text in figure.axes[0].texts] == ["75", "25", "100"]
@@ -204,19 +197,14 @@ def test_confusion_is_in_percent_or_of_the_most() -> None:
     assert_drawn_whole(figure)
 
 
-def test_what_cannot_be_drawn_is_refused() -> None:
-    table = _robustness()
-    unmeasured = "when must be test or training, and in the table, got "
-    refusals: list[tuple[Callable[[], Any], str]] = [
-        (lambda: plots.learning_curves({}), "one or more histories with a column loss"),
-        (lambda: plots.learning_curves(history(0.4)[["seconds"]]), "one or more histories with a column loss"),
-        (lambda: plots.distance_histograms({}), "need one or more verifications"),
-        (lambda: plots.roc_curves({}), "need one or more verifications"),
-        (lambda: plots.robustness_curves(table, "never"), f"{unmeasured}'never'"),
-        (lambda: plots.robustness_curves(table, "later"), f"{unmeasured}'later'"),
-        (lambda: plots.robustness_curves(table[table.when != "training"], "training"), f"{unmeasured}'training'"),
-        (lambda: plots.confusion_matrix_plot(np.ones((2, 3))), r"square matrix.* got shape \(2, 3\)"),
-    ]
-    for draw, message in refusals:
-        with pytest.raises(ValueError, match=message):
-            draw()
+when, table = "when must be test or training, and in the table, got ", _robustness(1)
+
+test_what_cannot_be_drawn_is_refused = refusals(
+    (lambda: plots.learning_curves({}), ValueError, "one or more histories with a column loss"),
+    (lambda: plots.learning_curves(history(0.4)[["seconds"]]), ValueError, "one or more histories with a column loss"),
+    (lambda: plots.distance_histograms({}), ValueError, "need one or more verifications"),
+    (lambda: plots.roc_curves({}), ValueError, "need one or more verifications"),
+    (lambda: plots.robustness_curves(table, "later"), ValueError, f"{when}'later'"),
+    (lambda: plots.robustness_curves(table[table.when != "training"], "training"), ValueError, f"{when}'training'"),
+    (lambda: plots.confusion_matrix_plot(np.ones((2, 3))), ValueError, r"square matrix.* got shape \(2, 3\)"),
+)

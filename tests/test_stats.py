@@ -35,13 +35,13 @@ levels = pytest.mark.parametrize("level", [0.95, 0.8])
 
 
 @levels
-@pytest.mark.parametrize("n", [2, 5, 40])
-def test_interval_and_p_value_are_those_of_scipy(n: int, level: float) -> None:
-    a, b = np.random.default_rng(n).normal(size=(2, n))
-    mean, half = mean_interval(a - b, level)
-    theirs = stats.ttest_rel(a, b)
-    assert (mean - half, mean + half) == pytest.approx(theirs.confidence_interval(level), rel=1e-12)
-    assert t_test(a - b) == pytest.approx(theirs.pvalue, rel=1e-12)
+def test_interval_and_p_value_are_those_of_scipy(level: float) -> None:
+    for n in (2, 5, 40):
+        a, b = np.random.default_rng(n).normal(size=(2, n))
+        mean, half = mean_interval(a - b, level)
+        theirs = stats.ttest_rel(a, b)
+        assert (mean - half, mean + half) == pytest.approx(theirs.confidence_interval(level), rel=1e-12)
+        assert t_test(a - b) == pytest.approx(theirs.pvalue, rel=1e-12)
 
 
 @levels
@@ -71,11 +71,11 @@ def test_sign_flips_are_counted_exactly(values: list[int]) -> None:
     assert sign_flip_test(values) == pytest.approx(min(1, 2 * min(lower, upper)))
 
 
-@pytest.mark.parametrize("n", range(1, 9))
-def test_sign_flips_say_their_smallest_p_value(n: int) -> None:
-    values = np.arange(1, n + 1)
-    assert sign_flip_test(values) == 2 / 2**n
-    assert f"at least {2 / 2**n:.2g})" in repr(paired(values, 0 * values))
+def test_sign_flips_say_their_smallest_p_value() -> None:
+    for n in range(1, 9):
+        values = np.arange(1, n + 1)
+        assert sign_flip_test(values) == 2 / 2**n
+        assert f"at least {2 / 2**n:.2g})" in repr(paired(values, 0 * values))
 
 
 def test_many_sign_flips_are_drawn_from_the_seed() -> None:
@@ -96,8 +96,7 @@ def test_overlapping_splits_need_the_published_correction() -> None:
         for share in covered:
             mean, half = mean_interval(scores, test_share=share)
             covered[share] += abs(mean) <= half
-    assert covered[0.0] < 0.7 * 400
-    assert 0.92 * 400 < covered[0.3] < 0.98 * 400
+    assert covered[0.0] < 0.7 * 400 < 0.92 * 400 < covered[0.3] < 0.98 * 400
 
 
 def test_the_effect_size_is_corrected_for_few_values() -> None:
@@ -141,11 +140,8 @@ def test_holm_rejects_step_by_step_keeping_order(p: list[float]) -> None:
                 break
             rejected[index] = True
         assert ((adjusted < level) == rejected).all()
-    assert (adjusted >= raw).all()
     assert (adjusted <= np.minimum(1, len(p) * raw)).all()  # Bonferroni's
     assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()
-    order = np.random.default_rng(0).permutation(len(p))
-    assert holm(raw[order]) == pytest.approx(adjusted[order], abs=0)
     assert np.isnan(holm([NAN])).all()
     holes = holm([NAN, *p, NAN])
     assert np.isnan(holes[[0, -1]]).all()
@@ -183,24 +179,13 @@ def test_seeds_and_queries_are_both_paired() -> None:
     both = [minus[np.ix_(rng.integers(4, size=4), rng.integers(30, size=30))].mean() for _ in range(4000)]
     for ends, drawn in ((found.over_queries, queries), (found.over_both, both)):
         assert ends == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
+    moved = paired_over_queries(2.0 * a + 3, 2.0 * b)
+    assert moved.over_both == pytest.approx([2 * end + 3 for end in found.over_both])
     holes = (np.insert(x.astype(float), [2, 7], NAN, axis=1) for x in (a, b))  # queries without a score
     assert paired_over_queries(*holes) == found
 
 
-@few
-@given(st.integers(-3, 3), st.sampled_from([1, 2, 4]))
-def test_intervals_over_queries_move_with_the_scores(shift: int, scale: int) -> None:
-    a, b = np.random.default_rng(0).integers(0, 9, size=(2, 3, 12))
-    one = paired_over_queries(a, b, n_resamples=100)
-    other = paired_over_queries(scale * a + shift, scale * b, n_resamples=100)
-    for field in ("over_queries", "over_both"):
-        assert getattr(other, field) == pytest.approx([scale * end + shift for end in getattr(one, field)])
-    assert other.half_width == pytest.approx(scale * one.half_width)
-
-
-@pytest.mark.parametrize(
-    ("seed_sd", "query_sd", "noise"), [(0.0, 0.0, 1.0), (0.0, 0.5, 0.5), (0.1, 0.3, 0.5), (0.3, 0.2, 0.3)]
-)
+@pytest.mark.parametrize(("seed_sd", "query_sd", "noise"), [(0.0, 0.0, 1.0), (0.0, 0.5, 0.5), (0.3, 0.2, 0.3)])
 def test_the_wider_interval_covers_whatever_varies(seed_sd: float, query_sd: float, noise: float) -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(100):
@@ -213,31 +198,20 @@ def test_the_wider_interval_covers_whatever_varies(seed_sd: float, query_sd: flo
 
 one_way, other_way = pd.Series([0.5, 0.6], index=[0, 1]), pd.Series([0.5, 0.6], index=[1, 0])
 counted: Any = sign_test
-ROWS = [(f, "values") for f in (mean_interval, t_test, sign_flip_test, effect_size)] + [(holm, "p_values")]
-
 
 test_what_is_no_row_of_numbers_is_refused = refusals(
-    *(
-        (lambda f=f, bad=bad: f(bad), error, f"{name} must {words}")
-        for f, name in ROWS
-        for bad, error, words in (
-            ([], ValueError, r"have 1 dimension.* at least one number, got shape \(0,\)"),
-            (np.full((2, 2), 0.5), ValueError, r"have 1 dimension.* got shape \(2, 2\)"),
-            ([0.5, math.inf], ValueError, "be finite, got NaN or infinity in 1 of 2"),
-            (["high", "low"], TypeError, r"be numbers, got \['high', 'low'\]"),
-        )
-    ),
+    (lambda: t_test([]), ValueError, r"values must have 1 dimension.* at least one number, got shape \(0,\)"),
+    (lambda: holm(np.full((2, 2), 0.5)), ValueError, r"p_values must have 1 dimension.* got shape \(2, 2\)"),
+    (lambda: sign_flip_test([0.5, math.inf]), ValueError, "values must be finite, got NaN or infinity in 1 of 2"),
+    (lambda: effect_size(["high", "low"]), TypeError, r"values must be numbers, got \['high', 'low'\]"),
     (lambda: mean_interval([0.5, NAN]), ValueError, "values must be finite, got NaN or infinity in 1 of 2"),
     (lambda: holm([0.5, 1.5]), ValueError, r"p_values must be in \[0, 1\], got 1.5"),
     *bad_options(partial(mean_interval, GAINS), level=[0, 1, 95, NAN]),
     *bad_options(partial(stratified_interval, [[0.1, 0.2]]), level=[95]),
     (lambda: mean_interval(GAINS, test_share=1), ValueError, r"test_share in \[0, 1\), got 0.95 and 1"),
+    *((partial(counted, up, 2), ValueError, f"up and down must be counts, got {up} and 2") for up in (1.5, -1, True)),
     *(
-        (lambda up=up: counted(up, 2), ValueError, f"up and down must be counts, got {up} and 2")
-        for up in (1.5, -1, True)
-    ),
-    *(
-        (lambda x=x, w=w: stratified_interval(x, w), ValueError, "need a positive weight for each stratum")
+        (partial(stratified_interval, x, w), ValueError, "need a positive weight for each stratum")
         for x, w in (([], None), ([[0.1]], [1.0, 2.0]), ([[0.1]], [0.0]))
     ),
     (lambda: paired(GAINS, GAINS[:4]), ValueError, r"a and b must pair, got shapes \(5,\) and \(4,\)"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracles import bad_options, refusals
 
 from snrlib.data import load
 from snrlib.data.sets.glyphs import FACES, characters
@@ -52,20 +53,14 @@ def test_bird_features_are_of_fifty_kinds() -> None:
     assert len(both.sqrt().unique()) <= 256
 
 
-def test_stored_study_trained_on_the_stored_features() -> None:
+def test_features_are_those_of_the_study_or_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about = json.loads((data_folder("reference") / "cub_features_losses.json").read_text())
     for split in ("train", "test"):
         data = load("cub_features", split)
         assert about["data"][data.name] == data.fingerprint
-
-
-def test_features_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"data/reference/cub_features\.npz"):
         load("cub_features")
-
-
-# glyphs
 
 
 def test_characters_that_look_alike_are_one_class() -> None:
@@ -76,7 +71,7 @@ def test_characters_that_look_alike_are_one_class() -> None:
     assert 600 < len(characters()) < len(of) < 700
 
 
-@pytest.mark.parametrize("per_class", [1, 15, 17, 32])
+@pytest.mark.parametrize("per_class", [1, 17])
 def test_faces_repeat_as_late_as_they_can(per_class: int) -> None:
     data = load("glyphs", "test", per_class=per_class, noise=0)
     assert len(data) == per_class * len(data.classes)
@@ -87,24 +82,24 @@ def test_faces_repeat_as_late_as_they_can(per_class: int) -> None:
 
 
 def test_factors_fill_their_ranges_and_follow_the_seed() -> None:
-    wide = partial(load, "glyphs", "train", per_class=4, rotation=20, scale=0.3, shift=0.1)
+    wide = partial(load, "glyphs", "train", per_class=2, rotation=20, scale=0.3, shift=0.1)
     data, other = wide(seed=3), wide(seed=4)
-    assert data.factors.rotation.abs().max() <= 20
-    assert data.factors.scale.between(0.7, 1.3).all()
-    assert data.factors.shift_x.abs().max() <= 0.1
-    assert data.factors.rotation.std() == pytest.approx(20 / np.sqrt(3), rel=0.05)
+    for factor, centre, most in (("rotation", 0, 20), ("scale", 1, 0.3), ("shift_x", 0, 0.1)):
+        away = data.factors[factor] - centre
+        assert away.abs().max() <= most
+        assert away.std() == pytest.approx(most / np.sqrt(3), rel=0.05)
     assert other.classes == data.classes
     assert other.fingerprint != data.fingerprint
 
 
 def test_noise_has_its_standard_deviation_and_no_mean() -> None:
-    clean, noisy = (load("glyphs", "test", per_class=10, noise=noise).images for noise in (0, 0.35))
+    clean, noisy = (load("glyphs", "test", per_class=4, noise=noise).images for noise in (0, 0.35))
     assert (noisy - clean).std().item() == pytest.approx(0.35, rel=0.01)
     assert abs((noisy - clean).mean().item()) < 0.001
     assert (clean.min(), clean.max()) == (0, 1)
 
 
-@pytest.mark.parametrize("size", [16, 47, 96])
+@pytest.mark.parametrize("size", [16, 47])
 def test_any_resolution_draws_the_same_characters(size: int) -> None:
     images, expected = one_each(size=size, noise=0).images, one_each(size=64, noise=0).images
     assert images.shape[2:] == (size, size)
@@ -119,14 +114,6 @@ def test_a_shift_moves_ink_and_cuts_what_leaves() -> None:
     assert np.corrcoef(centre[kept], data.factors.shift_x[kept.numpy()])[0, 1] > 0.9
 
 
-DAMAGES = {
-    "truncated": lambda content: content[: len(content) // 2],
-    "bit flipped": lambda content: content[:500] + bytes([content[500] ^ 0xFF]) + content[501:],
-    "not a zip": lambda content: b"hello",
-    "empty": lambda content: b"",
-}
-
-
 def test_glyphs_are_kept_and_damaged_ones_redrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNR_CACHE", str(tmp_path / "cache"))
     first = one_each().fingerprint
@@ -137,7 +124,8 @@ def test_glyphs_are_kept_and_damaged_ones_redrawn(tmp_path: Path, monkeypatch: p
     (path,) = (tmp_path / "cache").glob("glyphs-*.npz")
     content = path.read_bytes()
     np.savez_compressed(path, array=np.zeros((2, 2), np.uint8))
-    for damaged in (path.read_bytes(), *(damage(content) for damage in DAMAGES.values())):
+    flipped = content[:500] + bytes([content[500] ^ 0xFF]) + content[501:]
+    for damaged in (path.read_bytes(), content[: len(content) // 2], flipped, b"hello", b""):
         path.write_bytes(damaged)
         with pytest.warns(UserWarning, match=r"damaged.*glyphs are made anew"):
             assert one_each().fingerprint == first
@@ -148,22 +136,11 @@ def test_glyphs_are_kept_and_damaged_ones_redrawn(tmp_path: Path, monkeypatch: p
         assert one_each().fingerprint == first
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        ("glyph", {}, "unknown data set 'glyph'; choose from glyphs, digits"),
-        ("cub_features", {"size": 224}, "size must be 1, features have no picture any more, got 224"),
-        ("digits", {"size": 7}, "size must be at least 8"),
-        ("glyphs", {"size": 8}, "size must be from 16 to 1024, got 8"),
-        ("glyphs", {"per_class": 0}, "per_class must be from 1"),
-        ("glyphs", {"noise": -0.1}, "noise must be from 0"),
-        ("glyphs", {"noise": float("nan")}, "noise must be from 0"),
-        ("glyphs", {"scale": 0.6}, "scale must be from 0 to 0.5, got 0.6"),
-        ("glyphs", {"seed": -1}, "seed must be from 0"),
-        ("glyphs", {"size": 32.0}, "size must be an integer, got 32.0"),
-        ("glyphs", {"colour": True}, "colour"),
-    ],
+test_wrong_arguments_are_refused_with_the_valid = refusals(
+    (partial(load, "glyph"), ValueError, "unknown data set 'glyph'; choose from glyphs, digits"),
+    (partial(load, "glyphs", size=32.0), TypeError, "size must be an integer, got 32.0"),
+    (partial(load, "glyphs", colour=True), TypeError, "colour"),
+    *bad_options(partial(load, "glyphs"), size=[8], per_class=[0], noise=[-0.1, float("nan")], scale=[0.6], seed=[-1]),
+    *bad_options(partial(load, "digits"), size=[7]),
+    *bad_options(partial(load, "cub_features"), size=[224]),
 )
-def test_wrong_arguments_are_refused_with_the_valid(name: str, arguments: dict, message: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=message):
-        load(name, **arguments)

@@ -87,9 +87,6 @@ def _left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# downloads
-
-
 def test_a_file_is_downloaded_once_and_alone(server: Server, tmp_path: Path, capsys: Capture) -> None:
     server.files["/a"] = CONTENT
     archive = _archive(server.url("/a"))
@@ -154,22 +151,18 @@ def test_what_has_come_is_kept_said_and_used(server: Server, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("path", "message"),
     [
-        (None, r"404 Client Error: Not Found for url: http://127\.0\.0\.1:\d+/a"),
-        (b"<html>Please log in</html>", "/a gives a file whose MD5 is not the published one"),
+        ("/gone", r"404 Client Error: Not Found for url: http://127\.0\.0\.1:\d+/gone"),
+        ("/a", "/a gives a file whose MD5 is not the published one"),
     ],
 )
-def test_what_is_not_the_file_is_refused(server: Server, tmp_path: Path, content: bytes | None, message: str) -> None:
-    if content is not None:
-        server.files["/a"] = content
+def test_what_is_not_the_file_is_refused(server: Server, tmp_path: Path, path: str, message: str) -> None:
+    server.files["/a"] = b"<html>Please log in</html>"
     with pytest.raises(ConnectionError, match=message):
-        download(_archive(server.url("/a")), tmp_path)
+        download(_archive(server.url(path)), tmp_path)
     assert len(server.asked) == 1
     assert _left(tmp_path) == []
-
-
-# a data set is fetched
 
 
 def _birds(server: Server, tmp_path: Path, *urls: str) -> Source:
@@ -215,10 +208,7 @@ def test_those_that_fetch_at_once_download_once(server: Server, tmp_path: Path) 
     assert len(server.asked) == 1, "what is unpacked is not fetched again"
 
 
-# unpacking
-
-
-def _packed(path: Path, members: dict[str, bytes], link: tuple[bytes, str] | None = None) -> Path:
+def _packed(path: Path, members: dict[str, bytes], link: bytes | None = None) -> Path:
     """A tar or a zip, by the ending of its name, with a link data/evil; in a tar no file may be read."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
@@ -227,7 +217,7 @@ def _packed(path: Path, members: dict[str, bytes], link: tuple[bytes, str] | Non
             if link:
                 evil = zipfile.ZipInfo("data/evil")
                 evil.external_attr = 0o120777 << 16
-                archive.writestr(evil, link[1])
+                archive.writestr(evil, "data/x")
         return path
     with tarfile.open(path, "w:gz") as tar:
         for name, content in members.items():
@@ -236,30 +226,25 @@ def _packed(path: Path, members: dict[str, bytes], link: tuple[bytes, str] | Non
             tar.addfile(info, io.BytesIO(content))
         if link:
             info = tarfile.TarInfo("data/evil")
-            info.type, info.linkname = link
+            info.type, info.linkname = link, "data/x"
             tar.addfile(info)
     return path
 
 
+OUTSIDE = ["../evil", "/tmp/evil", "data/../../evil", "..\\evil", "C:\\evil", "\\evil"]
 LINKS = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
-REACHING: list[tuple[dict[str, bytes], tuple[bytes, str] | None]] = [
-    *(({name: b"2"}, None) for name in ("../evil", "/tmp/evil", "data/../../evil", "..\\evil", "C:\\evil", "\\evil")),
-    *(({}, (kind, target)) for kind in LINKS for target in ("/etc/passwd", "../../x", "data/x")),
-]
 
 
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
-@pytest.mark.parametrize(("member", "link"), REACHING)
-def test_archives_that_reach_outside_are_refused_by_name(
-    tmp_path: Path, kind: str, member: dict[str, bytes], link: tuple[bytes, str] | None
-) -> None:
+def test_archives_that_reach_outside_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     (tmp_path / "in").mkdir()
-    path = _packed(tmp_path / f"a.{kind}", {"data/x": b"1"} | member, link)
-    message = "'data/evil' is a link or a device" if link else ".*evil' leaves the folder"
-    with pytest.raises(ValueError, match=f"is refused: its member {message}"):
-        unpack(path, tmp_path / "in", ["data"])
-    assert _left(tmp_path) == [path.name, "in"]
-    assert _left(tmp_path / "in") == []
+    cases = [({name: b"2"}, None, ".*evil' leaves the folder") for name in OUTSIDE]
+    for member, link, message in cases + [({}, link, "'data/evil' is a link or a device") for link in LINKS]:
+        path = _packed(tmp_path / f"a.{kind}", {"data/x": b"1"} | member, link)
+        with pytest.raises(ValueError, match=f"is refused: its member {message}"):
+            unpack(path, tmp_path / "in", ["data"])
+        assert _left(tmp_path) == [path.name, "in"]
+        assert _left(tmp_path / "in") == []
 
 
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
@@ -270,8 +255,7 @@ def test_only_what_is_wanted_is_unpacked_readable(tmp_path: Path, kind: str) -> 
     unpack(path, folder, ["data"])
     assert _left(folder) == ["data"]
     assert (folder / "data" / "deep" / "x").read_bytes() == b"1"
-    assert (folder / "data" / "y").read_bytes() == b"3"
-    assert (folder / "data" / "deep" / "x").stat().st_mode & 0o444 == 0o444
+    assert (folder / "data" / "y").stat().st_mode & 0o444 == 0o444
     with pytest.raises(FileExistsError, match="data is there already"):
         unpack(path, folder, ["data"])
     with pytest.raises(ValueError, match="does not hold other"):
@@ -308,9 +292,6 @@ path = pathlib.Path(sys.argv[1]); unpack(path, path.parent, ["data"])"""
     assert len(_left(tmp_path / "data")) == 10
 
 
-# the command
-
-
 def _checked(root: Path, capsys: Capture, name: str = "cub200") -> tuple[int, str]:
     status = main(["data", "check", name, "--root", str(root)])
     return status, capsys.readouterr().out
@@ -340,23 +321,18 @@ def test_what_is_fetched_loads_and_is_as_published(
     assert "CUB_200_2011.tgz: the published MD5" in output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("fetch digits", "comes with scikit-learn, nothing to fetch"),
-        ("fetch cub_features", "in data/reference, nothing to fetch"),
-        ("fetch bird", "unknown data set 'bird'; choose from glyphs"),
-        ("check bird", "unknown data set 'bird'; choose from glyphs"),
-        ("check sop", "sop is not there"),
-        ("check folder", "needs root=PATH"),
-    ],
-)
-def test_what_cannot_be_done_has_status_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, arguments: str, message: str
-) -> None:
+def test_what_cannot_be_done_has_status_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setenv("SNR_DATA", str(tmp_path))
-    assert main(["data", *arguments.split()]) == 2
-    assert message in capsys.readouterr().err
+    for task, name, message in (
+        ("fetch", "digits", "comes with scikit-learn, nothing to fetch"),
+        ("fetch", "cub_features", "in data/reference, nothing to fetch"),
+        ("fetch", "bird", "unknown data set 'bird'; choose from glyphs"),
+        ("check", "bird", "unknown data set 'bird'; choose from glyphs"),
+        ("check", "sop", "sop is not there"),
+        ("check", "folder", "needs root=PATH"),
+    ):
+        assert main(["data", task, name]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_check_opens_images_and_partial_is_not_damaged(tmp_path: Path, capsys: Capture) -> None:
@@ -367,20 +343,21 @@ def test_check_opens_images_and_partial_is_not_damaged(tmp_path: Path, capsys: C
     assert output.count("every image can be opened") == 2
     assert output.endswith("cub200: nothing is damaged\n")
     assert _checked(tmp_path, capsys, "digits")[0] == 0
-    for number in range(4):
-        (tmp_path / "own" / f"{number}").mkdir(parents=True)
-        (tmp_path / "own" / f"{number}" / "a.png").write_bytes(data_copies.png(number))
+    images = [tmp_path / "own" / f"{number}" / "a.png" for number in range(4)]
+    for number, image in enumerate(images):
+        image.parent.mkdir(parents=True)
+        image.write_bytes(data_copies.png(number))
     assert _checked(tmp_path / "own", capsys, "folder")[0] == 0
-    (tmp_path / "own" / "2" / "a.png").write_bytes(b"no image")
+    images[2].write_bytes(b"no image")
     assert _checked(tmp_path / "own", capsys, "folder")[0] == 1
+
+
+IMAGE = "images/004.Bird_4/Bird_4_1.jpg"
 
 
 def _broken(folder: Path) -> None:
     (folder.parent / "cub200").mkdir()
     (folder.parent / "cub200" / "CUB_200_2011.tgz").write_bytes(b"cut")
-
-
-IMAGE = "images/004.Bird_4/Bird_4_1.jpg"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Results of experiments: rows, and files that can be read back."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from experiment_cases import small
+from experiment_cases import few_digits, small
 
 from snrlib.backbones import embed, embedder
 from snrlib.distances import MAPPED
 from snrlib.experiment import MAPS, Experiment, Settings, experiment, read_run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_digits() -> Iterator[None]:
+    with few_digits():
+        yield
 
 
 @pytest.fixture(scope="module")

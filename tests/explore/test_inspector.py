@@ -1,6 +1,7 @@
 """The inspector in a real browser: what is shown under the pointer, chosen on every map, listed and counted."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from browser_cases import Visit
+from explore_cases import kept_open
 
 from snrlib.data import LabelledImages
 from snrlib.distances import get_distance
@@ -40,16 +42,24 @@ def path(tmp_path_factory: pytest.TempPathFactory, maps: list[Map], images: Labe
     return path
 
 
-def _opened(visit: Visit, path: Path, width: int = 1440, finger: bool = False) -> Any:
-    page = visit(path, width=width, height=1000, finger=finger)
-    page.wait_for_function("window.inspector && document.querySelector('.bk-Figure')")
-    page.wait_for_timeout(300)
-    return page
+DRAWN = "window.inspector && document.querySelector('.bk-Figure')"
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, path: Path) -> Iterator[Any]:
+    with kept_open(browser, path) as page:
+        page.wait_for_function(DRAWN)
+        yield page
 
 
 @pytest.fixture
-def page(visit: Visit, path: Path) -> Any:
-    return _opened(visit, path)
+def page(opened: Any) -> Any:
+    """As it begins."""
+    opened.mouse.move(0, 0)
+    opened.set_viewport_size({"width": 1440, "height": 1000})
+    opened.evaluate("() => { inspector.select([]); document.activeElement.blur(); scrollTo(0, 0); }")
+    opened.wait_for_timeout(300)
+    return opened
 
 
 def _place(page: Any, m: int, row: int) -> tuple[float, float]:
@@ -177,7 +187,9 @@ def test_the_keyboard_reaches_controls_and_walks_errors(page: Any, maps: list[Ma
 
 
 def test_a_finger_scrolls_taps_and_draws_a_lasso(visit: Visit, path: Path, maps: list[Map]) -> None:
-    page = _opened(visit, path, 375, finger=True)
+    page = visit(path, width=375, height=1000, finger=True)
+    page.wait_for_function(DRAWN)
+    page.wait_for_timeout(300)
     device = page.context.new_cdp_session(page)
 
     def swipe(places: list[tuple[float, float]]) -> None:

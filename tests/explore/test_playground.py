@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from browser_cases import Visit
+from explore_cases import kept_open
 from playwright.sync_api import expect
 
 from snrlib.distances import DISTANCES, RELATIVE, Distance, get_distance
@@ -32,9 +34,22 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def opened(browser: Any, file: Path) -> Iterator[Any]:
+    with kept_open(browser, file) as page:
+        yield page
+
+
 @pytest.fixture
-def page(visit: Visit, file: Path) -> Any:
-    return visit(file)
+def page(opened: Any) -> Any:
+    """As it begins."""
+    opened.set_viewport_size({"width": 1440, "height": 900})
+    opened.evaluate("""() => {
+      playground.choose('start');
+      document.querySelectorAll('details').forEach((one) => { one.open = false; });
+      document.activeElement.blur();
+    }""")
+    return opened
 
 
 def embeddings(state: dict[str, Any]) -> torch.Tensor:
@@ -77,17 +92,14 @@ def loss_of(state: dict[str, Any], name: str, distance: str, anchor: str) -> tup
 
 
 def assert_equals_snrlib(page: Any) -> dict[str, Any]:
-    """All that the page shows now; returns its state."""
+    """What the page shows now; returns its state."""
     state, shown = page.evaluate("[playground.state(), playground.numbers()]")
     np.testing.assert_allclose(shown["embeddings"], embeddings(state).numpy(), **CLOSE)
     for name in DISTANCES:
         np.testing.assert_allclose(shown["distances"][name], distances_of(state, name), **CLOSE, err_msg=name)
-    for distance, loss in itertools.product(DISTANCES, LOSSES):
-        value, gradient = loss_of(state, loss, distance, state["anchor"])
-        np.testing.assert_allclose(shown["losses"][distance][loss], value, **CLOSE, err_msg=f"{loss} {distance}")
-        if (distance, loss) == (state["distance"], state["loss"]):
-            np.testing.assert_allclose(shown["gradient"], gradient, **CLOSE)
-            np.testing.assert_allclose(shown["loss"], value, **CLOSE)
+    value, gradient = loss_of(state, state["loss"], state["distance"], state["anchor"])
+    np.testing.assert_allclose(shown["gradient"], gradient, **CLOSE)
+    np.testing.assert_allclose(shown["loss"], value, **CLOSE)
     return state
 
 
@@ -137,27 +149,29 @@ def test_numbers_and_gradients_equal_snrlib(page: Any) -> None:
     random = np.random.default_rng(0)
     states = [*page.evaluate(lessons, list(LESSONS)), *(random_state(random) for _ in range(12))]
     assert states[0] == _start()
+    # Every combination in every third state.
     combinations = list(itertools.product(LOSSES, DISTANCES, ("query", "ref")))
+    asked = [combinations[number % 3 :: 3] for number in range(len(states))]
     found = page.evaluate(
-        """([states, combinations]) => states.map((state) => [
-          playground.numbers(state), combinations.map(([loss, distance, anchor]) => {
+        """([states, asked]) => states.map((state, number) => [
+          playground.numbers(state), asked[number].map(([loss, distance, anchor]) => {
             const found = playground.numbers({ ...state, loss, distance, anchor });
             return [found.loss, found.losses[distance][loss], found.gradient];
           })])""",
-        [states, combinations],
+        [states, asked],
     )
-    seen = 0.0
-    for state, (shown, each) in zip(states, found, strict=True):
+    gradients = []
+    for state, combined, (shown, each) in zip(states, asked, found, strict=True):
         np.testing.assert_allclose(shown["embeddings"], embeddings(state).numpy(), **CLOSE)
         for name in DISTANCES:
             np.testing.assert_allclose(shown["distances"][name], distances_of(state, name), **CLOSE, err_msg=name)
-        for (loss, distance, anchor), one in zip(combinations, each, strict=True):
+        for (loss, distance, anchor), one in zip(combined, each, strict=True):
             value, gradient = loss_of(state, loss, distance, anchor)
             where = f"{loss} {distance} {anchor} {state}"
             np.testing.assert_allclose(one[:2], [value, value], **CLOSE, err_msg=where)
             np.testing.assert_allclose(one[2], gradient, **CLOSE, err_msg=where)
-            seen += float(np.abs(gradient).max() > 1e-3)
-    assert seen > 0.5 * len(states) * len(combinations), "most of them have a gradient to compare"
+            gradients.append(np.abs(gradient).max())
+    assert np.median(gradients) > 1e-3, "most of them have a gradient to compare"
 
 
 def test_tables_show_the_numbers(page: Any) -> None:
@@ -205,7 +219,8 @@ def test_controls_change_the_numbers(page: Any, mode: str) -> None:
 
 
 def test_copied_python_computes_the_same(page: Any) -> None:
-    for mode, loss, distance in itertools.product(("points", "signals"), LOSSES, ("mahalanobis", "snr")):
+    for number, (mode, loss) in enumerate(itertools.product(("points", "signals"), LOSSES)):
+        distance = ("mahalanobis", "snr")[number % 2]
         change(page, mode=mode, loss=loss, distance=distance, anchor="ref", offset=0.3)
         change(page, normalize_embeddings=loss == "lifted")
         shown = page.evaluate("playground.numbers()")
@@ -222,7 +237,7 @@ def test_copied_python_computes_the_same(page: Any) -> None:
 # --- Moving and drawing ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "finger"), [(1440, False), (375, False), (375, True)])
+@pytest.mark.parametrize(("width", "finger"), [(1440, False), (375, True)])
 def test_points_are_dragged(visit: Visit, file: Path, width: int, finger: bool) -> None:
     page = visit(file, width=width)
     page.locator("#point-1 .hit").scroll_into_view_if_needed()
@@ -328,7 +343,7 @@ def path_points(page: Any, selector: str) -> list[np.ndarray]:
 def test_lines_and_arrows_are_where_they_belong(page: Any, normalized: bool) -> None:
     change(page, offset=0.4, anchor_offset=-0.2, normalize_embeddings=normalized)
     plane = (np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])).T
-    for name, loss in itertools.product(DISTANCES, LOSSES):
+    for name, loss in itertools.product(DISTANCES, LOSSES[-1:] if normalized else LOSSES):
         change(page, distance=name, loss=loss)
         state = page.evaluate("playground.state()")
         points = np.array(state["points"])
@@ -453,7 +468,7 @@ def test_nothing_overflows_and_targets_are_large(page: Any) -> None:
     small = """[...document.querySelectorAll('button, select, summary, input, .hit, textarea')]
       .filter((one) => one.checkVisibility()).map((one) => [one.outerHTML.slice(0, 60), one.getBoundingClientRect()])
       .filter(([, box]) => box.width < 24 || box.height < 24)"""
-    for width, lesson in itertools.product((320, 375, 768, 1024, 1440), LESSONS):
+    for width, lesson in [(320, lesson) for lesson in LESSONS] + [(width, "start") for width in (375, 768, 1024, 1440)]:
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate("name => playground.choose(name)", lesson)
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")

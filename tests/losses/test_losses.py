@@ -14,7 +14,6 @@ from loss_cases import (
     case_options,
     defined,
     every_case,
-    every_loss_and_distance,
     labelled,
     naive_case,
     naive_table,
@@ -23,7 +22,6 @@ from loss_cases import (
 from oracles import (
     F32,
     F64,
-    FAMILY,
     L,
     Loops,
     M,
@@ -93,18 +91,18 @@ def test_tested_margins_leave_some_terms_inactive() -> None:
     for case in CASES:
         loops = [naive_case(case, name, "query", "uneven")[0] for name in DISTANCES if defined(case, name)]
         assert any(found.active > 0 for found in loops), case
-        if "semi-hard" not in case and case not in ("triplet batch-hard", "lifted", "angular", "angular 60"):
+        if "semi-hard" not in case and case not in ("triplet batch-hard", "lifted", "angular"):
             assert any(found.active < found.terms for found in loops), case
 
 
 @over_family
-@pytest.mark.parametrize("average", ["all", "active"])
-def test_given_triplets_equal_the_loops(name: str, anchor: str, average: str) -> None:
+def test_given_triplets_equal_the_loops(name: str, anchor: str) -> None:
     x, y = BATCHES["uneven"]
-    loss, table = build("triplet", name, anchor, average=average), naive_table("distance", name, anchor, "uneven")
+    table = naive_table("distance", name, anchor, "uneven")
     chosen = [(0, 2, 1), (2, 0, 1), (2, 0, 1), (4, 1, 6), (5, 3, 4), (6, 0, 2)]  # one twice; some against the labels
-    options = {**case_options("triplet", name)[1], "average": average}
-    for given, dtype in ((chosen, torch.int64), (chosen, torch.int32), (triplets(y), torch.int64)):
+    for given, dtype, average in ((chosen, torch.int64, "all"), (triplets(y), torch.int32, "active")):
+        loss = build("triplet", name, anchor, average=average)
+        options = {**case_options("triplet", name)[1], "average": average}
         loops, expected = table.chain(naive_triplet, y, name in RELATIVE, **options, given=given)
         value, gradient = value_and_gradient(loss, x, triplets=torch.tensor(given, dtype=dtype))
         assert_equal(value, loops.value)
@@ -118,7 +116,7 @@ def test_given_triplets_equal_the_loops(name: str, anchor: str, average: str) ->
 LINE = torch.tensor([[0.0], [4.0], [-4.0], [6.0], [-6.0]], dtype=F64), torch.tensor([0, 0, 1, 2, 3])
 
 
-@pytest.mark.parametrize("margin", [-1.0, 0.0, 19.5, 20.0, 20.5, 48.0, 48.5, 84.0, 84.5])
+@pytest.mark.parametrize("margin", [-1.0, 0.0, 19.5, 20.0, 20.5, 84.0, 84.5])
 def test_triplets_at_their_margin_are_sorted_exactly(margin: float) -> None:
     loss, gaps = get_loss("triplet", euclidean, margin=margin), (0, 20, 20, 48, -12, 84)
     assert loss(*LINE).item() == sum(max(margin - gap, 0) for gap in gaps) / 6
@@ -145,13 +143,13 @@ def test_semi_hard_triplets_are_counted_exactly() -> None:
     x, y = LINE
     assert loss((2**16 * x).float(), y) >= 0  # 16 * 2^32 + 1e-3 is 16 * 2^32
     assert loss.report().terms >= 0
-    x, y = labelled(1024, 512, 8, dtype=F32)
+    x, y = labelled(640, 320, 8, dtype=F32)
     loss(x, y)
     e, terms = euclidean(x).square(), 0
     for i in range(len(x)):
         positive, negative = e[i, (y == y[i]) & (torch.arange(len(x)) != i)], e[i, y != y[i]]
         terms += int(((positive[:, None] < negative) & (negative <= positive[:, None] + 1e-3)).sum())
-    assert loss.report().terms == terms  # the difference of two counts of 1e8, more than float32 can count
+    assert loss.report().terms == terms  # the difference of two counts of 6e7, more than float32 can count
 
 
 # --- the peer library -------------------------------------------------------------------------------------------------
@@ -183,18 +181,16 @@ def halved(loss: Any) -> Any:
 contrastive = peer.ContrastiveLoss(pos_margin=0.5, neg_margin=2.0, distance=SNR, reducer=MeanReducer())
 linear = {"margin": 2.0, "positive_margin": 0.5, "hinge": "linear", "balanced": True}
 PEERS: list[tuple[str, str, dict[str, Any], Any]] = [
-    ("triplet", "euclidean", {"margin": 0.7}, eq_2(SQUARED)),
-    ("triplet", "euclidean", {"margin": 0.7, "average": "active"}, peer.TripletMarginLoss(0.7, distance=SQUARED)),
-    ("triplet", "snr", {"margin": 0.7}, eq_2(SNR)),
-    ("triplet", "euclidean", {"margin": 0.7, "mining": "semi_hard"}, semi_hard(SQUARED)),
-    ("triplet", "snr", {"margin": 0.7, "mining": "semi_hard"}, semi_hard(SNR)),
-    (
-        "triplet",
-        "euclidean",
-        {"margin": 0.7, "mining": "batch_hard"},
-        eq_2(SQUARED, miners.BatchHardMiner(distance=SQUARED)),
+    *(
+        ("triplet", name, {"margin": 0.7, **options}, theirs)
+        for name, d in (("euclidean", SQUARED), ("snr", SNR))
+        for options, theirs in (
+            ({}, eq_2(d)),
+            ({"average": "active"}, peer.TripletMarginLoss(0.7, distance=d)),
+            ({"mining": "semi_hard"}, semi_hard(d)),
+            ({"mining": "batch_hard"}, eq_2(d, miners.BatchHardMiner(distance=d))),
+        )
     ),
-    ("triplet", "snr", {"margin": 0.7, "mining": "batch_hard"}, eq_2(SNR, miners.BatchHardMiner(distance=SNR))),
     ("n_pair", "euclidean", {}, peer.NPairsLoss(distance=DOT)),
     ("n_pair", "snr", {}, peer.NPairsLoss(distance=SNR)),
     ("lifted", "euclidean", {"margin": 3.0}, peer.LiftedStructureLoss(neg_margin=3.0, distance=PLAIN)),
@@ -217,11 +213,10 @@ def test_pytorch_metric_learning_agrees(loss: str, name: str, options: dict[str,
             assert_equal(a, b)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["euclidean", "snr"])
+@pytest.mark.parametrize(
+    ("case", "name"), [(case, name) for case in CASES for name in ("euclidean", "snr") if defined(case, name)]
+)
 def test_first_and_second_derivatives_pass_gradcheck(case: str, name: str) -> None:
-    if not defined(case, name):
-        name = "centred_euclidean" if name == "snr" else "relative_euclidean"
     fast = build(case, name)
     x, y = normal(5, 4, seed=1).requires_grad_(), torch.tensor([0, 0, 1, 1, 1])
     assert fast(x, y) > 0
@@ -234,11 +229,11 @@ def test_first_and_second_derivatives_pass_gradcheck(case: str, name: str) -> No
 NO_PAIR, NO_NEGATIVE = "no class has two samples", "there is only one class"
 OVER_PAIRS = ("contrastive", "ranked_list")
 MINED = [case for case in CASES if "-hard" in case]
-EMPTY: list[tuple[str, list[int], set[str]]] = [
-    *((case, [3], {NO_PAIR, NO_NEGATIVE}) for case in (*LOSSES, *MINED)),
-    *((case, [3, 3, 3], {NO_NEGATIVE}) for case in (*LOSSES, *MINED) if case not in OVER_PAIRS),
-    *((case, [3, 0, 1], {NO_PAIR}) for case in (*LOSSES, *MINED) if case not in OVER_PAIRS),
-    ("n_pair", [0, 0, 1, 2], set()),  # a pair, and other classes, but no second pair
+EMPTY: list[tuple[list[int], set[str]]] = [
+    ([3], {NO_PAIR, NO_NEGATIVE}),
+    ([3, 3, 3], {NO_NEGATIVE}),
+    ([3, 0, 1], {NO_PAIR}),
+    ([0, 0, 1, 2], set()),  # a pair, and other classes, but no second pair, as N-pair needs it
 ]
 
 
@@ -247,22 +242,21 @@ def assert_nothing_to_learn(loss: Loss, causes: set[str], *args: Any, **kwargs: 
     assert value == 0
     assert (gradient == 0).all()
     r = loss.report()
-    assert r.terms == 0
-    assert math.isnan(r.active)
+    assert (r.terms, math.isnan(r.active)) == (0, True)
     assert r.verdict.startswith(f"nothing to learn from: no valid {r.term} in this batch")
     assert {cause for cause in (NO_PAIR, NO_NEGATIVE) if cause in r.verdict} == causes
-    assert r.verdict in str(r)
 
 
-@pytest.mark.parametrize(("case", "labels", "causes"), EMPTY)
-def test_without_a_valid_term_the_loss_is_0(case: str, labels: list[int], causes: set[str]) -> None:
-    for name, anchor in FAMILY:
-        if defined(case, name):
-            for x in (normal(len(labels), M), torch.ones(len(labels), M)):
-                assert_nothing_to_learn(build(case, name, anchor), causes, x, torch.tensor(labels))
-    learned = nn.Parameter(L.clone())  # a map that trains, of frozen embeddings
-    value = build(case, "mahalanobis", components=learned)(normal(len(labels), M), torch.tensor(labels))
-    assert (torch.autograd.grad(value, learned)[0] == 0).all()
+@pytest.mark.parametrize("case", [*LOSSES, *MINED])
+def test_without_a_valid_term_the_loss_is_0(case: str) -> None:
+    for labels, causes in EMPTY[: 1 if case in OVER_PAIRS else 4 if case == "n_pair" else 3]:
+        for name in DISTANCES:
+            if defined(case, name):
+                for x in (normal(len(labels), M), torch.ones(len(labels), M)):
+                    assert_nothing_to_learn(build(case, name), causes, x, torch.tensor(labels))
+        learned = nn.Parameter(L.clone())  # a map that trains, of frozen embeddings
+        value = build(case, "mahalanobis", components=learned)(normal(len(labels), M), torch.tensor(labels))
+        assert (torch.autograd.grad(value, learned)[0] == 0).all()
     none = torch.zeros(0, 3, dtype=torch.long)  # given, so that the labels are not to blame
     assert_nothing_to_learn(build("triplet", "snr"), set(), normal(3, M), triplets=none)
 
@@ -270,15 +264,12 @@ def test_without_a_valid_term_the_loss_is_0(case: str, labels: list[int], causes
 # --- options and bad input --------------------------------------------------------------------------------------------
 
 
-@every_loss_and_distance
-def test_repr_tells_options_and_distance(loss: str, name: str) -> None:
-    fast = build(loss, name)
-    for key, value in case_options(loss, name)[1].items():
-        assert f"{key}={value}" in repr(fast)
-    assert repr(fast.distance).splitlines()[0] in repr(fast)
-
-
-def test_defaults_are_the_equations_or_dsml() -> None:
+def test_the_repr_tells_options_and_defaults() -> None:
+    for case in CASES:
+        name = "euclidean" if defined(case, "euclidean") else "snr"
+        told = repr(build(case, name))
+        assert all(f"{key}={value}" in told for key, value in case_options(case, name)[1].items())
+        assert repr(member(name)).splitlines()[0] in told
     for d, hinge, similarity in ((euclidean, "squared", "inner_product"), (snr, "linear", "negative")):
         contrastive, n_pair = (repr(get_loss(loss, d, margin=1.0)) for loss in ("contrastive", "n_pair"))
         assert f"positive_margin=0.0, hinge={hinge}, balanced=False" in contrastive
@@ -308,15 +299,15 @@ test_bad_input_is_refused = refusals(
         for loss in LOSSES
         for row in (
             (see(x4, y4[:3], loss=loss), ValueError, r"labels must be 4 integers, got torch.int64 of shape \(3,\)"),
-            (see(x4, y4.double(), loss=loss), ValueError, "labels must be 4 integers, got torch.float64"),
-            (see(x4, y4.tolist(), loss=loss), TypeError, "labels must be a torch.Tensor of integers, got list"),
-            (see(x4[0], y4, loss=loss), ValueError, r"must be 2-D of shape \(n, M\), got shape \(6,\)"),
             (see(x4 * NAN, y4, loss=loss), ValueError, "must be finite, got NaN or infinity in 4 of 4 rows"),
-            (see(x4.tolist(), y4, loss=loss), TypeError, "must be a torch.Tensor of shape .*, got list"),
             (make(loss, "snr"), TypeError, "distance must be a Distance, .* got 'snr'"),
             (partial(make(loss, euclidean), regularizer=0.1), TypeError, "regularizer must be .*Module, got float"),
         )
     ),
+    (see(x4, y4.double()), ValueError, "labels must be 4 integers, got torch.float64"),
+    (see(x4, y4.tolist()), TypeError, "labels must be a torch.Tensor of integers, got list"),
+    (see(x4[0], y4), ValueError, r"must be 2-D of shape \(n, M\), got shape \(6,\)"),
+    (see(x4.tolist(), y4), TypeError, "must be a torch.Tensor of shape .*, got list"),
     (make("hinge"), ValueError, f"unknown loss 'hinge'; choose from {', '.join(LOSSES)}"),
     (partial(make("triplet"), alpha=1.0), TypeError, "unexpected keyword argument 'alpha'"),
     *bad_options(make("contrastive"), margin=[0.0, -1.0, *no_number], positive_margin=[1.5, -0.5, NAN]),

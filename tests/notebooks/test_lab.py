@@ -7,9 +7,9 @@ import shlex
 import shutil
 import socket
 import subprocess
+import symtable
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,16 @@ import pytest
 import requests
 from browser_cases import Visit
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+from process_cases import until
 from traitlets.config import Config
 
 from snrlib.notebooks.find import find_notebook, notebooks
 from snrlib.notebooks.lab import SignIn
 
+slow, in_browser = pytest.mark.slow, pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
+NO_TOKENS = (None, "", "0" * 48)
 UNSAFE = """
 for name, value in {
     "ip": "0.0.0.0", "token": "", "password": "", "allow_remote_access": True, "allow_origin": "*",
@@ -38,7 +42,7 @@ c.IdentityProvider.token = c.PasswordIdentityProvider.token = ""
 
 @dataclass
 class Lab:
-    """A running JupyterLab: where it is, how to sign in, and the folder that holds its copy of ``notebooks``."""
+    """A running JupyterLab: where it is, how to sign in, and the folder with its log and its copy of the study."""
 
     port: int
     token: str
@@ -48,47 +52,31 @@ class Lab:
         """One request, without following redirects."""
         if token is not None:
             headers["Authorization"] = f"token {token}"
-        named = {name.replace("_", "-"): text for name, text in headers.items()}
         with requests.Session() as session:
             session.trust_env = False  # a proxy would not reach this machine
             address = f"http://127.0.0.1:{self.port}{path}"
-            return session.request(method, address, headers=named, allow_redirects=False, timeout=30)
-
-    @contextmanager
-    def started(self, kind: str, key: str) -> Iterator[str]:
-        """A kernel or a terminal, by its id or name."""
-        one = self.ask(f"/api/{kind}", "POST", self.token).json()[key]
-        try:
-            yield one
-        finally:
-            self.ask(f"/api/{kind}/{one}", "DELETE", self.token)
+            return session.request(method, address, headers=headers, allow_redirects=False, timeout=30)
 
 
 def lab_command() -> list[str]:
     """What `make lab` executes, with the programs of this Python."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    said = subprocess.run(["make", "-n", "lab"], cwd=REPOSITORY, env=clean, check=True, capture_output=True, text=True)
-    program, *arguments = shlex.split(said.stdout.strip().splitlines()[-1])
-    assert Path(program).name == "jupyter"
-    return [str(Path(sys.executable).with_name("jupyter")), *arguments]
+    said = subprocess.check_output(["make", "-n", "lab"], cwd=REPOSITORY, env=clean, text=True)
+    program, *arguments = shlex.split(said.strip().splitlines()[-1])
+    return [str(Path(sys.executable).with_name(Path(program).name)), *arguments]
 
 
 def _reached(address: str, port: int, family: socket.AddressFamily = socket.AF_INET) -> bool:
-    with socket.socket(family) as one:
+    with socket.socket(family) as one, suppress(OSError):  # refused, or no such address
         one.settimeout(5)
-        try:
-            one.connect((address, port))
-        except OSError:  # refused, or no such address
-            return False
-    return True
+        one.connect((address, port))
+        return True
+    return False
 
 
 @contextmanager
 def serve(folder: Path, settings: str = "", **variables: str) -> Iterator[Lab]:
-    """JupyterLab by the command of `make lab`, in a folder of its own, with a copy of the notebooks.
-
-    ``settings`` are the user's own ``jupyter_server_config.py``, ``variables`` of the environment.
-    """
+    """JupyterLab by the command of `make lab`; ``settings`` are the user's own ``jupyter_server_config.py``."""
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "share", "JUPYTER_RUNTIME_DIR": "runtime"}
     places |= {"IPYTHONDIR": "ipython", "SNR_RUNS": "runs", "SNR_CACHE": "cache"}
     env = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")} | variables
@@ -96,28 +84,23 @@ def serve(folder: Path, settings: str = "", **variables: str) -> Iterator[Lab]:
     shutil.copytree(REPOSITORY / "notebooks", folder / "study" / "notebooks")
     (folder / "config").mkdir()
     (folder / "config" / "jupyter_server_config.py").write_text(settings)
-    more = ["--no-browser", "--ServerApp.port=0"]
+    command = [*lab_command(), "--no-browser", "--ServerApp.port=0", "--LabApp.expose_app_in_browser=True"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        more.append("--allow-root")  # which `make lab` does not say: then Jupyter refuses
+        command.append("--allow-root")  # which `make lab` does not say: then Jupyter refuses
     log = folder / "log"
     with log.open("w") as out:
-        process = subprocess.Popen([*lab_command(), *more], cwd=folder / "study", env=env, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=folder / "study", env=env, stdout=out, stderr=out)
+    address = r"http://127\.0\.0\.1:(\d+)/lab/\S+\?token=(\w+)\n"
     try:
-        deadline = time.monotonic() + 90
-        address = re.compile(r"http://127\.0\.0\.1:(\d+)/lab/\S+\?token=(\w+)\n")
-        # The address is written before it answers.
-        while not ((found := address.search(log.read_text())) and _reached("127.0.0.1", int(found[1]))):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield Lab(int(found[1]), found[2], folder / "study")
+        found = until(lambda: re.search(address, log.read_text()), seconds=90)
+        until(lambda: _reached("127.0.0.1", int(found[1])), seconds=30)  # it is written before it answers
+        yield Lab(int(found[1]), found[2], folder)
     finally:
+        print(log.read_text())
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -127,22 +110,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def unsafe_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """As someone starts it whose own settings turn every protection off."""
+@pytest.fixture(scope="module", params=["newcomer", "unsafe settings"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """As a newcomer starts it, or someone whose own settings turn every protection off."""
+    if request.param == "newcomer":
+        yield request.getfixturevalue("lab")
+        return
     folder = tmp_path_factory.mktemp("unsafe")
     (folder / "token").touch()
     with serve(folder, UNSAFE, JUPYTER_TOKEN="", JUPYTER_TOKEN_FILE=str(folder / "token")) as running:
         yield running
 
 
-@pytest.fixture(params=["lab", "unsafe_lab"], ids=["newcomer", "unsafe settings"])
-def server(request: pytest.FixtureRequest) -> Lab:
-    running: Lab = request.getfixturevalue(request.param)
-    return running
-
-
-@pytest.mark.slow
+@slow
 def test_the_server_listens_on_loopback_alone(server: Lab) -> None:
     assert _reached("127.0.0.1", server.port)
     assert not _reached("127.0.0.2", server.port)
@@ -152,40 +132,36 @@ def test_the_server_listens_on_loopback_alone(server: Lab) -> None:
             assert not _reached(probe.getsockname()[0], server.port, family)
 
 
-NO_TOKENS = (None, "", "0" * 48)
+@slow
+def test_nobody_is_let_in_without_the_token(server: Lab) -> None:
+    for token in NO_TOKENS:
+        for path in ("contents", "kernels", "sessions", "terminals", "kernelspecs"):
+            for method in ("GET", "POST") if path != "kernelspecs" else ("GET",):
+                assert server.ask(f"/api/{path}", method, token).status_code == 403, path
+        for path in ("lab", "lab/tree/notebooks/01_signal_and_noise.ipynb", "files/notebooks/conftest.py"):
+            answer = server.ask(f"/{path}?token={token or ''}", token=token)
+            assert (answer.status_code, answer.headers.get("Location", "")[:7]) == (302, "/login?"), path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("token", NO_TOKENS, ids=["no token", "an empty token", "a wrong token"])
-def test_nobody_is_let_in_without_the_token(server: Lab, token: str | None) -> None:
-    for path in ("contents", "kernels", "sessions", "terminals", "kernelspecs"):
-        for method in ("GET", "POST") if path != "kernelspecs" else ("GET",):
-            assert server.ask(f"/api/{path}", method, token).status_code == 403, path
-    for path in ("/lab", "/lab/tree/notebooks/01_signal_and_noise.ipynb", "/files/notebooks/conftest.py"):
-        answer = server.ask(path, token=token)
-        assert (answer.status_code, answer.headers.get("Location", "")[:7]) == (302, "/login?"), path
-    if token is not None:
-        assert server.ask(f"/lab?token={token}").status_code == 302
-
-
-@pytest.mark.slow
+@slow
 def test_the_token_opens_files_kernels_and_terminals(server: Lab) -> None:
     assert len(server.token) >= 40
     assert server.ask("/api/contents/notebooks", token=server.token).status_code == 200
     assert server.ask(f"/lab?token={server.token}").status_code == 200
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13"}
-    upgrade["Sec_WebSocket_Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
-    with server.started("kernels", "id") as kernel, server.started("terminals", "name") as terminal:
-        for place in (f"/api/kernels/{kernel}/channels", f"/terminals/websocket/{terminal}"):
-            for token in NO_TOKENS:
-                assert server.ask(place, token=token, **upgrade).status_code == 403, place
-            assert server.ask(place, token=server.token, **upgrade).status_code == 101, "the token is what was missing"
-        connection = server.folder.parent / "runtime" / f"kernel-{kernel}.json"
-        assert json.loads(connection.read_text())["curve_publickey"], "what passes to a kernel is encrypted"
-        assert connection.stat().st_mode & 0o077 == 0, "and its key is the reader's alone"
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    kernel = server.ask("/api/kernels", "POST", server.token).json()["id"]
+    terminal = server.ask("/api/terminals", "POST", server.token).json()["name"]
+    for place in (f"/api/kernels/{kernel}/channels", f"/terminals/websocket/{terminal}"):
+        for token in NO_TOKENS:
+            assert server.ask(place, token=token, **upgrade).status_code == 403, place
+        assert server.ask(place, token=server.token, **upgrade).status_code == 101, "the token is what was missing"
+    connection = server.folder / "runtime" / f"kernel-{kernel}.json"
+    assert json.loads(connection.read_text())["curve_publickey"], "what passes to a kernel is encrypted"
+    assert connection.stat().st_mode & 0o077 == 0, "and its key is the reader's alone"
 
 
-@pytest.mark.slow
+@slow
 def test_another_site_in_the_readers_browser_reaches_nothing(server: Lab) -> None:
     cookies = server.ask(f"/lab?token={server.token}").cookies
     cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
@@ -198,7 +174,7 @@ def test_another_site_in_the_readers_browser_reaches_nothing(server: Lab) -> Non
     assert rebound.status_code == 403, "a name that was made to point here"
 
 
-@pytest.mark.slow
+@slow
 def test_jupyterlab_asks_no_other_machine_for_news(lab: Lab) -> None:
     page = lab.ask("/lab", token=lab.token).text
     config = json.loads(re.findall(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL)[0])
@@ -220,14 +196,10 @@ def test_empty_tokens_become_random_without_a_password(where: str) -> None:
     assert (by_password.token, by_password.auth_enabled) == ("", True)
 
 
-def test_no_file_undoes_the_protection_of_jupyter(repository: Path) -> None:
+def test_no_file_undoes_the_protection_of_jupyter() -> None:
     command = lab_command()
-    assert {
-        "--ip=127.0.0.1",
-        "--ServerApp.allow_remote_access=False",
-        "--ServerApp.disable_check_xsrf=False",
-        "--ServerApp.identity_provider_class=snrlib.notebooks.lab.SignIn",
-    } <= set(command)
+    protection = {"--ip=127.0.0.1", "--ServerApp.allow_remote_access=False", "--ServerApp.disable_check_xsrf=False"}
+    assert protection | {"--ServerApp.identity_provider_class=snrlib.notebooks.lab.SignIn"} <= set(command)
     assert not [said for said in command if "token" in said or "root" in said], "others may read a command line"
     undone = re.compile(
         r"""token["']?\s*=\s*(''|""|["']?\s*$) | (App|Provider)\.(token|password|hashed_password)\b | \bJUPYTER_TOKEN\b
@@ -235,130 +207,152 @@ def test_no_file_undoes_the_protection_of_jupyter(repository: Path) -> None:
         | (--ip|App\.ip)["']?\s*=\s*(?!127\.0\.0\.1) | allow[-_](root|unauthenticated_access) | 0\.0\.0\.0""",
         re.VERBOSE | re.MULTILINE,
     )
-    files = [*repository.glob("[!.]*"), *repository.glob(".ci/*")]
-    files += [path for place in ("notebooks", "snrlib", "benchmarks") for path in (repository / place).rglob("*")]
-    for path in files:
-        if path.is_file() and path.suffix not in (".pyc", ".ipynb"):
-            text = path.read_text(encoding="utf-8").replace('``c.ServerApp.token = ""``', "")  # which `SignIn` prevents
-            assert not undone.search(text), path
     assert undone.search("jupyter lab --IdentityProvider.token=")
+    files = [path for place in ("[!.]*", ".ci/*", "snrlib/**/*.py", "benchmarks/*") for path in REPOSITORY.glob(place)]
+    for path in filter(Path.is_file, files):
+        text = path.read_text(encoding="utf-8").replace('``c.ServerApp.token = ""``', "")  # which `SignIn` prevents
+        assert not undone.search(text), path
 
 
 # --- In the browser -------------------------------------------------------------------------------------------------
 
 PANEL = ".jp-NotebookPanel:visible"
-IDLE = f"{PANEL} .jp-Notebook-ExecutionIndicator[data-status=idle]"
-DONE = """() => {
-  const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(node => node.textContent.trim());
-  return prompts.some(text => /\\d/.test(text)) && !prompts.includes('[*]:');
-}"""
-Opened = Callable[..., Any]
+SAID = """() => ({
+  dialogs: [...document.querySelectorAll('.jp-Dialog')].map(node => node.innerText),
+  prompts: [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(node => node.textContent).join(' '),
+  kernel: window.panel?.sessionContext.kernelDisplayStatus,
+  outcome: window.outcome,
+})"""
+REDRAWN = "([widget, before]) => { const now = widget.querySelector('img'); return now && now.src !== before; }"
 
 
-def _code(cell: NotebookNode) -> str:
-    return cell.source if cell.cell_type == "code" and "def check(" not in cell.source else ""
+@dataclass
+class Desk:
+    """JupyterLab in a browser, with one notebook after another."""
 
+    page: Any
+    lab: Lab
 
-def _sliders(path: Path) -> list[int]:
-    cells = nbformat.read(path, as_version=4).cells
-    return [number for number, cell in enumerate(cells) if re.search(r"\binteract\(", _code(cell))]
+    def do(self, work: str, seconds: float) -> None:
+        """Await JavaScript. What goes wrong, or asks a question, or takes too long, fails with all that is said."""
+        from playwright.sync_api import TimeoutError as TooLong
+
+        begin = """work => {
+          window.outcome = null;
+          eval(`(async () => { ${work} })()`).then(() => { outcome = 'done'; }, error => { outcome = `${error}`; });
+        }"""
+        self.page.evaluate(begin, work)
+        with suppress(TooLong):
+            self.page.wait_for_function("outcome || document.querySelector('.jp-Dialog')", timeout=1000 * seconds)
+        said = self.page.evaluate(SAID)
+        assert (said["outcome"], said["dialogs"]) == ("done", []), f"{said}\n{(self.lab.folder / 'log').read_text()}"
+
+    def open(self, name: str, cells: list[NotebookNode]) -> None:
+        """These cells of a notebook, without outputs and with a kernel of their own that is ready to run."""
+        notebook = nbformat.read(find_notebook(name), as_version=4)
+        notebook.cells = cells
+        for cell in cells:
+            if cell.cell_type == "code":
+                cell.update(outputs=[], execution_count=None)
+        path = f"notebooks/{find_notebook(name).name}"
+        nbformat.write(notebook, self.lab.folder / "study" / path)
+        # JupyterLab shows an idle kernel before there is one, and "Run All Cells" then runs none.
+        ready = f"""
+          await window.panel?.sessionContext.shutdown();
+          window.panel?.dispose();
+          window.panel = await jupyterapp.commands.execute('docmanager:open', {{ path: '{path}' }});
+          await panel.context.ready;
+          await panel.sessionContext.ready;
+          while (panel.sessionContext.session?.kernel?.connectionStatus !== 'connected') {{
+            await new Promise(again => setTimeout(again, 50));
+          }}
+          await panel.sessionContext.session.kernel.info;
+        """
+        self.do(ready, 90)
+
+    def run_all(self) -> NotebookNode:
+        """Run every cell: none fails, and its figures are drawn; returns the notebook as JupyterLab saved it."""
+        self.do("await jupyterapp.commands.execute('notebook:run-all-cells'); await panel.context.save();", 120)
+        notebook = nbformat.read(self.lab.folder / "study" / self.page.evaluate("panel.context.path"), as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), self.page.evaluate(SAID)
+        outputs = [output for cell in code for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+        drawn = self.page.locator(f"{PANEL} .jp-OutputArea-output.jp-RenderedImage:not(.widget-output *) img")
+        widths = drawn.evaluate_all("all => Promise.all(all.map(one => one.decode().then(() => one.clientWidth)))")
+        assert len(widths) == sum("image/png" in output.get("data", {}) for output in outputs)
+        assert min(widths, default=1000) > 100
+        return notebook
+
+    def type(self, cell: Any, text: str) -> None:
+        """Into a cell, in place of what is there."""
+        cell.scroll_into_view_if_needed()
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(text)
 
 
 @pytest.fixture
-def opened(lab: Lab, visit: Visit) -> Iterator[Opened]:
-    """``opened(name, until=None)``: a fresh copy of a notebook, in JupyterLab, its kernel ready.
-
-    With ``until``, the number of a cell, it is interactive and ends there: nbval runs the rest. No error of
-    JupyterLab's own on the console is excused: it writes none.
-    """
-
-    def open_it(name: str, until: int | None = None) -> Any:
-        source = find_notebook(name)
-        notebook = nbformat.read(source, as_version=4)
-        if until is not None:
-            notebook.cells = notebook.cells[: until + 1]
-            (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-            assert "interactive: bool = False" in cell.source
-            cell.source = cell.source.replace("interactive: bool = False", "interactive: bool = True")
-        nbformat.write(notebook, lab.folder / "notebooks" / source.name)
-        page = visit(f"http://127.0.0.1:{lab.port}/lab/tree/notebooks/{source.name}?token={lab.token}&reset", 1440, 900)
-        page.locator(IDLE).wait_for(timeout=60_000)
-        return page
-
-    yield open_it
-    for session in lab.ask("/api/sessions", token=lab.token).json():
-        lab.ask(f"/api/sessions/{session['id']}", "DELETE", lab.token)
+def desk(lab: Lab, visit: Visit) -> Desk:
+    """No error of JupyterLab's own on the console is excused: it writes none."""
+    page = visit(f"http://127.0.0.1:{lab.port}/lab?token={lab.token}&reset")
+    page.wait_for_function("window.jupyterapp", timeout=60_000)
+    opened = Desk(page, lab)
+    opened.do("await jupyterapp.restored;", 60)
+    return opened
 
 
-def menu(page: Any, name: str, entry: str) -> None:
-    page.get_by_role("menuitem", name=name, exact=True).click()
-    page.get_by_role("menuitem", name=entry, exact=True).click()
+def _names(source: str) -> tuple[set[str], set[str]]:
+    """Which a cell binds, and which it uses."""
+    tables = [symtable.symtable(source, "cell", "exec")]
+    for table in tables:
+        tables += table.get_children()
+    bound = {name.get_name() for name in tables[0].get_symbols() if name.is_assigned() or name.is_imported()}
+    return bound, {name.get_name() for table in tables for name in table.get_symbols() if name.is_referenced()}
 
 
-def run_all(page: Any, lab: Lab, limit: float = 180) -> NotebookNode:
-    """Clear what is stored, run every cell, and save: none fails, and its figures are drawn on the page.
-
-    Returns:
-        The notebook as JupyterLab saved it.
-    """
-    menu(page, "Edit", "Clear Outputs of All Cells")
-    menu(page, "Run", "Run All Cells")
-    page.wait_for_function(DONE, timeout=1000 * limit)
-    page.locator(IDLE).wait_for(timeout=1000 * limit)
-    page.keyboard.press("Control+s")
-    page.locator(PANEL).wait_for()
-    page.wait_for_function("!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')")
-    notebook = nbformat.read(lab.folder / "notebooks" / page.url.partition("?")[0].rpartition("/")[2], as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    outputs = [output for cell in code for output in cell.outputs]
-    assert not ["\n".join(output.traceback) for output in outputs if output.output_type == "error"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert not [output.text for output in outputs if output.get("name") == "stderr"]
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert all(len(output.metadata["image/png"]["alt"].split()) >= 5 for output in pictures)
-    shown = page.locator(f"{PANEL} .jp-OutputArea-output.jp-RenderedImage:not(.widget-output *) img").all()
-    assert len(shown) == len(pictures) > 0
-    for picture in shown:
-        picture.scroll_into_view_if_needed()
-        assert picture.is_visible()
-        assert picture.evaluate("image => image.complete && image.naturalWidth") > 100
-    return notebook
+def _interactive(path: Path, draws: str) -> list[NotebookNode]:
+    """The cells that draw something interactive, and those that they need: nbval runs the rest."""
+    kept, wanted = list[NotebookNode](), set[str]()
+    for cell in reversed([cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]):
+        bound, used = _names(cell.source)
+        if re.search(rf"^if interactive:.*{draws}", cell.source, re.MULTILINE | re.DOTALL) or bound & wanted:
+            kept.insert(0, cell)
+            wanted = (wanted | used) - bound
+        cell.source = cell.source.replace("interactive: bool = False", "interactive: bool = True")
+    return kept
 
 
-@pytest.mark.slow
-@pytest.mark.browser
-@pytest.mark.parametrize("path", [path for path in notebooks() if _sliders(path)], ids=lambda path: path.stem)
-def test_every_slider_redraws_its_figure(path: Path, opened: Opened, lab: Lab) -> None:
-    sliders = _sliders(path)
-    page = opened(path.stem, until=sliders[-1])
-    run_all(page, lab)
-    widgets = page.locator(f"{PANEL} .widget-interact")
-    assert widgets.count() == len(sliders)
-    for widget in widgets.all():
-        for choice in widget.get_by_role("combobox").all():  # its last entry, with which no slider is idle
-            _redraws(page, widget, choice, "End")
-        for slider in widget.get_by_role("slider").all():
-            _redraws(page, widget, slider, "ArrowRight")
-    assert not page.locator(f"{PANEL} [data-mime-type='application/vnd.jupyter.error']").count()
+@slow
+@in_browser
+def test_every_slider_redraws_its_figure(desk: Desk) -> None:
+    with_sliders = {path: cells for path in notebooks() if (cells := _interactive(path, r"\binteract\("))}
+    assert len(with_sliders) == 5
+    for path, cells in with_sliders.items():
+        desk.open(path.stem, cells)
+        desk.run_all()
+        widgets = desk.page.locator(f"{PANEL} .widget-interact")
+        assert widgets.count() == sum("interact(" in cell.source for cell in cells) > 0
+        for widget in widgets.all():
+            moves = [(choice, "End") for choice in widget.get_by_role("combobox").all()]  # with which no slider is idle
+            moves += [(slider, "ArrowRight") for slider in widget.get_by_role("slider").all()]
+            for control, key in moves:
+                before = widget.locator("img").get_attribute("src")
+                control.press(key)
+                desk.page.wait_for_function(REDRAWN, arg=[widget.element_handle(), before], timeout=30_000)
+        assert not desk.page.locator(f"{PANEL} [data-mime-type='application/vnd.jupyter.error']").count()
 
 
-def _redraws(page: Any, widget: Any, control: Any, key: str) -> None:
-    """Assert that a key on a control of the widget leads to another figure."""
-    before = widget.locator("img").get_attribute("src")
-    control.focus()
-    page.keyboard.press(key)
-    another = "([widget, before]) => { const now = widget.querySelector('img'); return now && now.src !== before; }"
-    page.wait_for_function(another, arg=[widget.element_handle(), before], timeout=30_000)
-    page.locator(IDLE).wait_for(timeout=30_000)
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-def test_the_inspector_links_its_maps_in_jupyterlab(opened: Opened, lab: Lab) -> None:
-    cells = nbformat.read(find_notebook("08"), as_version=4).cells
-    page = opened("08", until=max(n for n, cell in enumerate(cells) if "if interactive:" in _code(cell)))
-    run_all(page, lab)
-    frame = page.locator(f"{PANEL} iframe[title^='Inspector']")
+@slow
+@in_browser
+def test_the_inspector_links_its_maps_in_jupyterlab(desk: Desk) -> None:
+    # How good the maps are is not asked here.
+    fast = (
+        "from functools import partial\nfrom snrlib.explore import maps\nmaps.TSNE = partial(maps.TSNE, max_iter=250)"
+    )
+    desk.open("08", [new_code_cell(fast), *_interactive(find_notebook("08"), "inspect")])
+    desk.run_all()
+    frame = desk.page.locator(f"{PANEL} iframe[title^='Inspector']")
     frame.scroll_into_view_if_needed()
     inside = frame.content_frame
     assert inside.locator("#maps section").count() == 4
@@ -371,28 +365,22 @@ def test_the_inspector_links_its_maps_in_jupyterlab(opened: Opened, lab: Lab) ->
         assert picture.evaluate("image => image.naturalWidth") > 0
 
 
-@pytest.mark.slow
-@pytest.mark.browser
-def test_a_typed_prediction_and_answer_are_checked(opened: Opened, lab: Lab) -> None:
-    page = opened("01")
-    first = page.locator(f"{PANEL} .jp-CodeCell", has_text=re.compile(r"prediction = None")).first
-    _type(page, first, 'prediction = "a"')
-    notebook = run_all(page, lab)
-    assert page.locator(f"{PANEL} .widget-interact").count() == 0, "no widgets without interactive"
-    verdicts = [cell.outputs[0].data["text/plain"] for cell in notebook.cells if "check(" in _code(cell)]
+@slow
+@in_browser
+def test_a_typed_prediction_and_answer_are_checked(desk: Desk) -> None:
+    desk.open("01", nbformat.read(find_notebook("01"), as_version=4).cells)
+    cells = desk.page.locator(f"{PANEL} .jp-CodeCell")
+    desk.type(cells.filter(has_text="prediction = None").first, 'prediction = "a"')
+    notebook = desk.run_all()
+    assert desk.page.locator(f"{PANEL} .widget-interact").count() == 0, "no widgets without interactive"
+    verdicts = [
+        cell.outputs[0].data["text/plain"] for cell in notebook.cells if re.search("^check\\(", cell.source, re.M)
+    ]
     assert verdicts[0] in ("Right.", "Not yet: is the variance of a sample the variance put in?")
     assert verdicts[1:] == ["Not attempted yet: replace None by your answer."] * (len(verdicts) - 1)
     for answer, verdict in (("0.36", "Not yet: is the SNR distance symmetric?"), ("0.36 / 1.6**2", "Right.")):
-        exercise = page.locator(f"{PANEL} .jp-CodeCell", has_text="answer_4 =").first
-        _type(page, exercise, f"answer_4 = {answer}")
-        page.keyboard.press("Shift+Enter")
-        page.keyboard.press("Shift+Enter")
-        checked = page.locator(f"{PANEL} .jp-CodeCell", has_text="answer_4,")
+        desk.type(cells.filter(has_text="answer_4 =").first, f"answer_4 = {answer}")
+        for _ in range(2):
+            desk.page.keyboard.press("Shift+Enter")
+        checked = cells.filter(has_text="answer_4,")
         checked.locator(".jp-OutputArea", has_text=verdict).wait_for(timeout=30_000)
-
-
-def _type(page: Any, cell: Any, text: str) -> None:
-    cell.scroll_into_view_if_needed()
-    cell.locator(".cm-content").click()
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(text)

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from snrlib.notebooks import exercises
 from snrlib.notebooks.find import navigation, title
@@ -141,16 +142,19 @@ def test_local_links_lead_to_what_exists(path: Path) -> None:
 
 
 def test_refreshing_stores_outputs_or_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(code: str) -> None:
+        old = new_markdown_cell("of old", metadata={"tags": ["navigation"]})
+        cells = [old, new_markdown_cell("# What?"), new_code_cell(code)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
     path = tmp_path / "notebooks" / "01_small.ipynb"
     path.parent.mkdir()
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
-    question = nbformat.v4.new_markdown_cell("# What?")
-    nbformat.write(nbformat.v4.new_notebook(cells=[question, nbformat.v4.new_code_cell("print(6 * 7)")]), path)
-    for _ in range(2):  # the second time finds its own navigation
-        refresh(path)
-        assert [cell.source for cell in _cells(path)] == ["**01 small**", "# What?", "print(6 * 7)", "**01 small**"]
-        assert _outputs(path)[0].text == "42\n"
-    nbformat.write(nbformat.v4.new_notebook(cells=[question, nbformat.v4.new_code_cell("raise ValueError")]), path)
+    write("print(6 * 7)")
+    refresh(path)
+    assert [cell.source for cell in _cells(path)] == ["**01 small**", "# What?", "print(6 * 7)", "**01 small**"]
+    assert _outputs(path)[0].text == "42\n"
+    write("raise ValueError")
     before = path.read_bytes()
     with pytest.raises(CellExecutionError):
         refresh(path)

@@ -59,7 +59,7 @@ def test_trunk_has_its_own_rate_or_none(frozen: bool) -> None:
     model = embedder("conv4", 8).freeze(trunk=frozen)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     choices: dict[str, Any] = {} if frozen else {"trunk_learning_rate": 1e-12, "weight_decay": 0}
-    digits, others = (load("digits", split, size=16) for split in ("train", "test"))
+    digits, others = load("digits", size=16), load("digits", "test", size=16).of_classes([0, 1])
     train(model, digits, losses("snr"), steps=2, batch_size=8, validation=others, **choices)
     moved = {name: (value - before[name]).abs().max().item() for name, value in model.state_dict().items()}
     assert min(move for name, move in moved.items() if name.startswith("head.")) > 1e-5
@@ -161,14 +161,14 @@ def _r1_before_and_after(others: LabelledImages, **choices: Any) -> tuple[float,
     return found[0], found[1]
 
 
-def test_ten_steps_help_on_classes_never_seen() -> None:
-    before, after = _r1_before_and_after(load("glyphs", "test").of_classes(range(40)), steps=10, batch_size=64)
+def test_a_few_steps_help_on_classes_never_seen() -> None:
+    before, after = _r1_before_and_after(load("glyphs", "test").of_classes(range(40)), steps=6, batch_size=64)
     assert after > before + 0.1
 
 
 @pytest.mark.slow
-def test_400_steps_reach_070_on_unseen_characters() -> None:
-    assert _r1_before_and_after(load("glyphs", "test"), steps=400)[1] >= 0.70
+def test_120_steps_reach_060_on_unseen_characters() -> None:
+    assert _r1_before_and_after(load("glyphs", "test"), steps=120)[1] >= 0.60
 
 
 @pytest.mark.parametrize("name", ["softmax", "relation", "map", "snr", "euclidean"])

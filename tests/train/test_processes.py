@@ -97,40 +97,14 @@ SMALL |= {"image_size": 16, "seed": 4}
 VALUES = [part for name, value in SMALL.items() for part in ("-p", f"{name}={value}")]
 
 
-def test_snr_train_under_torchrun_writes_one_result(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    folder = tmp_path / "out"
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "snrlib", "train"]
-    done = subprocess.run(
-        [sys.executable, *command, "-o", str(folder), *VALUES],
-        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout.count("Experiment(conv4 on digits, test") == 1, "one of them speaks"
-    row = json.loads((folder / "result.json").read_text())
-    assert row["processes"] == 2
-    assert row["parameters"].items() >= SMALL.items()
-    assert row["data"].keys() == {"digits, train, without validation classes", "digits, test"}
-    assert {"experiment", "git_commit", "versions", "finished"} <= row.keys()
-    written = {path.name for path in folder.iterdir()}
-    assert written == {"checkpoints", "embeddings.npz", "history.csv", "model.pt", "result.json", "scores.csv"}
-    assert pd.read_csv(folder / "history.csv").step.tolist() == [1, 2, 3]
-    assert main(["train", "-o", str(folder)]) == 2
-    assert f"{folder / 'result.json'} exists; choose another folder" in capsys.readouterr().err
-
-
 def test_snr_train_that_diverges_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    trained = experiment.train
-
     def diverging(*arguments: Any, **options: Any) -> Any:
         trained(*arguments, **options)
         raise FloatingPointError("the loss became nan at step 3 of 3")
 
+    trained = experiment.train
     monkeypatch.setattr(experiment, "train", diverging)
     assert main(["train", "-o", str(tmp_path), *VALUES]) == 1
     assert "snr: the loss became nan at step 3 of 3" in capsys.readouterr().err
@@ -139,3 +113,34 @@ def test_snr_train_that_diverges_goes_on_later(
     monkeypatch.setattr(experiment, "train", trained)
     assert main(["train", "-o", str(tmp_path), *VALUES]) == 0
     assert (tmp_path / "checkpoints" / "last.pt").stat().st_mtime_ns == before, "no step was run again"
+    _assert_whole(tmp_path, 1)
+    assert main(["train", "-o", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'result.json'} exists; choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_snr_train_under_torchrun_writes_one_result(tmp_path: Path) -> None:
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "snrlib", "train"]
+    done = subprocess.run(
+        [sys.executable, *command, "-o", str(tmp_path), *VALUES],
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("Experiment(conv4 on digits, test") == 1, "one of them speaks"
+    _assert_whole(tmp_path, 2)
+
+
+def _assert_whole(folder: Path, n: int) -> None:
+    """What `snr train` leaves of n processes."""
+    row = json.loads((folder / "result.json").read_text())
+    assert row["processes"] == n
+    assert row["parameters"].items() >= SMALL.items()
+    assert row["data"].keys() == {"digits, train, without validation classes", "digits, test"}
+    assert {"experiment", "git_commit", "versions", "finished"} <= row.keys()
+    written = {path.name for path in folder.iterdir()}
+    assert written == {"checkpoints", "embeddings.npz", "history.csv", "model.pt", "result.json", "scores.csv"}
+    assert pd.read_csv(folder / "history.csv").step.tolist() == [1, 2, 3]

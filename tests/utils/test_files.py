@@ -10,7 +10,7 @@ import pytest
 from snrlib.utils.files import data_folder, study_root, write_atomically
 
 
-def test_the_file_appears_whole_with_usual_permissions_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_the_file_appears_whole_with_usual_permissions(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     write_atomically(path, lambda temporary: temporary.write_text("hello"))
     assert path.read_text() == "hello"
@@ -47,7 +47,7 @@ def test_a_killed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_a_full_or_missing_device_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_write_that_cannot_be_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):
         write_atomically(tmp_path / "file" / "result.json", lambda temporary: temporary.write_text("x"))

@@ -70,7 +70,7 @@ def test_just_so_many_run_at_once(tmp_path: Path, at_once: int) -> None:
 
 def test_after_a_log_that_cannot_be_written_nothing_begins(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    running, first = _job(tmp_path, "running", "sleep 3; echo done"), _job(tmp_path, "first", "sleep 1")
+    running, first = _job(tmp_path, "running", "sleep 1; echo done"), _job(tmp_path, "first", "sleep 0.2")
     after = _job(tmp_path, "after", "true")
     with pytest.raises(FileExistsError):
         run_jobs([running, first, Job("bad", ("true",), tmp_path / "file" / "log"), after], 2)
@@ -87,7 +87,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from snrlib.utils import processes
-processes._END_S = 1.0  # then it is a kill
+processes._END_S = 0.5  # then it is a kill
 jobs = [("sh", "-c", script) for script in sys.argv[2:]]
 jobs = [processes.Job(str(n), command, Path(sys.argv[1], f"{n}.log")) for n, command in enumerate(jobs)]
 processes.run_jobs(jobs, 3)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 
-def test_torchvision_imports_in_a_fresh_interpreter_and_runs_a_model() -> None:
+def test_torchvision_imports_afresh_and_runs_a_model() -> None:
     code = (
         "from snrlib.utils.torchvision_import import torchvision; import torch\n"
         "from torchvision.transforms import v2\n"
