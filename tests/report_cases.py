@@ -1,6 +1,7 @@
 """For the tests of the report: what a reader finds on a page, a study of two small notebooks, and runs of them."""
 
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup, Tag
+from filelock import FileLock
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -20,10 +22,12 @@ fingerprint = cache(runs.source_fingerprint)
 
 
 def stored_report(factory: pytest.TempPathFactory) -> Path:
-    """The folder of the report of this study from its stored notebooks, without any run; built once."""
-    folder = factory.getbasetemp() / "of_the_stored_notebooks"
-    if not (folder / "report").exists():
-        with pytest.MonkeyPatch.context() as patch:
+    """The folder of the report of this study from its stored notebooks, without any run; built once for all workers."""
+    own = factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = shared / "of_the_stored_notebooks"
+    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (folder / "report").exists():
             patch.setenv("SNR_RUNS", str(folder))
             report.build()
     return folder / "report"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,8 @@ from snrlib.notebooks.parameters import parameters
 from snrlib.notebooks.run import experiment_fingerprint, result_path, source_fingerprint
 from snrlib.study.profiles import Task
 
-AXES: dict[str, list[Any]] = {"data": ["digits"], "backbone": ["conv4"], "distance": ["euclidean", "snr"]}
-BLOCK: dict[str, Any] = {**AXES, "loss": ["triplet"], "seed": [0]}
+BLOCK: dict[str, Any] = {"data": ["digits"], "backbone": ["conv4"], "loss": ["triplet"], "seed": [0]}
+BLOCK["distance"] = ["euclidean", "snr"]
 BODY = """
 import os, pathlib, time
 from snrlib.notebooks.inside import record
@@ -55,3 +59,15 @@ def finish(task: Task, **changes: Any) -> dict[str, Any]:
     task.output.write_text("{}")
     result_path(task.output).write_text(json.dumps(row | changes))
     return row | changes
+
+
+def forked(do: Callable[[], int], said: Path) -> Any:
+    """A process that need not import everything anew: it goes on from here, and what it says goes to a file."""
+
+    def child() -> None:
+        with said.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+            sys.exit(do())
+
+    process = get_context("fork").Process(target=child, daemon=True)
+    process.start()
+    return process

@@ -17,7 +17,6 @@ from snrlib.study.contents import loss_tables
 
 STEMS = [path.stem for path in notebooks()]
 each_page = pytest.mark.parametrize("name", [*STEMS, "index"])
-each_notebook = pytest.mark.parametrize("path", notebooks(), ids=STEMS)
 Pages = dict[str, BeautifulSoup]
 
 
@@ -79,7 +78,7 @@ def test_every_internal_link_resolves_to_one_anchor(built: Pages, name: str) -> 
             assert not parts.fragment or len(target.find_all(id=unquote(parts.fragment))) == 1, parts
 
 
-@each_notebook
+@pytest.mark.parametrize("path", notebooks(), ids=STEMS)
 def test_a_page_keeps_links_figures_and_formulas(built: Pages, path: Path) -> None:
     page = built[path.stem]
     own = [cell.source for cell in _cells(path, "markdown") if "navigation" not in cell.metadata.get("tags", [])]
@@ -96,12 +95,9 @@ def test_a_page_keeps_links_figures_and_formulas(built: Pages, path: Path) -> No
     assert not re.search(r"[$\\]", "".join(told))
 
 
-def test_the_index_leads_to_pages_to_explore(built: Pages) -> None:
+def test_the_index_holds_stored_numbers_and_leads_on(built: Pages, repository: Path) -> None:
     assert {"playground.html", "tsne.html"} <= set(_all(built["index"], "main a", "href"))
     assert re.search("t-SNE maps.*R@1.*playground", " ".join(_all(built["index"], "img", "alt")))
-
-
-def test_the_index_holds_the_stored_numbers(built: Pages, repository: Path) -> None:
     text, facts = words(built["index"]), rows(built["index"], "facts")
     assert all(number in text for number in re.findall(r"\d\.\d{3}", loss_tables(["glyphs_losses"])))
     for path in (repository / "data" / "reference").glob("*.json"):

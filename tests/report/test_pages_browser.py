@@ -10,7 +10,6 @@ from report_cases import stored_report
 from snrlib.notebooks.find import notebooks
 
 pytestmark = pytest.mark.browser
-each_page = pytest.mark.parametrize("name", [*(path.stem for path in notebooks()), "index"])
 OUTSIDE = "(e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)"
 WRONG = {  # what must not be visible, by what is looked at; some parts scroll by themselves
     "img": "!e.complete || e.naturalWidth < 100 || e.width < .6 * e.naturalWidth || e.alt.split(' ').length < 5",
@@ -29,7 +28,7 @@ def _wide(page: Any) -> int:
     return page.evaluate("document.scrollingElement.scrollWidth")
 
 
-@each_page
+@pytest.mark.parametrize("name", [*(path.stem for path in notebooks()), "index"])
 def test_a_page_fits_phone_and_wide_screen(folder: Path, visit: Visit, name: str) -> None:
     page = visit(folder / f"{name}.html")
     for width in (1440, 375):
@@ -40,7 +39,7 @@ def test_a_page_fits_phone_and_wide_screen(folder: Path, visit: Visit, name: str
             assert not page.locator(selector).evaluate_all(script), f"{selector} at {width} px"
 
 
-@each_page
+@pytest.mark.parametrize("name", ["index", "00_start_here", "04_losses"])
 def test_the_keyboard_reaches_text_and_opens_folds(folder: Path, visit: Visit, name: str) -> None:
     page = visit(folder / f"{name}.html", 375)
     skip = page.locator(".skip")
@@ -56,9 +55,8 @@ def test_the_keyboard_reaches_text_and_opens_folds(folder: Path, visit: Visit, n
     for summary in [folds.first, folds.last]:
         fold = summary.locator("xpath=..").element_handle()
         summary.focus()
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", (
-            "one sees where one is"
-        )
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid", "one sees where one is"
         for key, is_open in (("Enter", True), ("Space", False), ("Enter", True)):
             page.keyboard.press(key)
             assert fold.evaluate("e => e.open") is is_open

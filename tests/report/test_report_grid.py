@@ -29,8 +29,7 @@ BLOCK = {"data": ["digits"], "backbone": ["conv4"], "loss": ["triplet", "contras
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
     folder = small_study(tmp_path, monkeypatch)
-    for name in ("notebooks/05_train.ipynb", "Snakefile"):
-        shutil.copy(repository / name, folder / name)
+    shutil.copy(repository / "notebooks" / "05_train.ipynb", folder / "notebooks")
     return folder
 
 

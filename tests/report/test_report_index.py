@@ -1,28 +1,19 @@
 """The report takes its place whole or not at all, and says in words what is wrong."""
 
+import os
 import re
 import signal
-import subprocess
-import sys
+import time
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_cases import add_notebook, pages, small_study, words
+from study_cases import forked
 
 from snrlib.cli.main import main
 from snrlib.report import index as report
-
-SLOW = pytest.mark.slow
-WRITING = "index.page = lambda _, here=None, **__: wait() if here == 1 else 'a page'"
-RENAMING = "rename = Path.rename; Path.rename = lambda one, to: (wait if '.partial-' in one.name else rename)(one, to)"
-KILLED = """
-import time
-from pathlib import Path
-from snrlib.cli.main import main
-from snrlib.report import index
-wait = lambda *_: print("here", flush=True) or time.sleep(60)
-index.explore_section = lambda: ({}, "")
-"""
 
 
 @pytest.fixture
@@ -36,19 +27,41 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(
-    "when", [pytest.param(WRITING, id="writing"), pytest.param(RENAMING, id="renaming", marks=SLOW)]
-)
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=SLOW)])
-def test_a_killed_build_leaves_the_old_page(old: Path, when: str, how: signal.Signals) -> None:
-    before = _files(old)
-    code = f"{KILLED}{when}\nmain(['report'])"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "here\n"
-        process.send_signal(how)
-    between = when == RENAMING and how == signal.SIGKILL  # the two renames: the next build would put it back
+def _stop_while(step: str, reached: Any) -> int:
+    """A build that goes no further than this: for a process that is killed then."""
+
+    def wait() -> Any:
+        reached.set()
+        time.sleep(60)
+
+    def page(chapters: Any, here: int | None = None, **_: str) -> Any:
+        return wait() if here == 1 else "a page"
+
+    def rename(path: Path, target: Path, rename: Any = Path.rename) -> Any:
+        return wait() if path.name.startswith(".report.partial") else rename(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*((report, "page", page) if step == "writing" else (Path, "rename", rename)))
+        return main(["report"])
+
+
+@pytest.mark.parametrize("step", ["writing", "renaming"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_build_leaves_the_old_page(
+    old: Path, step: str, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, reached = _files(old), get_context("fork").Event()
+    process = forked(lambda: _stop_while(step, reached), old.parents[2] / "said")
+    assert reached.wait(60)
+    os.kill(process.pid, how)
+    process.join(60)
+    between = step == "renaming" and how == signal.SIGKILL  # the two renames
     assert _files(old.with_name(".report.before") if between else old) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "page", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            report.build()
+    assert _files(old) == before, "the next build has put it back first"
     add_notebook(old.parents[2], "03_new")
     report.build()
     assert _files(old).keys() == {*before, "03_new.html"}
@@ -71,11 +84,13 @@ def test_an_error_while_building_leaves_the_old_page(old: Path, monkeypatch: pyt
     assert [path.name for path in old.parent.iterdir()] == ["report"]
 
 
-@SLOW
 def test_two_builds_at_once_both_succeed(old: Path) -> None:
-    command = [sys.executable, "-m", "snrlib", "report"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=120)[0] for process in both] == [f"{old}/index.html\n"] * 2
+    said = [old.parents[2] / name for name in "ab"]
+    both = [forked(lambda: main(["report"]), path) for path in said]
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert [path.read_text() for path in said] == [f"{old}/index.html\n"] * 2
     assert [path.name for path in old.parent.iterdir()] == ["report"]
 
 

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from study_cases import BLOCK, finish, profile
 
+from snrlib.data import files_state
 from snrlib.notebooks.run import result_path
 from snrlib.study.grid import NOT_RUN, STALE, Grid, scores
 from snrlib.utils import provenance
@@ -39,15 +40,12 @@ def test_finished_is_what_ran_with_these_values(root: Path) -> None:
     assert Grid("quick").row(first) is None
 
 
-def test_the_scores_of_a_cell_are_those_of_its_own_distance(root: Path) -> None:
+def test_a_cells_scores_are_of_its_own_distance(root: Path) -> None:
     row = finish(Grid("quick").cells[0])
     numbers = {"precision_at_1": 0.5, "flops": 7, "margin": 0.3, "learning_rate": 0.1, "best_step": 1}
     assert scores(row) == numbers | {"wall_time_s": 1.0, "git_commit": None, "finished": "now"}
     row["experiment"]["scores"] = [{"judge": "training", "anchor": None, "precision_at_1": 0.7}]
     assert scores(row)["precision_at_1"] == 0.7, "an absolute distance has no anchor"
-
-
-# --- what makes a finished cell out of date ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def editable(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same, for a test that puts back what it edits: the copy of the library decides what is up to date."""
+    """The same, for a test that puts back what it edits."""
     _here(finished, monkeypatch)
     return finished
 
@@ -106,7 +104,7 @@ EDITS: dict[str, tuple[bool, set[str]]] = {  # whether the cells are out of date
 }
 
 
-def test_an_edit_makes_out_of_date_what_imports_it(editable: Path) -> None:
+def test_edited_code_makes_importers_out_of_date(editable: Path) -> None:
     found = {}
     for file in EDITS:
         with _edited(editable / "snrlib" / file):
@@ -116,7 +114,7 @@ def test_an_edit_makes_out_of_date_what_imports_it(editable: Path) -> None:
         assert not _stale()[0], "whatever is edited there"
 
 
-def test_a_new_notebook_05_makes_its_cells_out_of_date(editable: Path) -> None:
+def test_a_new_notebook_makes_cells_out_of_date(editable: Path) -> None:
     path = editable / "notebooks" / "05_train.ipynb"
     notebook = nbformat.read(path, as_version=4)
     with _edited(path):
@@ -128,37 +126,27 @@ def test_a_new_notebook_05_makes_its_cells_out_of_date(editable: Path) -> None:
         assert _stale() == (True, {"05"})
 
 
-def test_newly_tuned_values_make_cells_out_of_date(editable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"margin": 0.123}
-    monkeypatch.setattr("snrlib.study.tuned.tuned_parameters", lambda *_: found)
-    assert _stale() == (True, set())
-    found.clear()
-    assert _stale() == (False, set())
-
-
 def test_changed_images_make_cells_out_of_date(root: Path) -> None:
+    images = root / "my images"
     for name in "abcd":
-        (root / "my images" / name).mkdir(parents=True)
+        (images / name).mkdir(parents=True)
         for number in range(2):
-            (root / "my images" / name / f"{number}.png").write_bytes(data_copies.png(number))
-    block = {**BLOCK, "data": ["folder"], "settings": {"root": "my images", "image_size": 16}}
-    profile(root, {**block, "distance": ["snr"]})
-    from snrlib.data import files_state
-
+            (images / name / f"{number}.png").write_bytes(data_copies.png(number))
+    settings = {"root": "my images", "image_size": 16}
+    profile(root, {**BLOCK, "data": ["folder"], "distance": ["snr"], "settings": settings})
     (cell,) = Grid("quick").cells
     row = finish(cell)
-    assert Grid("quick").row(cell) is None, "its files are none of those"
-    row["experiment"]["files"] = files_state("folder", root / "my images")
-    finish(cell, **row)
-    assert Grid("quick").row(cell) == row
-    image = root / "my images" / "a" / "0.png"
-    os.utime(image, (0, 0))
-    assert Grid("quick").row(cell) is None, "touched"
-    row["experiment"]["files"] = files_state("folder", root / "my images")
-    finish(cell, **row)
-    (root / "my images" / "b" / "2.png").write_bytes(data_copies.png(2))
-    assert Grid("quick").missing()[cell.name] == STALE, "one more"
-    (root / "my images").rename(root / "elsewhere")
+    for change in (
+        lambda: None,  # its files are none of those yet
+        lambda: os.utime(images / "a/0.png", (0, 0)),
+        lambda: (images / "b/2.png").write_bytes(data_copies.png(2)),
+    ):
+        change()
+        assert Grid("quick").missing()[cell.name] == STALE
+        row["experiment"]["files"] = files_state("folder", images)
+        finish(cell, **row)
+        assert Grid("quick").row(cell) == row
+    images.rename(root / "elsewhere")
     assert Grid("quick").row(cell) == row, "what is not there has not changed"
 
 

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from study_cases import BLOCK, finish, profile
 
 from snrlib.cli.main import main
+from snrlib.study import contents, stored
 from snrlib.study import measure as module
-from snrlib.study import stored
+from snrlib.study.grid import Grid
 from snrlib.study.measure import OTHERS, measure
 from snrlib.study.profiles import Task, cells
+from snrlib.study.workflow import run_study
 
 SETTINGS = {"steps": 2, "embedding_size": 8, "image_size": 16, "validation_share": 0}
 
@@ -30,30 +33,42 @@ def test_names_and_arguments_that_cannot_be_are_refused(
         measure("cub_features")
     with pytest.raises(FileNotFoundError, match=r"weights\.pth"):
         measure("robustness", weights=tmp_path / "weights.pth")
-    for word in ("measure", "reference"):
-        assert main([word, "mnist"]) == 2
-        assert "snr: unknown 'mnist'" in capsys.readouterr().err
+    assert main(["measure", "mnist"]) == 2
+    assert "snr: unknown 'mnist'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["measure", "reference"])
 @pytest.mark.parametrize("name", OTHERS)
-def test_each_name_is_measured_under_both_words(
-    word: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_each_name_is_measured_by_its_function(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
 
     def measured(*arguments: Any) -> Path:
         called.append(arguments)
-        return Path(f"{name}.csv")
+        return Path("found.csv")
 
     function = {"cub_features": "measure_features"}.get(name, f"measure_{name}")
     monkeypatch.setattr(module, function, measured)
-    assert main([word, name, "--jobs", "3", "--weights", "w.pth"]) == 0
-    assert capsys.readouterr().out == f"{name}.csv\n"
+    assert measure(name, 3, "w.pth") == [Path("found.csv")]
     assert called == [{"robustness": (3, "w.pth"), "maps": (), "embeddings": ()}.get(name, ("w.pth",))]
 
 
-def test_a_profile_is_tuned_if_need_be_then_run_then_stored(
+@pytest.mark.parametrize("word", ["measure", "reference"])
+def test_the_command_measures_and_renews_the_contents(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    called: list[Any] = []
+
+    def measured(*arguments: Any) -> list[Path]:
+        called.append(arguments)
+        return [Path("one.csv"), Path("two.csv")]
+
+    monkeypatch.setattr(module, "measure", measured)
+    monkeypatch.setattr(contents, "write_contents", lambda: called.append("contents"))
+    assert main([word, "robustness", "--jobs", "3", "--weights", "w.pth"]) == 0
+    assert capsys.readouterr().out == "one.csv\ntwo.csv\n"
+    assert called == [("robustness", 3, "w.pth"), "contents"]
+
+
+def test_a_profile_is_tuned_then_run_then_stored(
     real_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     profile(real_root, {**BLOCK, "seed": [0, 1]}, name="small")
@@ -84,9 +99,8 @@ def test_a_profile_is_tuned_if_need_be_then_run_then_stored(
 
 
 @pytest.mark.slow
-def test_a_tiny_profile_is_measured_once(
-    real_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_tiny_profile_is_measured_once(real_root: Path, in_process: None, capsys: pytest.CaptureFixture) -> None:
+    """With the real notebook 05, whose cells are run in processes of their own."""
     profile(real_root, {**BLOCK, "settings": SETTINGS}, name="small")
     folder = real_root / "data" / "reference"
     assert measure("small") == [folder / "small.csv"]
@@ -98,6 +112,12 @@ def test_a_tiny_profile_is_measured_once(
     assert {path.name for path in folder.iterdir()} == {"tuned_small.json", "small.csv", "small.json"}
     before = {path: path.stat().st_mtime_ns for path in (real_root / "data" / "runs").rglob("*.*") if path.is_file()}
     table = (folder / "small.csv").read_bytes()
-    assert main(["reference", "small"]) == 0
+    assert main(["measure", "small"]) == 0
     assert (folder / "small.csv").read_bytes() == table
+    for task in Grid("small").notebooks:
+        finish(task)
+    assert run_study("small") == 0
+    assert "Profile small: 2 cells, 2 up to date; 11 notebooks, 11 up to date" in capsys.readouterr().out
+    scores = pd.read_csv(real_root / "data" / "runs" / "grid" / "small.csv").precision_at_1
+    assert scores.tolist() == pytest.approx(own.query("anchor != 'ref'").precision_at_1.tolist(), abs=1e-5)
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing was done again"

@@ -37,9 +37,7 @@ def _step(folder: Path, number: int, ending: str = "json") -> Step:
     return Step("doubling:double", {"number": number}, folder / "results" / f"step-{number}.{ending}")
 
 
-def test_results_come_in_order_and_none_is_made_twice(
-    folder: Path, in_process: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_results_come_in_order_none_made_twice(folder: Path, in_process: None, capsys: pytest.CaptureFixture) -> None:
     (folder / "results").mkdir()
     first, second, other = _step(folder, 3), _step(folder, 1), _step(folder, 2, "txt")
     assert finish("doubling", [first], 1) == [{"doubled": 6}]
@@ -51,11 +49,14 @@ def test_results_come_in_order_and_none_is_made_twice(
     assert finish("doubling", [first], 1) == [{"doubled": 7}], "what is there is taken"
 
 
-def test_a_step_that_fails_is_named_and_others_are_kept(folder: Path) -> None:
-    """In processes of their own."""
+def test_a_failed_step_is_named_others_are_kept(folder: Path, in_process: None) -> None:
     steps = [_step(folder, number) for number in (13, 4)]
     with pytest.raises(ChildProcessError, match=r"^1 of 2 steps failed, the others are kept: step-13: ValueError: unl"):
         finish("doubling", steps, 2)
     assert json.loads(steps[1].path.read_text()) == {"doubled": 8}
     assert not steps[0].path.exists()
     assert "Traceback" not in steps[0].path.with_suffix(".log").read_text()
+
+
+def test_steps_are_done_in_processes_of_their_own(folder: Path) -> None:
+    assert finish("doubling", [_step(folder, 3)], 1) == [{"doubled": 6}]

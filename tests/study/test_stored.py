@@ -1,6 +1,5 @@
 """The one writer and the one reader of stored numbers, and that nothing is lost of what earlier editions stored."""
 
-import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from snrlib.distances import MAPPED
 from snrlib.study import stored
+from snrlib.study.profiles import cells
 from snrlib.study.stored import KEY, modern_table, read, read_about, read_arrays, read_table, tuned_rows
 from snrlib.study.tables import under_training_distance
 
@@ -33,14 +34,8 @@ JUDGES = {
     "snr, anchor query": ("snr", "query"),
     "snr, anchor ref": ("snr", "ref"),
 }
-RUN: dict[str, Any] = {
-    "data": "digits",
-    "backbone": "conv4",
-    "loss": "triplet",
-    "distance": "mahalanobis",
-    "map": "running",
-}
-RUN |= {"margin": 0.5, "seed": 0, "judge": "training", "anchor": ""}
+NETWORK = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "mahalanobis", "map": "running"}
+RUN: dict[str, Any] = {**NETWORK, "margin": 0.5, "seed": 0, "judge": "training", "anchor": ""}
 
 
 @pytest.fixture
@@ -53,9 +48,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _runs(n: int = 3) -> pd.DataFrame:
     return pd.DataFrame([{**RUN, "seed": seed, "precision_at_1": 0.5 + seed / 8} for seed in range(n)])
-
-
-# --- files of earlier editions ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*stored.studies(), "robustness"])
@@ -74,23 +66,22 @@ def test_nothing_measured_is_lost_in_translation(name: str, repository: Path) ->
         assert not (found[["data", "backbone", "loss"]] == "").to_numpy().any()
 
 
-def test_a_table_of_this_edition_is_as_it_was() -> None:
+def test_a_modern_table_is_as_it_was() -> None:
     pd.testing.assert_frame_equal(modern_table(_runs()), _runs())
 
 
 @pytest.mark.parametrize("name", [name for name in stored.studies() if "tuned_margins" in read_about(name)])
-def test_a_stored_study_is_whole_and_gave_each_distance_equal_trials(name: str) -> None:
+def test_stored_studies_have_their_profiles_runs_equally_tuned(name: str) -> None:
     found = read(name)
     own = under_training_distance(found.runs)
-    backbones, seeds = found.about["study"]["backbones"], found.about["study"]["seeds"]
-    kinds = own[["distance", "map"]].drop_duplicates().itertuples(index=False, name=None)
-    asked = {
-        (backbone, loss, *kind, seed)
-        for backbone, loss, kind, seed in itertools.product(backbones, own.loss.unique(), list(kinds), seeds)
-    }
     network = ["backbone", "loss", "distance", "map"]
+    asked = set()
+    for cell in (task.values for task in cells(name)):
+        kind = cell.get("map", "running") if cell["distance"] in MAPPED else ""
+        asked.add((cell["backbone"], cell["loss"], cell["distance"], kind, cell["seed"]))
     assert set(own[[*network, "seed"]].itertuples(index=False, name=None)) == asked
     assert len(own) == len(asked)
+    assert set(own.seed) == set(found.about["study"]["seeds"])
     margins = {tuple(row[key] for key in network): row["margin"] for row in found.about["tuned_margins"]}
     tried = Counter(tuple(row[key] for key in network) for row in found.about["tuning"])
     for key, part in own.groupby(network):
@@ -101,7 +92,7 @@ def test_a_stored_study_is_whole_and_gave_each_distance_equal_trials(name: str) 
     assert set(found.confused[network].itertuples(index=False, name=None)) == {key[:-1] for key in asked}
 
 
-def test_everything_that_was_tuned_is_among_the_tuned_rows(repository: Path) -> None:
+def test_everything_tuned_is_among_the_tuned_rows(repository: Path) -> None:
     expected = []
     for path in sorted((repository / "data/reference").glob("*.json")):
         about = json.loads(path.read_text())
@@ -122,11 +113,8 @@ def test_a_changed_tuning_is_read_again(folder: Path) -> None:
     assert [row["margin"] for row in tuned_rows()] == [0.1, 0.2]
 
 
-# --- writing and reading ----------------------------------------------------------------------------------------------
-
-
 def test_what_is_written_is_read(folder: Path) -> None:
-    confused = pd.DataFrame([{**{key: RUN[key] for key in KEY}, "class": "3", "taken_for": "8", "count": 5}])
+    confused = pd.DataFrame([{**NETWORK, "class": "3", "taken_for": "8", "count": 5}])
     path = stored.write("small", _runs(), {"command": "snr measure small"}, confused)
     assert path == folder / "small.csv"
     found = read("small")
@@ -148,9 +136,7 @@ def test_several_tables_stand_under_one_name(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["fits.csv", "fits.json", "fits_unseen.csv"]
 
 
-def test_an_interrupted_writer_leaves_what_does_not_belong_together(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_writer_leaves_a_visible_mismatch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored.write("small", _runs(2), {})
     monkeypatch.setattr(stored, "write_table", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

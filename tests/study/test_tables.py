@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,14 @@ from snrlib.study.tables import (
 )
 
 SMALL = {"steps": 2, "image_size": 16, "embedding_size": 8}
-MAPPED = [("mahalanobis", "running"), ("relative_mahalanobis", "lmnn"), ("mahalanobis", "whitening")]
-MAPPED += [("relative_mahalanobis", "learned")]
 
 
 # --- rows of runs -----------------------------------------------------------------------------------------------------
 
+SETTINGS = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "snr", "map": None, "margin": 0.5}
 ROW: dict[str, Any] = {
     "trained": True,
-    "settings": {
-        **{"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "snr", "map": None},
-        **{"margin": 0.5, "seed": 3, "steps": 100},
-    },
+    "settings": {**SETTINGS, "seed": 3, "steps": 100},
     "scores": [
         {"judge": "training", "anchor": "query", "precision_at_1": 0.6, "EER": 0.2},
         {"judge": "training", "anchor": "ref", "precision_at_1": 0.5, "EER": 0.3},
@@ -59,14 +56,13 @@ def test_a_result_becomes_a_row_per_judge() -> None:
         ["training", "ref", 0.5, 0.3],
         ["euclidean", "", 0.4, 0.1],
     ]
-    network = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "snr", "map": "", "margin": 0.5}
-    shared = {**network, "seed": 3, "parameters": 1000, "flops": 20, "seconds": 1.5}
+    shared = {**SETTINGS, "map": "", "seed": 3, "parameters": 1000, "flops": 20, "seconds": 1.5}
     assert all((found[name] == value).all() for name, value in shared.items())
     assert "steps" not in found
     assert under_training_distance(found).precision_at_1.tolist() == [0.6]
 
 
-def test_a_network_before_training_has_no_loss_and_no_distance() -> None:
+def test_an_untrained_network_has_no_loss_and_distance() -> None:
     found = run_rows({**ROW, "trained": False})
     assert (found.loss == "untrained").all()
     assert (found[["distance", "map"]] == "").to_numpy().all()
@@ -75,8 +71,17 @@ def test_a_network_before_training_has_no_loss_and_no_distance() -> None:
     assert under_training_distance(found).empty
 
 
-@pytest.mark.parametrize("anchor", ["query", "ref"])
-@pytest.mark.parametrize(("distance", "kind"), [("snr", None), *MAPPED])
+@pytest.mark.parametrize(
+    ("distance", "kind", "anchor"),
+    [
+        ("snr", None, "query"),
+        ("snr", None, "ref"),
+        ("mahalanobis", "running", "query"),
+        ("mahalanobis", "whitening", "query"),
+        ("relative_mahalanobis", "lmnn", "ref"),
+        ("relative_mahalanobis", "learned", "query"),
+    ],
+)
 def test_own_runs_are_gathered_as_they_were(
     distance: str, kind: str | None, anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +102,7 @@ def test_own_runs_are_gathered_as_they_were(
         gather_runs("glyphs", tmp_path)
 
 
-def test_confusions_of_a_mahalanobis_distance_are_those_of_euclid_behind_its_map() -> None:
+def test_mahalanobis_confusions_are_euclids_behind_its_map() -> None:
     done = experiment(default_settings("digits", "conv4", distance="mahalanobis", **SMALL))
     mapped = done.embeddings @ done.distance.map.get_buffer("components").T
     behind, before = (
@@ -118,17 +123,16 @@ def test_confusions_are_summed_over_seeds_for_each_network() -> None:
     assert add_confusions([one, other], 1)["taken_for"].tolist() == ["5"]
 
 
-def test_new_experiments_are_checked_before_the_first_one_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "experiment", lambda settings: pytest.fail("trained"))
+def test_new_experiments_are_checked_and_cover_every_combination(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "experiment", lambda settings: pytest.fail("trained before all are checked"))
     with pytest.raises(ValueError, match="softmax trains no map"):
         run_now("digits", ["conv4"], ["triplet", "softmax"], ["euclidean", "mahalanobis"], (0,), **SMALL)
-
-
-def test_new_experiments_cover_every_combination() -> None:
+    done = experiment(default_settings("digits", "conv4", **SMALL))
+    monkeypatch.setattr(tables, "experiment", lambda settings: replace(done, settings=settings))
     found = run_now("digits", ["conv4"], ["triplet", "softmax"], ["euclidean", "snr"], (0, 1), **SMALL)
-    kinds = found.runs[["loss", "distance", "seed"]].drop_duplicates()
-    assert len(kinds) == 8
-    assert set(found.confused.loss) == {"triplet", "softmax"}
+    assert len(found.runs[["loss", "distance", "seed"]].drop_duplicates()) == 2 * 2 * 2
+    assert len(found.confused[["loss", "distance"]].drop_duplicates()) == 2 * 2
+    assert found.about["settings"].items() >= SMALL.items()
 
 
 # --- differences ------------------------------------------------------------------------------------------------------
@@ -150,22 +154,24 @@ EUCLID = [0.50, 0.52, 0.48, 0.51]
 LARGE, SURE = (0.100, 0.101, 0.099, 0.102), (0.01, 0.02, 0.03, 0.018)
 RUNS = _runs(
     {
-        ("triplet", "euclidean"): EUCLID,
-        ("triplet", "snr"): [x + d for x, d in zip(EUCLID, LARGE, strict=True)],
-        ("triplet", "mahalanobis"): [x + d for x, d in zip(EUCLID, SURE, strict=True)],
-        ("n_pair", "euclidean"): EUCLID,
-        ("n_pair", "snr"): [x - d for x, d in zip(EUCLID, LARGE, strict=True)],
-        ("n_pair", "mahalanobis"): [x - d for x, d in zip(EUCLID, SURE, strict=True)],
-        ("lifted", "euclidean"): EUCLID,
-        ("lifted", "snr"): [x + d for x, d in zip(EUCLID, (0.1, -0.1, 0.02, -0.03), strict=True)],
+        **{(loss, "euclidean"): EUCLID for loss in ("triplet", "n_pair", "lifted")},
+        ("triplet", "snr"): list(np.add(EUCLID, LARGE)),
+        ("triplet", "mahalanobis"): list(np.add(EUCLID, SURE)),
+        ("n_pair", "snr"): list(np.subtract(EUCLID, LARGE)),
+        ("n_pair", "mahalanobis"): list(np.subtract(EUCLID, SURE)),
+        ("lifted", "snr"): list(np.add(EUCLID, (0.1, -0.1, 0.02, -0.03))),
         ("lifted", "mahalanobis"): EUCLID[:1],
     }
 )
 OUTER: list[Any] = ["data", "backbone", "map"]
 
 
-def test_differences_are_paired_by_seed_and_say_how_sure_they_are() -> None:
-    found: Any = differences(RUNS.sample(frac=1, random_state=0), "distance", "euclidean").droplevel(OUTER)
+def _by_loss(runs: pd.DataFrame) -> pd.DataFrame:
+    return differences(runs, "distance", "euclidean").droplevel(OUTER)
+
+
+def test_differences_are_paired_by_seed_with_intervals() -> None:
+    found: Any = _by_loss(RUNS.sample(frac=1, random_state=0))
     assert len(found) == 6
     for (loss, distance), row in found.iterrows():
         a, b = (
@@ -180,22 +186,16 @@ def test_differences_are_paired_by_seed_and_say_how_sure_they_are() -> None:
     assert math.isnan(found.p_holm["lifted", "mahalanobis"])
 
 
-def test_a_near_copy_is_in_no_family_of_tests() -> None:
-    copy = RUNS[RUNS.distance == "snr"].assign(distance="relative_euclidean")
-    alone, both = (
-        differences(runs, "distance", "euclidean").droplevel(OUTER) for runs in (RUNS, pd.concat([RUNS, copy]))
-    )
-    assert both.p_holm.xs("relative_euclidean", level="distance").isna().all()
-    pd.testing.assert_series_equal(both.p_holm.dropna(), alone.p_holm.dropna(), check_index=False)
-    without_snr = pd.concat([RUNS, copy]).query("distance != 'snr'")
-    assert differences(without_snr, "distance", "euclidean").p_holm.notna().sum() == 5, "no copy of anything there"
+def test_a_near_copy_joins_no_family() -> None:
+    runs = pd.concat([RUNS, RUNS[RUNS.distance == "snr"].assign(distance="relative_euclidean")])
+    alone, both = _by_loss(RUNS).p_holm, _by_loss(runs).p_holm
+    assert both.xs("relative_euclidean", level="distance").isna().all()
+    pd.testing.assert_series_equal(both.dropna(), alone.dropna(), check_index=False)
+    assert _by_loss(runs[runs.distance != "snr"]).p_holm.notna().sum() == 5, "no copy of anything there"
 
 
-def test_a_pair_that_was_never_trained_is_no_comparison() -> None:
-    whole, part = (
-        differences(runs, "distance", "euclidean").droplevel(OUTER)
-        for runs in (RUNS, RUNS[(RUNS.loss != "lifted") | (RUNS.distance != "snr")])
-    )
+def test_an_untrained_pair_is_no_comparison() -> None:
+    whole, part = _by_loss(RUNS), _by_loss(RUNS[(RUNS.loss != "lifted") | (RUNS.distance != "snr")])
     assert set(whole.index) - set(part.index) == {("lifted", "snr")}
     assert part.p_holm["n_pair", "mahalanobis"] < whole.p_holm["n_pair", "mahalanobis"], "fewer to correct for"
 
@@ -211,7 +211,7 @@ def test_maps_of_one_distance_are_compared_apart() -> None:
         differences(pd.concat(parts), "distance", "mahalanobis")
 
 
-def test_two_ways_to_search_one_network_are_compared_by_seed() -> None:
+def test_two_searches_of_one_network_are_paired() -> None:
     own, euclid = [0.20, 0.24, 0.19, 0.30], [0.18, 0.21, 0.18, 0.27]
     key = ("triplet", "snr")
     parts = [_runs({key: own}, anchor="query"), _runs({key: [0.5] * 4}, anchor="ref")]
@@ -245,7 +245,7 @@ def test_seeds_without_a_score_are_not_counted() -> None:
     assert n_pair == pytest.approx([math.nan, math.nan, 0], nan_ok=True)
 
 
-def test_filled_arrows_hold_in_the_whole_table_and_hollow_ones_by_themselves() -> None:
+def test_filled_arrows_hold_after_holm_hollow_ones_alone() -> None:
     table = loss_table(RUNS)
     arrows = table.map(lambda text: text[13:]).T
     assert arrows.to_dict("index") == {

@@ -39,28 +39,17 @@ def test_none_leaves_the_choice_to_the_study() -> None:
 
 
 def test_what_is_given_is_taken() -> None:
-    given: dict[str, Any] = {
-        "steps": 7,
-        "batch_size": 32,
-        "m": 8,
-        "margin": 0.0,
-        "learning_rate": 0.5,
-        "image_size": 48,
-    }
-    given |= {"root": "/images", "weights": "w.pt", "validation_share": 0.0, "regularizer": 0.0}
+    given: dict[str, Any] = {"steps": 7, "batch_size": 32, "m": 8, "margin": 0.0, "learning_rate": 0.5}
+    given |= {"image_size": 48, "root": "/images", "weights": "w.pt", "validation_share": 0.0, "regularizer": 0.0}
     chosen = from_parameters({**PARAMETERS, **given, "distance": "mahalanobis", "map": "learned", "budget": "full"})
     assert {name: getattr(chosen, name) for name in given} == given
 
 
 def test_notebook_05_offers_what_there_is() -> None:
     assert from_parameters(DECLARED) == default_settings()
-    for name, choices in (
-        ("data", DATASETS),
-        ("backbone", NETWORKS),
-        ("distance", DISTANCES),
-        ("map", MAPS),
-        ("loss", [*LOSSES, "softmax"]),
-    ):
+    offered: dict[str, Any] = {"data": DATASETS, "backbone": NETWORKS, "distance": DISTANCES, "map": MAPS}
+    offered["loss"] = [*LOSSES, "softmax"]
+    for name, choices in offered.items():
         assert set(KNOWN[name].choices) == set(choices)
 
 
@@ -84,10 +73,8 @@ def test_a_tuned_margin_is_of_its_combination(reference: Path) -> None:
 
 
 def test_maps_of_earlier_files_are_told_apart(reference: Path) -> None:
-    rows = [{"backbone": "conv4", "loss": "triplet", "distance": name, "margin": margin} for name, margin in (
-        ("relative_mahalanobis", 0.1),
-        ("relative_mahalanobis/learned", 0.7),
-    )]  # fmt: skip
+    named = {"relative_mahalanobis": 0.1, "relative_mahalanobis/learned": 0.7}
+    rows = [{"backbone": "conv4", "loss": "triplet", "distance": name, "margin": named[name]} for name in named]
     _store(reference, "glyphs", study={"data": "glyphs"}, tuned_margins=rows)
     found = {kind: tuned("glyphs", "conv4", "triplet", MAPPED[1], kind, embedding_size=64) for kind in MAPS}
     assert found == {"running": {"margin": 0.1}, "whitening": {}, "lmnn": {}, "learned": {"margin": 0.7}}

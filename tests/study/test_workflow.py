@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,22 @@ from typing import Any
 import nbformat
 import pytest
 from process_cases import kill, processes, until
-from study_cases import BLOCK, finish, profile
+from study_cases import BLOCK, finish, forked, profile
 
 from snrlib.cli.main import main
+from snrlib.report import index
 from snrlib.study.grid import NOT_RUN, Grid
+from snrlib.study.profiles import Task
 from snrlib.study.workflow import summarize
 
-SEEDS = {**BLOCK, "distance": ["snr"], "seed": [1, 2, 3]}
 slow = pytest.mark.slow
+SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+
+
+@pytest.fixture(autouse=True)
+def _no_pages_to_explore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which take a while."""
+    monkeypatch.setattr(index, "explore_section", lambda: ({}, ""))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -31,7 +39,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_plan_says_what_would_run_and_runs_nothing(root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_plan_says_all_and_runs_nothing(root: Path, capsys: pytest.CaptureFixture) -> None:
     profile(root, {**BLOCK, "data": ["omniglot"], "loss": ["triplet", "lifted"]}, {**BLOCK, "seed": [0, 1]})
     assert main(["study", "--dry-run"]) == 0
     out = capsys.readouterr().out
@@ -83,16 +91,35 @@ def test_a_folder_that_cannot_be_written_is_named(
 # --- real studies, of small cells, and what can befall them -----------------------------------------------------------
 
 
-def _start(*arguments: str, command: str = "study", **options: Any) -> subprocess.Popen:
-    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    return subprocess.Popen([sys.executable, "-m", "snrlib", command, *arguments], **piped)
+def _cells(root: Path, *seeds: int, name: str = "quick") -> list[Task]:
+    """The cells of a profile, one per seed; the notebook's own run is finished."""
+    profile(root, {**BLOCK, "distance": ["snr"], "seed": list(seeds)}, name=name)
+    grid = Grid(name)
+    finish(grid.notebooks[0])
+    return grid.cells
 
 
-def _study(*arguments: str) -> subprocess.CompletedProcess:
-    process = _start(*arguments)
-    out, err = process.communicate(timeout=300)
-    assert "Traceback" not in out + err
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def _study(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
+    status = main(["study", *arguments])
+    out, err = capsys.readouterr()
+    return status, out + err
+
+
+def _start(root: Path, name: str = "study") -> tuple[Any, Path]:
+    """A study in a process of its own, and what it says."""
+    said = root / f"{name}.log"
+    return forked(lambda: main(["study", "--cores", "2"]), said), said
+
+
+def _until(condition: Callable[[], Any], process: Any) -> None:
+    until(lambda: condition() or not process.is_alive())
+    assert condition(), "the study has ended before"
+
+
+def _ended(process: Any) -> int | None:
+    """Its exit status."""
+    process.join(180)
+    return process.exitcode
 
 
 def _starts(root: Path) -> list[list[str]]:
@@ -101,16 +128,17 @@ def _starts(root: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _is_begun(root: Path, seed: int, times: int) -> bool:
-    return _begun(root, seed) == times
-
-
 def _begun(root: Path, seed: int) -> int:
     return [start[0] for start in _starts(root)].count(str(seed))
 
 
-def _kernels(root: Path) -> list[int]:
-    found = []
+def _is_begun(root: Path, seed: int, times: int) -> bool:
+    return _begun(root, seed) == times
+
+
+def _at_work(root: Path) -> list[int]:
+    """The processes of runs, and their kernels."""
+    found = processes("snrlib", str(root))
     for pid in processes("ipykernel_launcher"):
         with contextlib.suppress(OSError):
             if f"SNR_ROOT={root}".encode() in Path(f"/proc/{pid}/environ").read_bytes():
@@ -124,159 +152,115 @@ def _results(place: Path) -> dict[str, int]:
 
 def _assert_whole(place: Path) -> None:
     """Whatever has a result row has all of it, and nothing else looks finished."""
-    for path in place.rglob("result.json"):
+    for path in place.rglob("grid/*/result.json"):
         assert json.loads(path.read_text())["metrics"]
         assert nbformat.read(path.with_name("05_train.ipynb"), as_version=4)
     for path in (place / "data" / "runs").rglob("05_train.ipynb"):
         assert path.with_name("result.json").exists()
 
 
-def _all_but_one(root: Path, place: Path) -> tuple[subprocess.Popen, dict[str, int]]:
+def _all_but_one(root: Path, place: Path) -> tuple[Any, Path, dict[str, int]]:
     """A study in which all is finished but the cell of seed 2, which goes on until its file is gone; the results."""
-    profile(root, SEEDS)
+    _cells(root, 1, 2)
     (root / "hold-2").touch()
-    process = _start("--cores", "2")
-    until(lambda: len(_starts(root)) == 4 and len(_results(place)) == 3, process)
-    until(lambda: len(_kernels(root)) == 1, process)
-    return process, _results(place)
+    process, said = _start(root)
+    _until(lambda: _begun(root, 2) and len(_results(place)) == 2, process)
+    return process, said, _results(place)
 
 
 @slow
-def test_the_smallest_profile_runs_and_runs_no_cell_twice(
-    real_root: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the real notebook 05 alone, whose own run at its defaults takes too long here."""
-    (real_root / "notebooks").unlink()
-    (real_root / "notebooks").mkdir()
-    name = "notebooks/05_train.ipynb"
-    (real_root / name).write_bytes((repository / name).read_bytes())
-    (real_root / "study.yaml").write_bytes((repository / "study.yaml").read_bytes())
-    finish(Grid("smoke").notebooks[0])
-    first = _study("--profile", "smoke")
-    assert first.returncode == 0, first
-    assert "2 of 2 cells and 1 of 1 notebooks done" in first.stdout
-    table = real_root / "data" / "runs" / "grid" / "smoke.csv"
-    rows = _rows(table)
-    assert [row["distance"] for row in rows] == ["euclidean", "snr"]
-    assert all(float(row["precision_at_1"]) > 0.5 and row["best_step"] == "10" for row in rows)
-    before = _results(real_root)
-    second = _study("--profile", "smoke")
-    assert "Profile smoke: 2 cells, 2 up to date; 1 notebooks, 1 up to date" in second.stdout
-    assert _results(real_root) == before
-    assert _rows(table) == rows
-
-
-@slow
-def test_a_cell_that_raises_is_missing_and_the_rest_goes_on(root: Path) -> None:
-    profile(root, SEEDS)
+def test_a_raising_cell_is_missing_others_go_on(root: Path, capsys: pytest.CaptureFixture) -> None:
+    changed, _ = _cells(root, 1, 2)
+    row = finish(changed)
+    finish(changed, experiment=row["experiment"] | {"files": "others"})
     (root / "raise-2").touch()
-    first = _study("--cores", "2")
-    assert first.returncode == 1, first
-    assert "2 of 3 cells and 1 of 1 notebooks done" in first.stdout
-    assert "Missing: grid/digits-conv4-snr-triplet-seed=2: 05_train failed: cell " in first.stdout
-    assert "ValueError: a cell that raises" in first.stdout
-    assert _begun(root, 2) == 2, "tried once more"
+    status, said = _study(capsys, "--cores", "2")
+    assert status == 1
+    assert "1 of 2 cells and 1 of 1 notebooks done" in said
+    assert "Missing: grid/digits-conv4-snr-triplet-seed=2: 05_train failed: cell " in said
+    assert [_begun(root, seed) for seed in (1, 2)] == [1, 2], "one for its other images; one once more, since it failed"
     assert {start[2] for start in _starts(root)} == {"1"}, "a thread each"
     table = root / "data" / "runs" / "grid" / "quick.csv"
-    assert [row["precision_at_1"] for row in _rows(table)] == ["0.1", "0.3"]
+    assert [row["precision_at_1"] for row in _rows(table)] == ["0.1"]
     (missing,) = _rows(table.with_suffix(".missing.csv"))
     assert missing["why"].endswith("ValueError: a cell that raises")
     assert (root / "data" / "runs" / "report" / "index.html").exists()
     before = _results(root)
-    (root / "raise-2").unlink()
-    second = _study()
-    assert second.returncode == 0, second
-    assert "3 of 3 cells and 1 of 1 notebooks done" in second.stdout
-    after = _results(root)
-    assert len(after) == 4
-    assert before.items() <= after.items(), "what was finished is as it was"
-    (root / "raise-1").touch()
-    forced = _study("--force")
-    assert forced.returncode == 1
-    assert "Missing: grid/digits-conv4-snr-triplet-seed=1: 05_train failed" in forced.stdout
-    assert len(_starts(root)) == (3 + 1 + 1) + 1 + (4 + 1)
-    kept = {name for name, written in _results(root).items() if after[name] == written}
-    assert kept == {"digits-conv4-snr-triplet-seed=1"}, "of a run that failed the old result is kept"
-
-
-@slow
-def test_a_cell_of_changed_images_is_run_again(root: Path) -> None:
-    profile(root, {**SEEDS, "seed": [1]})
-    (cell,) = Grid("quick").cells
-    row = finish(cell)
-    finish(cell, experiment=row["experiment"] | {"files": "others"})
-    assert _study().returncode == 0
-    assert _begun(root, 1) == 1
-    assert Grid("quick").row(cell)
+    (root / "raise-2").rename(root / "raise-1")
+    status, said = _study(capsys, "--force")
+    assert status == 1
+    assert "Missing: grid/digits-conv4-snr-triplet-seed=1: 05_train failed" in said
+    assert len(_starts(root)) == 3 + 4
+    kept = dict(before.items() & _results(root).items())
+    assert list(kept) == ["digits-conv4-snr-triplet-seed=1"], "of a run that failed the old result is kept"
 
 
 @slow
 @pytest.mark.parametrize("which", ["everything", "the study"])
-def test_a_study_that_is_killed_goes_on_to_the_same_rows(root: Path, which: str) -> None:
-    process, finished = _all_but_one(root, root)
-    if which == "everything":
-        kill([process.pid, *processes("snrlib", str(root)), *_kernels(root)])
-    else:
-        process.kill()
-        until(lambda: not processes("snrlib", str(root)) + _kernels(root), seconds=60)  # nothing outlives it
-    process.communicate()
+def test_a_killed_study_goes_on_to_same_rows(root: Path, which: str, capsys: pytest.CaptureFixture) -> None:
+    process, _, finished = _all_but_one(root, root)
+    kill([process.pid, *_at_work(root)] if which == "everything" else [process.pid])
+    until(lambda: not _at_work(root), seconds=60)  # nothing outlives it
+    assert _ended(process) == -signal.SIGKILL
     assert _results(root) == finished
     assert (root / "data" / "runs" / "grid" / "quick.missing.csv").exists(), "which tells the page of this profile"
     (root / "hold-2").unlink()
-    again = _study()
-    assert again.returncode == 0, again
-    assert "3 of 3 cells and 1 of 1 notebooks done" in again.stdout
+    status, said = _study(capsys)
+    assert status == 0
+    assert "2 of 2 cells and 1 of 1 notebooks done" in said
     assert finished.items() <= _results(root).items(), "what was finished is as it was"
-    assert len(_starts(root)) == 5, "and was not begun again"
+    assert len(_starts(root)) == 3, "and was not begun again"
     table = root / "data" / "runs" / "grid" / "quick.csv"
-    assert [(row["seed"], row["precision_at_1"]) for row in _rows(table)] == [("1", "0.1"), ("2", "0.2"), ("3", "0.3")]
+    assert [(row["seed"], row["precision_at_1"]) for row in _rows(table)] == [("1", "0.1"), ("2", "0.2")]
     _assert_whole(root)
 
 
 @slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_study_leaves_no_process_and_no_half(root: Path, number: int, status: int) -> None:
-    profile(root, SEEDS)
+def test_an_interrupted_study_leaves_no_process_or_half(root: Path, number: int, status: int) -> None:
+    _cells(root, 2)
     (root / "hold-2").touch()
-    process = _start("--cores", "2")
-    until(lambda: _begun(root, 2), process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == status, err
-    assert "Traceback" not in err
-    assert not processes("snrlib", str(root)) + _kernels(root)
+    process, said = _start(root)
+    _until(lambda: _begun(root, 2), process)
+    os.kill(process.pid, number)
+    assert _ended(process) == status
+    assert "Traceback" not in said.read_text()
+    assert not _at_work(root)
     _assert_whole(root)
     assert not list((root / "data" / "runs").rglob(".05_train.partial-*"))
 
 
 @slow
-def test_a_full_disk_is_said_and_the_next_study_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_full_disk_the_study_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     place = root / "small disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
     mounted = subprocess.run(command, capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    full = f"snr: cannot write into {place / 'runs' / 'grid'}: No space left on device. Free some, then"
     try:
         monkeypatch.setenv("SNR_RUNS", str(place / "runs"))
-        process, finished = _all_but_one(root, place)
-        _fill(place / "ballast")
+        process, log, finished = _all_but_one(root, place)
+        with contextlib.suppress(OSError), (place / "ballast").open("wb", buffering=0) as ballast:
+            while ballast.write(bytes(4096)):
+                pass
         (root / "hold-2").unlink()
-        out, err = process.communicate(timeout=180)
-        assert process.returncode == 2, out + err
-        assert "Missing: grid/digits-conv4-snr-triplet-seed=2: " in out
-        assert f"snr: cannot write into {place / 'runs' / 'grid'}: No space left on device. Free some, then" in err
-        assert "Traceback" not in out + err
-        assert _results(place) == finished
-        _assert_whole(place)
+        assert _ended(process) == 2
+        said = log.read_text()
+        assert "Missing: grid/digits-conv4-snr-triplet-seed=2: " in said
+        assert full in said
+        assert "Traceback" not in said
         before = len(_starts(root))
-        refused = _study()
-        assert (refused.returncode, refused.stdout) == (2, ""), refused
-        assert refused.stderr.startswith(f"snr: cannot write into {place / 'runs' / 'grid'}: No space left on device.")
+        status, said = _study(capsys)
+        assert (status, said[: len(full)]) == (2, full), "and nothing is begun"
+        assert _results(place) == finished
         (place / "ballast").unlink()
-        again = _study()
-        assert again.returncode == 0, again
-        assert "3 of 3 cells and 1 of 1 notebooks done" in again.stdout
+        status, said = _study(capsys)
+        assert status == 0
+        assert "2 of 2 cells and 1 of 1 notebooks done" in said
         assert finished.items() <= _results(place).items()
         assert [start[0] for start in _starts(root)[before:]] == ["2"]
         _assert_whole(place)
@@ -284,64 +268,43 @@ def test_a_full_disk_is_said_and_the_next_study_goes_on(root: Path, monkeypatch:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def _fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (2**16, 1):
-            with contextlib.suppress(OSError):
-                while file.write(bytes(size)):
-                    pass
-
-
 @slow
-def test_a_cell_or_kernel_that_is_killed_is_tried_again(root: Path) -> None:
-    """The process of seed 1 and the kernel of seed 2: once, and the cell is finished; twice, and it is missing."""
-    profile(root, SEEDS)
+def test_a_killed_cell_or_kernel_is_tried_again(root: Path) -> None:
+    """The process of seed 1, once, and it is finished; the kernel of seed 2, twice, and it is missing."""
+    _cells(root, 1, 2)
     for seed in (1, 2):
         (root / f"hold-{seed}").touch()
-    process = _start("--cores", "3")
-    for attempt in (1, 2):
-        until(partial(_is_begun, root, 1, attempt), process)
-        kill(processes("-m\0snrlib\0run", str(root), "seed=1\0"))
-        until(partial(_is_begun, root, 2, attempt), process)
-        kill([int(pid) for seed, pid, _ in _starts(root) if seed == "2"][-1:])
-    out, _ = process.communicate(timeout=180)
-    assert process.returncode == 1
-    assert "1 of 3 cells and 1 of 1 notebooks done" in out
-    assert "seed=1: it ended with status 137; -9 or 137 is a kill" in out or "seed=1: it ended with status -9" in out
-    assert re.search("seed=2: .*DeadKernelError", out), out
-    assert not _kernels(root)
-    _assert_whole(root)
-    before = _results(root)
-    (root / "hold-2").unlink()
-    process = _start("--cores", "2")
-    until(lambda: _begun(root, 1) == 3, process)
+    process, said = _start(root)
+    _until(partial(_is_begun, root, 1, 1), process)
     kill(processes("-m\0snrlib\0run", str(root), "seed=1\0"))
-    until(lambda: _begun(root, 1) == 4, process)
+    _until(partial(_is_begun, root, 1, 2), process)
     (root / "hold-1").unlink()
-    out, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, out
-    assert before.items() <= _results(root).items()
+    for attempt in (1, 2):
+        _until(partial(_is_begun, root, 2, attempt), process)
+        kill([int(pid) for seed, pid, _ in _starts(root) if seed == "2"][-1:])
+    assert _ended(process) == 1
+    assert "1 of 2 cells and 1 of 1 notebooks done" in said.read_text()
+    assert re.search("seed=2: .*DeadKernelError", said.read_text())
+    assert not _at_work(root)
     _assert_whole(root)
 
 
 @slow
 def test_a_second_study_of_the_folder_waits(root: Path) -> None:
-    profile(root, SEEDS)
+    _cells(root, 1)
     (root / "hold-1").touch()
-    first = _start()
-    until(lambda: _starts(root), first)
-    second = _start()
-    time.sleep(10)
-    assert second.poll() is None
-    dry = [sys.executable, "-m", "snakemake", "-n", "--quiet"]
-    assert subprocess.run(dry, cwd=root, capture_output=True, timeout=120).returncode == 0, "a plan does not wait"
+    first, _ = _start(root, "first")
+    _until(lambda: _starts(root), first)
+    second, said = _start(root, "second")
+    waits = f"Another study is at work in {root / 'data' / 'runs'}; this one waits for it to end."
+    _until(lambda: said.exists() and waits in said.read_text(), second)
+    dry = subprocess.run([*SNAKEMAKE, "-n", "--quiet"], cwd=root, capture_output=True, timeout=120)
+    assert dry.returncode == 0, "a plan does not wait"
+    assert second.is_alive()
     (root / "hold-1").unlink()
-    assert first.wait(timeout=180) == second.wait(timeout=180) == 0
-    out, _ = second.communicate()
-    assert f"Another study is at work in {root / 'data' / 'runs'}; this one waits for it to end." in out
-    assert "3 of 3 cells" in out
-    assert len(_starts(root)) == 4, "each was run once"
-    first.communicate()
+    assert _ended(first) == _ended(second) == 0
+    assert "1 of 1 cells" in said.read_text()
+    assert len(_starts(root)) == 1, "it was run once"
 
 
 SBATCH = """#!/bin/sh
@@ -360,7 +323,8 @@ cat "$SLURM_STUB/${last#--jobs=}" 2> /dev/null || echo RUNNING
 
 @slow
 def test_on_a_cluster_each_cell_is_a_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    profile(root, {**SEEDS, "seed": [1, 3]}, name="full")
+    done, _ = _cells(root, 1, 3, name="full")
+    finish(done)
     (root / "raise-3").touch()
     stub = root / "slurm"
     stub.mkdir()
@@ -369,28 +333,27 @@ def test_on_a_cluster_each_cell_is_a_job(root: Path, monkeypatch: pytest.MonkeyP
         (stub / name).chmod(0o755)
     monkeypatch.setenv("SLURM_STUB", str(stub))
     monkeypatch.setenv("PATH", f"{stub}:{os.environ['PATH']}")
-    command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", "--config", "profile=full"]
+    command = [*SNAKEMAKE, "--workflow-profile", "profiles/slurm", "--config", "profile=full"]
     faster = ["--seconds-between-status-checks", "1", "--latency-wait", "5"]
 
-    def submit() -> subprocess.CompletedProcess:
-        return subprocess.run([*command, *faster], cwd=root, capture_output=True, text=True, timeout=300)
+    def submit() -> tuple[int, list[str], str]:
+        """The exit status, all jobs so far, and what was said."""
+        told = subprocess.run([*command, *faster], cwd=root, capture_output=True, text=True, timeout=300)
+        return told.returncode, (stub / "submitted").read_text().splitlines(), told.stderr
 
-    done = submit()
-    assert done.returncode == 1, done.stderr
-    submitted = (stub / "submitted").read_text().splitlines()
-    assert len(submitted) == 4, "two cells, one twice, and a notebook"
-    assert all("--cpus-per-task=1 --mem=4000M --time=240 --output=.slurm/%j.log" in line for line in submitted)
+    status, jobs, said = submit()
+    assert (status, len(jobs)) == (1, 2), said
+    assert all("--cpus-per-task=1 --mem=4000M --time=240 --output=.slurm/%j.log" in job for job in jobs)
     table = root / "data" / "runs" / "grid" / "full.csv"
     assert [row["seed"] for row in _rows(table)] == ["1"]
     (missing,) = _rows(table.with_suffix(".missing.csv"))
     assert missing["why"].endswith("ValueError: a cell that raises")
     (root / "raise-3").unlink()
-    (cell, _) = Grid("full").cells
-    finish(cell, experiment_source="of old")  # which is run again
+    (notebook,) = Grid("full").notebooks
+    finish(notebook, source="of old")
     before = _results(root)
-    done = submit()
-    assert done.returncode == 0, done.stderr
-    assert len((stub / "submitted").read_text().splitlines()) == 6
+    status, jobs, said = submit()
+    assert (status, len(jobs)) == (0, 2 + 2), said
     assert [row["seed"] for row in _rows(table)] == ["1", "3"]
-    same = {name for name, written in _results(root).items() if before.get(name) == written}
-    assert same == {"default"}, "the notebook"
+    assert not Grid("full").to_do(), "the notebook was a job, too"
+    assert list(dict(before.items() & _results(root).items())) == [done.output.parent.name]
