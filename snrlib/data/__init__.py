@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,16 @@ SOURCES: dict[str, Source] = {name: one.source for name, one in DATASETS.items()
 """Where those come from that are downloaded."""
 
 
-def files_state(name: str, root: str | Path | None = None) -> str:
-    """A digest of the names, sizes and times of the files that a data set is read from; "" if the code alone makes it.
+def files_state(name: str, root: str | Path | None = None, weights: str | None = None) -> str:
+    """A digest of the names, sizes and times of the files that a training reads; "" if the code alone makes its images.
 
-    Cheap: no file is opened. It tells whether images may have changed since.
+    Cheap: no file is opened. It tells whether one may have changed since. Names count from the folder that holds all
+    files, so that the folder may move.
 
     Args:
         name: one of `DATASETS`.
         root: as for `load`.
+        weights: the file of a network's weights; None, or "imagenet", is no file of the user's.
 
     Raises:
         ValueError, FileNotFoundError: as `load`; they are damaged, or not there.
@@ -69,11 +72,21 @@ def files_state(name: str, root: str | Path | None = None) -> str:
         if not places:
             raise missing(data.source, root)
         files |= {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}
-    if not files:
+    lines = _states(files)
+    if weights not in (None, "imagenet"):
+        lines += _states({Path(weights)})
+    if not lines:
         return ""
-    known = [(path.as_posix(), path.stat()) for path in sorted(files)]
-    lines = [f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in known]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _states(files: set[Path]) -> list[str]:
+    """Name below their common folder, bytes and time of each."""
+    if not files:
+        return []
+    folder = os.path.commonpath([path.parent for path in files])
+    known = [(path.relative_to(folder).as_posix(), path.stat()) for path in sorted(files)]
+    return [f"{name} {about.st_size} {about.st_mtime_ns}" for name, about in known]
 
 
 def load(name: str, split: Split = "train", root: str | Path | None = None, **options: Any) -> Any:
