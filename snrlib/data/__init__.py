@@ -37,6 +37,7 @@ __all__ = [
     "LabelledImages",
     "files_state",
     "load",
+    "training_classes",
     "validation_split",
 ]
 
@@ -65,6 +66,8 @@ def files_state(name: str, root: str | Path | None = None, weights: str | None =
     if data.kind == "photographs":
         for split in ("train", "test"):
             files |= {*data.load(split=split, root=root).files}
+        if root is not None and Path(root).is_file():  # the table that lists them
+            files.add(Path(root).absolute())
     elif data.kind == "features":
         files.add(data_folder("reference") / f"{name}.npz")
     elif data.source is not None:
@@ -78,6 +81,30 @@ def files_state(name: str, root: str | Path | None = None, weights: str | None =
     if not lines:
         return ""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def training_classes(name: str, root: str | Path | None = None) -> tuple[int, int]:
+    """How many classes an experiment trains on, validation classes included, and how many images the middle one has.
+
+    The files of photographs tell, if they are there; of other data sets it is known.
+
+    Args:
+        name: one of `DATASETS`.
+        root: as for `load`.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load`; of published photographs only that they are damaged.
+    """
+    data = DATASETS[name]
+    if data.kind == "photographs":
+        try:
+            counts = data.load(split="train", root=root).labels.bincount()
+            return len(counts), int(counts.median())
+        except FileNotFoundError:
+            if data.training is None:
+                raise
+    assert data.training is not None
+    return data.training
 
 
 def _states(files: set[Path]) -> list[str]:

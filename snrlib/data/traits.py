@@ -22,9 +22,8 @@ class DataSet:
             the form of images of one pixel, for a network that is a last layer alone.
         image_size: usual side of the images in pixels.
         sized: whether ``load`` takes ``size=``, the side in pixels.
-        batch_size: usual number of images per step.
-        m: usual number of images per class in a batch.
-        validation_share: usual share of the training classes that choose the best weights.
+        training: number of classes of the training half, and images of the middle one of them, as an experiment loads
+            it where the files do not say.
         options: others of ``load``, as an experiment calls it.
         source: where the files come from; None if nothing is downloaded.
     """
@@ -34,8 +33,6 @@ class DataSet:
     kind: Literal["images", "photographs", "features"] = "images"
     image_size: int = 32
     sized: bool = True
-    batch_size: int = 64
-    m: int = 4
-    validation_share: float = 0.25
+    training: tuple[int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = None

@@ -150,4 +150,4 @@ def _load(path: Path, *keys: str) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as annotations of Cars196: {error}") from error
 
 
-DATASET = DataSet("cars196", cars196, source=CARS196, kind="photographs", image_size=224)
+DATASET = DataSet("cars196", cars196, source=CARS196, kind="photographs", image_size=224, training=(98, 82))

@@ -100,14 +100,11 @@ def _known(kind: str) -> Any:
     return getattr(_datasets(), kind)
 
 
-# Five classes train, and two of them validate.
 DATASET = DataSet(
     "cifar10",
     cifar10,
     source=CIFAR10,
     sized=False,
-    batch_size=48,
-    m=16,
-    validation_share=0.4,
+    training=(5, 6000),
     options={"classes": "disjoint"},
 )

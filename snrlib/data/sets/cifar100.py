@@ -44,4 +44,6 @@ def cifar100(split: Split = "train", root: str | Path | None = None, classes: st
     return read_cifar("CIFAR100", CIFAR100, split, root, classes)
 
 
-DATASET = DataSet("cifar100", cifar100, source=CIFAR100, sized=False, options={"classes": "disjoint"})
+DATASET = DataSet(
+    "cifar100", cifar100, source=CIFAR100, sized=False, options={"classes": "disjoint"}, training=(50, 600)
+)

@@ -111,4 +111,4 @@ def cub200(
     )
 
 
-DATASET = DataSet("cub200", cub200, source=CUB200, kind="photographs", image_size=224)
+DATASET = DataSet("cub200", cub200, source=CUB200, kind="photographs", image_size=224, training=(100, 60))

@@ -96,4 +96,4 @@ def _kind(path: str) -> str:
     return path.split("/")[0].removesuffix("_final")
 
 
-DATASET = DataSet("sop", sop, source=SOP, kind="photographs", image_size=224)
+DATASET = DataSet("sop", sop, source=SOP, kind="photographs", image_size=224, training=(11318, 5))
