@@ -24,6 +24,7 @@ from snrlib.data.sets import (
     glyphs,
     omniglot,
     sop,
+    tinyimagenet,
 )
 from snrlib.data.splits import validation_split
 from snrlib.data.traits import DataSet
@@ -41,7 +42,7 @@ __all__ = [
     "validation_split",
 ]
 
-_MODULES = (glyphs, digits, omniglot, cifar10, cifar100, cub200, cub_features, cars196, sop, folder)
+_MODULES = (glyphs, digits, omniglot, cifar10, cifar100, cub200, cub_features, cars196, sop, tinyimagenet, folder)
 DATASETS: dict[str, DataSet] = {module.DATASET.name: module.DATASET for module in _MODULES}
 """What each data set is, by its name."""
 SOURCES: dict[str, Source] = {name: one.source for name, one in DATASETS.items() if one.source is not None}
@@ -71,7 +72,7 @@ def files_state(name: str, root: str | Path | None = None, weights: str | None =
     elif data.kind == "features":
         files.add(data_folder("reference") / f"{name}.npz")
     elif data.source is not None:
-        places = [place for name in data.source.places if (place := find(root, name)) is not None]
+        places = [data.folder(place) for name in data.source.places if (place := find(root, name)) is not None]
         if not places:
             raise missing(data.source, root)
         files |= {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from snrlib.data.base import LabelledImages, description, rows_of_classes, take_rows
 
-__all__ = ["ImageFiles", "image_endings", "is_left_behind", "read_image"]
+__all__ = ["ImageFiles", "image_endings", "is_left_behind", "read_image", "visible"]
 
 # Pillow recognises them, and either cannot read them by itself or asks another program to.
 _NO_IMAGES = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
@@ -184,6 +184,11 @@ def is_left_behind(name: str) -> bool:
     [True, True, True, True, False]
     """
     return _LEFT_BEHIND.fullmatch(name) is not None
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder, by name, without what is nobody's data; nothing if there is no such folder."""
+    return sorted(path for path in folder.glob("*") if not is_left_behind(path.name))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

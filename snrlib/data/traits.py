@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from snrlib.data.fetch.source import Source
@@ -26,6 +27,7 @@ class DataSet:
             it where the files do not say.
         options: others of ``load``, as an experiment calls it.
         source: where the files come from; None if nothing is downloaded.
+        folder: what holds all files, by the place at which they are found; usually that place itself.
     """
 
     name: str
@@ -36,3 +38,4 @@ class DataSet:
     training: tuple[int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = None
+    folder: Callable[[Path], Path] = lambda place: place

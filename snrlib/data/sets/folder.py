@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from snrlib.data.base import Split, check_split
-from snrlib.data.image_files import ImageFiles, image_endings, is_left_behind
+from snrlib.data.image_files import ImageFiles, image_endings, is_left_behind, visible
 from snrlib.data.sets.lists import some
 from snrlib.data.splits import shuffled_classes
 from snrlib.data.traits import DataSet
@@ -144,8 +144,8 @@ def _merged(*parts: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
 
 
 def _in_folders(base: Path) -> _Found:
-    while len(inside := _visible(base)) == 1 and inside[0].is_dir() and _visible(inside[0]):
-        if not any(path.is_dir() for path in _visible(inside[0])):
+    while len(inside := visible(base)) == 1 and inside[0].is_dir() and visible(inside[0]):
+        if not any(path.is_dir() for path in visible(inside[0])):
             break  # one class of images
         base = inside[0]
     found, left_out, empty = _Found(), [], []
@@ -155,7 +155,7 @@ def _in_folders(base: Path) -> _Found:
     if is_split and (others := [path.name for path in folders if path not in parts]):
         found.notes.append(f"beside train and test, left out: {some(others)}")
     for part in parts if is_split else [base]:
-        for one in [path for path in _visible(part) if path.is_dir()]:
+        for one in [path for path in visible(part) if path.is_dir()]:
             images, others = _below(one)
             left_out += [f"{one.name}/{name}" for name in others]
             if images:
@@ -187,10 +187,6 @@ def _below(folder: Path) -> tuple[list[Path], list[str]]:
                 others.append(path.relative_to(folder).as_posix())
         seen.add(real)
     return images, others
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not is_left_behind(path.name))
 
 
 def _likely(base: Path, inside: list[Path], empty: list[str]) -> str:
