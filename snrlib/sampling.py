@@ -11,7 +11,36 @@ from torch.utils.data import Sampler
 
 from snrlib.utils.checks import check_labels
 
-__all__ = ["MPerClassSampler", "NPairSampler"]
+__all__ = ["MPerClassSampler", "NPairSampler", "usual_batch"]
+
+
+def usual_batch(n_classes: int, per_class: int, batch_size: int | None = None, m: int | None = None) -> tuple[int, int]:
+    """Images per step, and of each class in it, that suit the number of classes: 64 and 4, more of few classes.
+
+    Args:
+        n_classes: that train.
+        per_class: images of the middle class.
+        batch_size: that was chosen, or None.
+        m: likewise.
+
+    Returns:
+        Both; what was chosen stays.
+
+    >>> [usual_batch(n, 20) for n in (100, 12, 5, 3, 2)]
+    [(64, 4), (48, 4), (40, 8), (48, 16), (32, 16)]
+    """
+    if batch_size is None:
+        if m is None:
+            m = 4 if per_class >= 4 else 2
+            while 64 // (2 * m) >= n_classes and 2 * m <= per_class:
+                m *= 2
+        return max(2, min(64 // m, n_classes)) * m, m
+    if m is None:
+        fitting = (
+            size for size in range(2, batch_size + 1) if batch_size % size == 0 and batch_size // size <= n_classes
+        )
+        m = 4 if batch_size % 4 == 0 and batch_size // 4 <= n_classes else next(fitting, batch_size)
+    return batch_size, m
 
 
 class MPerClassSampler(Sampler[int]):

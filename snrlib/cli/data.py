@@ -12,7 +12,7 @@ _OWN = {
     "glyphs": "drawn from matplotlib's typefaces, nothing to fetch",
     "digits": "comes with scikit-learn, nothing to fetch",
     "cub_features": "SqueezeNet's features of photographs of birds, in data/reference, nothing to fetch",
-    "folder": "your own images, one sub-folder a class: root=PATH",
+    "folder": "your own images, one sub-folder per class or a table: root=PATH",
 }
 
 

@@ -75,9 +75,12 @@ def _params(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    values = values_of(options.notebook, options.values)
+    if find_notebook(options.notebook) == find_notebook("05"):
+        _check(values)
     row = run(
         options.notebook,
-        values_of(options.notebook, options.values),
+        values,
         options.output,
         force=options.force or options.renew,
         wait=options.renew,
@@ -89,6 +92,15 @@ def _run(options: argparse.Namespace) -> int:
     print(f"  {row['notebook']}: {row['wall_time_s']:.0f} s. {metrics}")
     print(f"  {row['output']}")
     return 0
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Whether an experiment can be: what does not go together, or is not there, is refused before a kernel starts."""
+    from snrlib.data import files_state  # with torch: slow to import
+    from snrlib.study.tuned import from_parameters
+
+    settings = from_parameters({key: known.default for key, known in parameters("05").items()} | values)
+    files_state(settings.data, settings.root, settings.weights)
 
 
 def _refresh(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from snrlib.data.sets import (
     glyphs,
     omniglot,
     sop,
+    tinyimagenet,
 )
 from snrlib.data.splits import validation_split
 from snrlib.data.traits import DataSet
@@ -36,24 +38,27 @@ __all__ = [
     "LabelledImages",
     "files_state",
     "load",
+    "training_classes",
     "validation_split",
 ]
 
-_MODULES = (glyphs, digits, omniglot, cifar10, cifar100, cub200, cub_features, cars196, sop, folder)
+_MODULES = (glyphs, digits, omniglot, cifar10, cifar100, cub200, cub_features, cars196, sop, tinyimagenet, folder)
 DATASETS: dict[str, DataSet] = {module.DATASET.name: module.DATASET for module in _MODULES}
 """What each data set is, by its name."""
 SOURCES: dict[str, Source] = {name: one.source for name, one in DATASETS.items() if one.source is not None}
 """Where those come from that are downloaded."""
 
 
-def files_state(name: str, root: str | Path | None = None) -> str:
-    """A digest of the names, sizes and times of the files that a data set is read from; "" if the code alone makes it.
+def files_state(name: str, root: str | Path | None = None, weights: str | None = None) -> str:
+    """A digest of the names, sizes and times of the files that a training reads; "" if the code alone makes its images.
 
-    Cheap: no file is opened. It tells whether images may have changed since.
+    Cheap: no file is opened. It tells whether one may have changed since. Names count from the folder that holds all
+    files, so that the folder may move.
 
     Args:
         name: one of `DATASETS`.
         root: as for `load`.
+        weights: the file of a network's weights; None, or "imagenet", is no file of the user's.
 
     Raises:
         ValueError, FileNotFoundError: as `load`; they are damaged, or not there.
@@ -62,18 +67,54 @@ def files_state(name: str, root: str | Path | None = None) -> str:
     if data.kind == "photographs":
         for split in ("train", "test"):
             files |= {*data.load(split=split, root=root).files}
+        if root is not None and Path(root).is_file():  # the table that lists them
+            files.add(Path(root).absolute())
     elif data.kind == "features":
         files.add(data_folder("reference") / f"{name}.npz")
     elif data.source is not None:
-        places = [place for name in data.source.places if (place := find(root, name)) is not None]
+        places = [data.folder(place) for name in data.source.places if (place := find(root, name)) is not None]
         if not places:
             raise missing(data.source, root)
         files |= {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}
-    if not files:
+    lines = _states(files)
+    if weights not in (None, "imagenet"):
+        lines += _states({Path(weights)})
+    if not lines:
         return ""
-    known = [(path.as_posix(), path.stat()) for path in sorted(files)]
-    lines = [f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in known]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def training_classes(name: str, root: str | Path | None = None) -> tuple[int, int]:
+    """How many classes an experiment trains on, validation classes included, and how many images the middle one has.
+
+    The files of photographs tell, if they are there; of other data sets it is known.
+
+    Args:
+        name: one of `DATASETS`.
+        root: as for `load`.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load`; of published photographs only that they are damaged.
+    """
+    data = DATASETS[name]
+    if data.kind == "photographs":
+        try:
+            counts = data.load(split="train", root=root).labels.bincount()
+            return len(counts), int(counts.median())
+        except FileNotFoundError:
+            if data.training is None:
+                raise
+    assert data.training is not None
+    return data.training
+
+
+def _states(files: set[Path]) -> list[str]:
+    """Name below their common folder, bytes and time of each."""
+    if not files:
+        return []
+    folder = os.path.commonpath([path.parent for path in files])
+    known = [(path.relative_to(folder).as_posix(), path.stat()) for path in sorted(files)]
+    return [f"{name} {about.st_size} {about.st_mtime_ns}" for name, about in known]
 
 
 def load(name: str, split: Split = "train", root: str | Path | None = None, **options: Any) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,16 @@ from tqdm import tqdm
 
 from snrlib.data.base import LabelledImages, description, rows_of_classes, take_rows
 
-__all__ = ["IMAGE_ENDINGS", "ImageFiles", "read_image"]
+__all__ = ["ImageFiles", "image_endings", "is_left_behind", "read_image", "visible"]
 
-IMAGE_ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+# Pillow recognises them, and either cannot read them by itself or asks another program to.
+_NO_IMAGES = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
+_LONGEST = 16  # times its short side, of an image that is resized as a whole
+_LEFT_BEHIND = re.compile(
+    r"""\. .* | .* ~ | ~\$ .* | thumbs\.db | desktop\.ini | icon\r | __macosx | @eadir | \$recycle\.bin | lost\+found
+    | system[ ]volume[ ]information | .* \. (tmp|part|partial|crdownload|download)""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 @dataclass(eq=False)
@@ -118,7 +126,8 @@ def read_image(path: Path, size: int) -> Tensor:
     """One image (3, size, size), uint8: upright, RGB, short side resized to ``size`` (antialiased), centre cropped.
 
     The orientation that a camera noted (EXIF) is applied. Grey, palette and CMYK images become RGB; what is transparent
-    becomes white; 16-bit grey keeps its upper 8 bits.
+    becomes white; 16-bit grey keeps its upper 8 bits. Pixels of another range (floating point, or 32 bits beyond those
+    16) are refused: nobody knows what is white.
 
     Args:
         path: the file.
@@ -129,12 +138,13 @@ def read_image(path: Path, size: int) -> Tensor:
         FileNotFoundError: there is no such file.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=_formats()) as file:
             image = _rgb(ImageOps.exif_transpose(file))
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    image = _without_ends(image)
     width, height = image.size
     short = min(width, height)
     width, height = size * width // short, size * height // short
@@ -144,11 +154,51 @@ def read_image(path: Path, size: int) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def _without_ends(image: Image.Image) -> Image.Image:
+    """The middle of a strip: resized as a whole, one of 1 x 100,000 pixels would take gigabytes."""
+    long, short = max(image.size), min(image.size)
+    if long <= _LONGEST * short:
+        return image
+    start = (long - _LONGEST * short) // 2  # as much off either end
+    box = (start, 0, long - start, short) if image.width == long else (0, start, short, long - start)
+    return image.crop(box)
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """The endings of files that `read_image` reads, in lower case."""
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in _formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """What Pillow calls the formats that `read_image` reads."""
+    Image.init()
+    return [name for name in Image.OPEN if name not in _NO_IMAGES]
+
+
+def is_left_behind(name: str) -> bool:
+    """Whether a file or folder of this name is nobody's data: hidden, or left by a system, an archive or a download.
+
+    >>> [is_left_behind(name) for name in ("._1.jpg", "Thumbs.db", "__MACOSX", "1.jpg.part", "1.jpg")]
+    [True, True, True, True, False]
+    """
+    return _LEFT_BEHIND.fullmatch(name) is not None
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder, by name, without what is nobody's data; nothing if there is no such folder."""
+    return sorted(path for path in folder.glob("*") if not is_left_behind(path.name))
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating point, of no known range")
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError(f"its pixels of 32 bits reach from {pixels.min()} to {pixels.max()}, not from 0 to 65535")
+        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

@@ -11,7 +11,7 @@ from snrlib.data.base import LabelledImages
 from snrlib.data.image_files import ImageFiles
 from snrlib.utils.checks import check_number
 
-__all__ = ["shuffled_classes", "validation_split"]
+__all__ = ["shuffled_classes", "usual_validation_share", "validation_split"]
 
 Data = TypeVar("Data", LabelledImages, ImageFiles)
 
@@ -43,6 +43,15 @@ def validation_split(data: Data, share: float = 0.25, seed: int = 0) -> tuple[Da
         replace(train, name=f"{data.name}, without validation classes"),
         replace(validation, name=f"{data.name}, validation classes"),
     )
+
+
+def usual_validation_share(n_classes: int) -> float:
+    """A quarter of the training classes, but at least two; none of four classes or fewer, which are all needed.
+
+    >>> [round(usual_validation_share(n), 2) for n in (4, 5, 7, 100)]
+    [0.0, 0.4, 0.29, 0.25]
+    """
+    return 0.0 if n_classes < 5 else max(0.25, 2 / n_classes)
 
 
 def shuffled_classes(n: int, seed: int) -> list[int]:

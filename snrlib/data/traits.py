@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from snrlib.data.fetch.source import Source
@@ -22,11 +23,11 @@ class DataSet:
             the form of images of one pixel, for a network that is a last layer alone.
         image_size: usual side of the images in pixels.
         sized: whether ``load`` takes ``size=``, the side in pixels.
-        batch_size: usual number of images per step.
-        m: usual number of images per class in a batch.
-        validation_share: usual share of the training classes that choose the best weights.
+        training: number of classes of the training half, and images of the middle one of them, as an experiment loads
+            it where the files do not say.
         options: others of ``load``, as an experiment calls it.
         source: where the files come from; None if nothing is downloaded.
+        folder: what holds all files, by the place at which they are found; usually that place itself.
     """
 
     name: str
@@ -34,8 +35,7 @@ class DataSet:
     kind: Literal["images", "photographs", "features"] = "images"
     image_size: int = 32
     sized: bool = True
-    batch_size: int = 64
-    m: int = 4
-    validation_share: float = 0.25
+    training: tuple[int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = None
+    folder: Callable[[Path], Path] = lambda place: place

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -17,9 +17,10 @@ from snrlib.distances import Distance, get_distance
 from snrlib.evaluate.classification import classify, confusion, most_confused
 from snrlib.evaluate.clustering import clustering
 from snrlib.evaluate.neighbours import knn, knn_blocks, ranking_blocks
-from snrlib.evaluate.retrieval import retrieval
+from snrlib.evaluate.retrieval import Labels, retrieval
 from snrlib.evaluate.verification import Verification, verification
 from snrlib.stats import interval
+from snrlib.utils.checks import as_labels, check_choice
 
 __all__ = [
     "Judge",
@@ -40,25 +41,32 @@ __all__ = [
 ]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - what is judged, by what, against what
     embeddings: Tensor,
-    labels: Tensor,
+    labels: Labels,
     distance: Distance | None = None,
-    ks: Sequence[int] = (1, 2, 4, 8),
+    ks: Sequence[int] | None = None,
     backend: str = "torch",
     cluster: bool = True,
     seed: int = 0,
+    *,
+    reference: Tensor | None = None,
+    reference_labels: Labels | None = None,
+    average: Literal["query", "class"] = "query",
 ) -> dict[str, float]:
     """The scores of an embedding: means of `retrieval` over the queries that have one, and `clustering`.
 
     Args:
-        embeddings: (n, M).
-        labels: (n,), integers.
+        embeddings: (n, M), the queries.
+        labels: (n,), integers or strings.
         distance: the distance that ranks, anchor side included; None is Euclidean.
-        ks: values of k; the score for 1 is called ``precision_at_1``.
+        ks: values of k; the score for 1 is called ``precision_at_1``. None is as in `retrieval`.
         backend: see `knn`.
-        cluster: run k-means as well, which takes longer than the rest.
+        cluster: run k-means on the queries as well, which takes longer than the rest.
         seed: of k-means.
+        reference: (n_reference, M), a gallery that is searched instead of the queries.
+        reference_labels: (n_reference,).
+        average: over the queries, or of the means of their classes, so that small classes count as much as large ones.
 
     Returns:
         ``precision_at_1``, ``recall_at_2`` ..., ``r_precision``, ``mean_average_precision_at_r`` and, with ``cluster``,
@@ -67,9 +75,11 @@ def evaluate(
     Raises:
         TypeError, ValueError: labels that are not as many integers, an empty ``ks``, or a k out of range.
     """
-    scores = {
-        str(key): float(value) for key, value in retrieval(embeddings, labels, distance, ks, backend).mean().items()
-    }
+    check_choice(average, "average", ("query", "class"))
+    queries = retrieval(embeddings, labels, distance, ks, backend, reference, reference_labels)
+    if average == "class":
+        queries = queries.groupby(as_labels(labels, len(queries))[0].cpu().numpy()).mean()
+    scores = {str(key): float(value) for key, value in queries.mean().items()}
     return scores | (clustering(embeddings, labels, distance, seed) if cluster else {})
 
 
@@ -103,16 +113,25 @@ def judges(distance: Distance) -> list[Judge]:
 
 
 def compare(
-    embeddings: Tensor, labels: Tensor, distance: Distance, ks: Sequence[int] = (1, 2, 4, 8), seed: int = 0
+    embeddings: Tensor,
+    labels: Labels,
+    distance: Distance,
+    ks: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    reference: Tensor | None = None,
+    reference_labels: Labels | None = None,
 ) -> pd.DataFrame:
     """`evaluate` and `verification` under the training distance, both anchor sides where they differ, and Euclid.
 
     Args:
-        embeddings: (n, M).
-        labels: (n,), integers.
+        embeddings: (n, M), the queries.
+        labels: (n,), integers or strings.
         distance: the one that the network was trained with.
-        ks: values of k.
+        ks: values of k; None is as in `retrieval`.
         seed: of k-means and of the pairs.
+        reference: (n_reference, M), a gallery that is searched instead of the queries.
+        reference_labels: (n_reference,).
 
     Returns:
         One row per distance, named after it and its anchor side (`judges`); one column per score, ``AUC`` and ``EER``
@@ -121,11 +140,14 @@ def compare(
     Raises:
         TypeError, ValueError: as `evaluate` and `verification`.
     """
+    if not isinstance(distance, Distance):
+        raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
+    gallery: dict[str, Any] = {"reference": reference, "reference_labels": reference_labels}
     rows, clusters = {}, clustering(embeddings, labels, distance, seed)  # the anchor side has no part in it
     for name, kind, _, judge in judges(distance):
         if kind != "training":
             clusters = clustering(embeddings, labels, judge, seed)
-        pairs = verification(embeddings, labels, judge, seed=seed)
-        scores = evaluate(embeddings, labels, judge, ks, cluster=False)
+        pairs = verification(embeddings, labels, judge, seed=seed, **gallery)
+        scores = evaluate(embeddings, labels, judge, ks, cluster=False, **gallery)
         rows[name] = scores | clusters | {"AUC": pairs.AUC, "EER": pairs.EER}
     return pd.DataFrame(rows).T

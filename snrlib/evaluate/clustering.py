@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
@@ -9,14 +10,15 @@ from sklearn.metrics.cluster import pair_confusion_matrix
 from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
-from snrlib.utils.checks import check_labels
+from snrlib.evaluate.retrieval import Labels
+from snrlib.utils.checks import as_labels
 
 __all__ = ["clustering"]
 
 
 @torch.no_grad()
 def clustering(
-    embeddings: Tensor, labels: Tensor, distance: Distance | None = None, seed: int = 0, n_init: int = 3
+    embeddings: Tensor, labels: Labels, distance: Distance | None = None, seed: int = 0, n_init: int = 3
 ) -> dict[str, float]:
     """How well k-means finds the classes.
 
@@ -28,9 +30,11 @@ def clustering(
     - ``AMI``: the same, less what chance would give, at most 1;
     - ``F1``: of the pairs of embeddings put into one cluster against the pairs of one class, in [0, 1].
 
+    Of one class, or of classes of one member each, every clustering is right or none: NMI and AMI are NaN.
+
     Args:
         embeddings: (n, M).
-        labels: (n,), integers; k is the number of different ones.
+        labels: (n,), integers or strings; k is the number of different ones.
         distance: a member of the family; None is Euclidean.
         seed: of k-means++.
         n_init: starts; the one with the smallest sum of squares counts.
@@ -40,13 +44,14 @@ def clustering(
     """
     distance = get_distance("euclidean") if distance is None else distance
     z = distance.embed(embeddings)
-    check_labels(labels, len(z))
-    truth = labels.cpu().numpy()
-    found = KMeans(len(labels.unique()), n_init=n_init, random_state=seed).fit_predict(z.cpu().numpy())
+    truth = as_labels(labels, len(z))[0].cpu().numpy()
+    k = len(np.unique(truth))
+    found = KMeans(k, n_init=n_init, random_state=seed).fit_predict(z.cpu().numpy())
     (_, apart_together), (together_apart, together) = pair_confusion_matrix(truth, found).tolist()
     pairs = 2 * together + apart_together + together_apart
+    tells = 1 < k < len(truth)
     return {
-        "NMI": float(normalized_mutual_info_score(truth, found)),
-        "AMI": float(adjusted_mutual_info_score(truth, found)),
+        "NMI": float(normalized_mutual_info_score(truth, found)) if tells else float("nan"),
+        "AMI": float(adjusted_mutual_info_score(truth, found)) if tells else float("nan"),
         "F1": 2 * together / pairs if pairs else float("nan"),
     }

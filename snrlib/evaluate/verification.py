@@ -10,7 +10,8 @@ from sklearn.metrics import auc, roc_curve
 from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
-from snrlib.utils.checks import check_embeddings, check_labels
+from snrlib.evaluate.retrieval import Labels
+from snrlib.utils.checks import as_labels, check_embeddings
 
 __all__ = ["Verification", "verification"]
 
@@ -52,34 +53,47 @@ class Verification:
 
 @torch.no_grad()
 def verification(
-    embeddings: Tensor, labels: Tensor, distance: Distance | None = None, n_pairs: int = 100_000, seed: int = 0
+    embeddings: Tensor,
+    labels: Labels,
+    distance: Distance | None = None,
+    n_pairs: int = 100_000,
+    seed: int = 0,
+    reference: Tensor | None = None,
+    reference_labels: Labels | None = None,
 ) -> Verification:
-    """ROC curve over ordered pairs, whose first is the query.
+    """ROC curve over ordered pairs, whose first is the query, and the second another embedding or a reference.
 
     One threshold serves all anchors, so that a relative distance and its absolute twin differ here for both anchor
     sides, unlike in the ranking of one query.
 
     Args:
         embeddings: (n, M).
-        labels: (n,), integers.
+        labels: (n,), integers or strings.
         distance: a member of the family, its anchor side included; None is Euclidean.
         n_pairs: how many positive and how many negative pairs are drawn, with replacement; all, if there are fewer.
         seed: of the draw.
+        reference: (n_reference, M), as in `snrlib.evaluate.retrieval`.
+        reference_labels: (n_reference,).
 
     Raises:
         TypeError, ValueError: bad embeddings or labels, or no positive or no negative pair.
     """
     distance = get_distance("euclidean") if distance is None else distance
     x = check_embeddings(embeddings)
-    check_labels(labels, len(x))
+    if (reference is None) != (reference_labels is None):
+        raise ValueError("reference and reference_labels go together: one of them is missing")
+    y = x if reference is None else check_embeddings(reference, "reference")
+    given, gallery = as_labels(labels, len(x), reference_labels, len(y))
+    itself = int(reference is None)  # is among the candidates, and no pair
     if n_pairs < 1:
         raise ValueError(f"n_pairs must be at least 1, got {n_pairs}")
-    ordered, order = labels.cpu().sort(stable=True)
-    _, cls, sizes = ordered.unique_consecutive(return_inverse=True, return_counts=True)
-    n, size, start = len(x), sizes[cls], (sizes.cumsum(0) - sizes)[cls]
+    ordered, order = given.cpu().sort(stable=True)
+    candidates, rank = gallery.cpu().sort(stable=True)
+    start, stop = (torch.searchsorted(candidates, ordered, right=right) for right in (False, True))
+    size = stop - start
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for kind, others in (("positive", size - 1), ("negative", n - size)):
+    for kind, others in (("positive", size - itself), ("negative", len(y) - size)):
         # The pairs of sample i are numbered before[i] ... before[i] + others[i] - 1; a number gives back its pair.
         before = others.cumsum(0)
         total = int(before[-1])
@@ -90,10 +104,10 @@ def verification(
         j = number - (before[i] - others[i])
         skipped = j + size[i] * (j >= start[i])  # past the own class
         if kind == "positive":  # in the own class, past oneself
-            skipped = start[i] + j + (j >= i - start[i])
-        i, j = order[i].to(x.device), order[skipped].to(x.device)
+            skipped = start[i] + j + itself * (j >= i - start[i])
+        i, j = order[i].to(x.device), rank[skipped].to(x.device)
         blocks = zip(i.split(2**14), j.split(2**14), strict=True)
-        found.append(torch.cat([distance.pairwise_distance(x[a], x[b]) for a, b in blocks]).double().cpu().numpy())
+        found.append(torch.cat([distance.pairwise_distance(x[a], y[b]) for a, b in blocks]).double().cpu().numpy())
     positive, negative = found
     truth = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
     false, true, thresholds = roc_curve(truth, -np.concatenate([positive, negative]))

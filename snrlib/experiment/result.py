@@ -79,7 +79,7 @@ class Experiment:
             "cost": dict(self.cost),
             "classes": len(self.test.classes),
             "images": len(self.test),
-            "files": files_state(self.settings.data, self.settings.root),
+            "files": files_state(self.settings.data, self.settings.root, self.settings.weights),
             "best_step": self.history.attrs.get("best", 0),
             "seconds": self.wall_time_s,
         }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from snrlib.backbones import NETWORKS
-from snrlib.data import DATASETS
+from snrlib.data import DATASETS, training_classes
+from snrlib.data.splits import usual_validation_share
 from snrlib.distances import DISTANCES, MAPPED, get_distance
 from snrlib.losses import LOSSES, get_loss
+from snrlib.sampling import usual_batch
 from snrlib.utils.checks import check_choice
 
 __all__ = ["BUDGETS", "FROZEN", "MAPS", "SOFTMAX", "Settings", "default_settings"]
@@ -144,6 +147,9 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
     mapping = given.get("map", "running") if distance in MAPPED else given.get("map")
     pretrained = "weights" in given
     rate = given.get("learning_rate", network.learning_rate)
+    for place in {"root", "weights"} & given.keys() - ({"weights"} if given.get("weights") == "imagenet" else set()):
+        given[place] = str(Path(given[place]).expanduser().absolute())  # what it means here, wherever it is read
+    given |= _batches(data, given)
     usual: dict[str, Any] = {
         "data": data,
         "root": None,
@@ -161,16 +167,30 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
         "margin": LOSSES[loss].default_margin if loss in LOSSES else None,
         "regularizer": 0.1 if mapping == "learned" else 0.0,
         "steps": BUDGETS["quick"],
-        "batch_size": traits.batch_size,
-        "m": traits.m,
         "optimizer": "adamw",
         "learning_rate": rate,
         "trunk_learning_rate": rate / 10 if pretrained else rate,
         "clip": None,
         "augment": traits.kind == "photographs",
-        "validation_share": traits.validation_share,
         "every": 20,
         "patience": None,
         "seed": 0,
     }
     return Settings(**(usual | given))
+
+
+def _batches(data: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Batch size, m and validation share that suit the number of classes and of their images, where they are open."""
+    chosen = {name: given.get(name) for name in ("validation_share", "batch_size", "m")}
+    if None not in chosen.values():
+        return chosen
+    n_classes, per_class = training_classes(data, given.get("root"))
+    if n_classes < 2 or per_class < 2:
+        raise ValueError(
+            f"training needs two classes, and two images in most of them: {data} has {n_classes} classes to train, and "
+            f"the middle one holds {per_class}"
+        )
+    share = chosen["validation_share"]
+    share = usual_validation_share(n_classes) if share is None else share
+    size, m = usual_batch(n_classes - round(share * n_classes), per_class, chosen["batch_size"], chosen["m"])
+    return {"validation_share": share, "batch_size": size, "m": m}

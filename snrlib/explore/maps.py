@@ -6,8 +6,8 @@ surroundings*: with a bandwidth ``beta_i`` found for every point i so that its n
     p(j | i) = exp(-beta_i d_ij^2) / sum_k exp(-beta_i d_ik^2)        (van der Maaten & Hinton 2008)
 
 A relative distance with the query as anchor is ``||A(x_j - x_i)||^2 / ||A x_i||^2``; its unit is a constant of the row
-i and vanishes in ``beta_i``. So the map of the SNR distance **is** the map of the centred vectors ``A x``: a t-SNE
-cannot see the anchor.
+i and vanishes in ``beta_i``. So its map **is** the map of the vectors ``A x``, for SNR of the centred ones. With the
+reference as anchor the unit differs along a row and stays; ``space="symmetrised"`` shows the mean of the two sides.
 """
 
 from __future__ import annotations

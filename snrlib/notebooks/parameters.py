@@ -27,7 +27,8 @@ class Parameter:
 
     The help ends with ``[a | b | c]`` for choices or ``[low to high]`` for a range, both ends included. ``[auto]``
     or ``[none]``, alone or before choices or a range, ``[auto | low to high]``, is the word for None: the notebook
-    chooses, or does without.
+    chooses, or does without. ``[path]``, alone or after these, is a file or folder: a relative one counts from where
+    the value was given, since a notebook runs in the folder of the notebooks.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Parameter:
     low: float = float("-inf")
     high: float = float("inf")
     none: str = ""
+    is_path: bool = False
 
     @property
     def kind(self) -> str:
@@ -50,6 +52,8 @@ class Parameter:
         words = [self.none, *map(str, self.choices)]
         if self.low > float("-inf"):
             words.append(f"{self.low:.12g} to {self.high:.12g}")
+        if self.is_path:
+            words.append("path")
         return " | ".join(word for word in words if word)
 
     def parse(self, text: str) -> Any:
@@ -81,6 +85,8 @@ class Parameter:
         items = value if isinstance(value, list) else [value]
         if self.type == "list[str]" and not all(isinstance(item, str) for item in items):
             raise ValueError(f"{self.name} must be a list of strings, got {value!r}")
+        if self.is_path and value not in self.choices:
+            return str(Path(str(value)).expanduser().absolute())
         if self.choices and not (items and set(items) <= set(self.choices)):
             raise ValueError(f"{self.name} must be one of {', '.join(map(str, self.choices))}; got {value!r}")
         if isinstance(value, int | float) and not self.low <= value <= self.high:
@@ -122,12 +128,14 @@ def _parse(line: str, notebook: str) -> Parameter:
         )
     name, type_name, literal, text = match.groups()
     choices: tuple[Any, ...] = ()
-    low, high, none = float("-inf"), float("inf"), ""
+    low, high, none, is_path = float("-inf"), float("inf"), "", False
     if allowed := re.search(r"\s*\[([^\]]*)\]$", text):
         text = text[: allowed.start()]
         words = [word.strip() for word in allowed[1].split("|")]
         if words[0] in _NONE:
             none = words.pop(0)
+        if is_path := words[-1:] == ["path"]:
+            words.pop()
         if len(words) == 1 and (bounds := re.fullmatch(r"(\S+) to (\S+)", words[0])):
             low, high = float(bounds[1]), float(bounds[2])
         else:
@@ -137,7 +145,7 @@ def _parse(line: str, notebook: str) -> Parameter:
         default = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
         raise ValueError(f"in the parameters of {notebook}: {literal!r} is not a literal") from None
-    parameter = Parameter(name, type_name, default, text, choices, low, high, none)
+    parameter = Parameter(name, type_name, default, text, choices, low, high, none, is_path)
     if type(default) is not type(parameter.check(default)):
         raise ValueError(f"in the parameters of {notebook}: the default of {name} must be written as {type_name}")
     return parameter

@@ -88,7 +88,7 @@ def _rows(grid: Grid) -> tuple[dict[Task, Row], bool]:
         if row is None or not is_row(row) or "experiment" not in row:
             continue
         if all(row["parameters"].get(axis) == task.values[axis] for axis in AXES):
-            versions[row["source"]][task] = row
+            versions[row.get("experiment_source", row["source"])][task] = row
     return max(versions.values(), key=len, default={}), bool(versions)
 
 

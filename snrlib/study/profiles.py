@@ -131,9 +131,8 @@ def cells(profile: str, tuned_values: bool = True) -> list[Task]:
     found: dict[str, Task] = {}
     for number, block in enumerate(known[profile]):
         try:
-            fixed = {key: checked(key, value) for key, value in block.get("settings", {}).items()}
-            for key in {"root", "weights"} & {key for key, value in fixed.items() if value not in (None, "imagenet")}:
-                fixed[key] = str((study_root() / Path(fixed[key]).expanduser()).resolve())
+            settings = block.get("settings", {}).items()
+            fixed = {key: checked(key, _from_study(declared.get(key), value)) for key, value in settings}
             axes = [[checked(axis, value) for value in block[axis]] for axis in AXES]
         except ValueError as error:
             raise ValueError(f"study.yaml, profiles.{profile}.{number}: {error}") from None
@@ -142,6 +141,13 @@ def cells(profile: str, tuned_values: bool = True) -> list[Task]:
             if found.setdefault(cell.name, cell).values != cell.values:
                 raise ValueError(f"study.yaml, profile {profile}: two different cells are called {cell.name}")
     return list(found.values())
+
+
+def _from_study(parameter: Parameter | None, value: Any) -> Any:
+    """A path as it is meant in ``study.yaml``: from the folder of the study."""
+    if parameter is None or not parameter.is_path or value in (None, *parameter.choices):
+        return value
+    return str((study_root() / Path(value).expanduser()).resolve())
 
 
 def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Parameter], tuned_for: str | None) -> Task:

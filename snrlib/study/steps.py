@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ def _main(function: str, arguments: str, path: str) -> int:
     try:
         print(getattr(importlib.import_module(module), name)(**json.loads(arguments), path=Path(path)))
     except Exception as error:
+        traceback.print_exc()  # to the log, whose last line is for the message
         print(f"snr: {type(error).__name__}: {error}".partition("\n")[0], file=sys.stderr)
         return 1
     return 0

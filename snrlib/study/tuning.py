@@ -18,7 +18,8 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from snrlib.data import DATASETS
+from snrlib.data import training_classes
+from snrlib.data.splits import usual_validation_share
 from snrlib.distances import RELATIVE
 from snrlib.experiment import Settings, fit, images_of, initial_scale
 from snrlib.losses import LOSSES
@@ -129,10 +130,14 @@ def _key(settings: Settings) -> tuple[Any, ...]:
 
 def _usual(given: dict[str, Any]) -> Settings:
     """The settings of a trial, before it changes a margin or a rate: validated once, at the end, nothing tuned."""
-    data = DATASETS[given["data"]]
     settings = from_parameters(given | {"normalize_embeddings": True})  # which keeps what was tuned before out
     settings = replace(settings, normalize_embeddings=given["normalize_embeddings"], every=settings.steps)
-    return replace(settings, validation_share=settings.validation_share or data.validation_share)
+    if not settings.validation_share:
+        share = usual_validation_share(training_classes(settings.data, settings.root)[0])
+        if not share:
+            raise ValueError(f"{settings.data} has too few classes to set some aside, by which values could be chosen")
+        settings = replace(settings, validation_share=share)
+    return settings
 
 
 def margin_unit(settings: Settings) -> float:

@@ -7,10 +7,11 @@ from collections.abc import Collection
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["check_choice", "check_embeddings", "check_labels", "check_number"]
+__all__ = ["as_labels", "check_choice", "check_embeddings", "check_labels", "check_number"]
 
 
 def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
@@ -56,6 +57,45 @@ def check_labels(labels: Any, n: int | None = None) -> Tensor:
         wanted = "a row of integers" if n is None else f"{n} integers"
         raise ValueError(f"labels must be {wanted}, got {labels.dtype} of shape {tuple(labels.shape)}")
     return labels
+
+
+def as_labels(labels: Any, n: int, reference: Any = None, n_reference: int = 0) -> tuple[Tensor, Tensor]:
+    """Labels of queries and of references as integers, the same number for the same label.
+
+    Args:
+        labels: n of them: a tensor, an array, a Series or a list, of integers or of strings.
+        n: how many are expected.
+        reference: the same of the references; None takes ``labels`` themselves.
+        n_reference: how many are expected.
+
+    Raises:
+        TypeError: no row of labels.
+        ValueError: neither integers nor strings, one label missing, or another number of them.
+    """
+    if reference is None:
+        codes = _codes([(labels, n, "labels")])
+        return codes[0], codes[0]
+    first, second = _codes([(labels, n, "labels"), (reference, n_reference, "reference_labels")])
+    return first, second
+
+
+def _codes(given: list[tuple[Any, int, str]]) -> list[Tensor]:
+    if all(isinstance(labels, Tensor) for labels, *_ in given):
+        return [check_labels(labels, n) for labels, n, _ in given]
+    rows = []
+    for labels, n, name in given:
+        if isinstance(labels, str | bytes) or not hasattr(labels, "__len__"):
+            raise TypeError(f"{name} must be a tensor, an array or a list of labels, got {type(labels).__name__}")
+        row = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        if row.dtype == object and all(isinstance(label, str) for label in row):
+            row = row.astype(str)
+        if row.shape != (n,) or row.dtype.kind not in "iuUST":
+            raise ValueError(f"{name} must be {n} integers or strings, got {row.dtype} of shape {row.shape}")
+        rows.append(row)
+    if len({row.dtype.kind in "iu" for row in rows}) > 1:
+        raise ValueError("labels and reference_labels must both be integers or both strings")
+    _, codes = np.unique(np.concatenate(rows), return_inverse=True)
+    return list(torch.from_numpy(codes.astype(np.int64)).split([len(row) for row in rows]))
 
 
 def check_number(

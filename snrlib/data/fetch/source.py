@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from snrlib.data.image_files import is_left_behind
 from snrlib.utils.files import data_folder, study_root
 
 __all__ = ["Archive", "Source", "data_root", "find", "missing"]
@@ -67,10 +68,18 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def find(root: str | Path | None, *places: str) -> Path | None:
-    """The first of ``places`` that is in the root itself or in one of its folders, in alphabetical order."""
+    """The first of ``places`` that is in the root itself or in one of its folders, in alphabetical order.
+
+    A root that is given may also be the first folder of a place itself, whatever its name.
+    """
     base = data_root(root)
-    folders = [base, *sorted(path for path in base.glob("*") if path.is_dir() and not path.name.startswith("."))]
-    return next((folder / place for place in places for folder in folders if (folder / place).exists()), None)
+    folders = [base, *sorted(path for path in base.glob("*") if path.is_dir() and not is_left_behind(path.name))]
+    for place in places:
+        inner = Path(*Path(place).parts[1:])
+        itself = [base / inner] if root is not None and inner.parts else []
+        if found := next((path for path in [*(folder / place for folder in folders), *itself] if path.exists()), None):
+            return found
+    return None
 
 
 def missing(source: Source, root: str | Path | None) -> FileNotFoundError:

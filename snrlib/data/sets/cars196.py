@@ -16,7 +16,7 @@ from scipy.io import loadmat
 
 from snrlib.data.base import Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
-from snrlib.data.image_files import ImageFiles
+from snrlib.data.image_files import ImageFiles, visible
 from snrlib.data.sets.lists import some
 from snrlib.data.traits import DataSet
 
@@ -58,8 +58,9 @@ def cars196(split: Split = "train", root: str | Path | None = None, size: int = 
     """Cars by make, model and year, in the field's split for metric learning: no model is in both.
 
     Both layouts that its authors published are read: ``car_ims`` with ``cars_annos.mat``; or ``cars_train`` and
-    ``cars_test`` with ``devkit`` and ``cars_test_annos_withlabels.mat`` (in ``devkit`` or beside it). Of a copy that
-    holds only some classes, the first half of those go to train, the others to test; its note says so.
+    ``cars_test`` with ``devkit`` and ``cars_test_annos_withlabels.mat`` (in ``devkit`` or beside it), each folder once
+    or within one of its own name. Without ``cars_test`` the training half stands for the whole. Of a copy that holds
+    only some classes, the first half of those go to train, the others to test; the note says either.
 
     Args:
         split: "train" or "test".
@@ -78,12 +79,14 @@ def cars196(split: Split = "train", root: str | Path | None = None, size: int = 
     if found is None:
         raise missing(CARS196, root)
     folder, names, table = _whole(found) if found.name == "cars_annos.mat" else _devkit(found.parent)
+    half_alone = found.name != "cars_annos.mat" and table.is_training_image.all()
+    notes = ["the authors' training half alone: cars_test is not there"] if half_alone else []
     labelled = set(table.label)
     if wrong := sorted(labelled - set(range(len(names)))):
         raise ValueError(f"the annotations in {folder} hold labels that are no class: {some([str(w) for w in wrong])}")
     if empty := [name for label, name in enumerate(names) if label not in labelled]:
         raise ValueError(f"the annotations in {folder} hold no image of {some(empty)}")
-    on_disk = {path for part in {file.parent for file in table.file} for path in part.glob("[!.]*")}
+    on_disk = {path for part in {file.parent for file in table.file} for path in visible(part)}
     if extra := sorted(path.name for path in on_disk - set(table.file)):
         raise ValueError(f"{len(extra)} of {len(on_disk)} images in {folder} have no annotation: {some(extra)}")
     there = table.file.isin(on_disk)
@@ -98,9 +101,9 @@ def cars196(split: Split = "train", root: str | Path | None = None, size: int = 
     chosen = present[:half] if split == "train" else present[half:]
     index = {label: i for i, label in enumerate(chosen)}
     rows = rows[rows.label.isin(chosen)].reset_index(drop=True)
-    note = ""
     if len(present) < _CLASSES:
-        note = f"partial copy: {len(present)} of {_CLASSES} classes, the first {half} to train and the others to test"
+        split_said = f"the first {half} to train and the others to test"
+        notes.append(f"partial copy: {len(present)} of {_CLASSES} classes, {split_said}")
     return ImageFiles(
         f"cars196, {split}",
         tuple(rows.file),
@@ -108,7 +111,7 @@ def cars196(split: Split = "train", root: str | Path | None = None, size: int = 
         tuple(names[label] for label in chosen),
         rows[["is_training_image"]],
         size,
-        note,
+        "; ".join(notes),
     )
 
 
@@ -122,18 +125,26 @@ def _whole(annotations: Path) -> tuple[Path, tuple[str, ...], pd.DataFrame]:
 
 def _devkit(devkit: Path) -> tuple[Path, tuple[str, ...], pd.DataFrame]:
     """``cars_train``, ``cars_test`` and ``devkit``: the same."""
-    folder = devkit.parent
-    tests = [place / "cars_test_annos_withlabels.mat" for place in (devkit, folder)]
-    test = next((path for path in tests if path.exists()), None)
-    if test is None:
+    folder = devkit.parent if (devkit.parent / "cars_train").is_dir() else devkit.parent.parent  # car_devkit/devkit
+    lists = {"cars_train": devkit / "cars_train_annos.mat"}
+    tests = [place / "cars_test_annos_withlabels.mat" for place in (devkit, devkit.parent, folder)]
+    if test := next((path for path in tests if path.exists()), None):
+        lists["cars_test"] = test
+    elif visible(folder / "cars_test"):
         raise FileNotFoundError(f"neither {tests[0]} nor {tests[1]} is there; it labels the images of cars_test")
     rows = [
-        (folder / part / str(a["fname"]), int(a["class"]) - 1, part == "cars_train")
-        for part, path in (("cars_train", devkit / "cars_train_annos.mat"), ("cars_test", test))
+        (_images(folder, part) / str(a["fname"]), int(a["class"]) - 1, part == "cars_train")
+        for part, path in lists.items()
         for a in _load(path, "annotations")["annotations"]
     ]
     names = _load(devkit / "cars_meta.mat", "class_names")["class_names"]
     return folder, tuple(map(str, names)), _table(rows)
+
+
+def _images(folder: Path, part: str) -> Path:
+    """``cars_train`` or ``cars_test``, which archives put into a folder of the same name."""
+    nested = folder / part / part
+    return nested if nested.is_dir() else folder / part
 
 
 def _table(rows: list[tuple[Path, int, bool]]) -> pd.DataFrame:
@@ -150,4 +161,4 @@ def _load(path: Path, *keys: str) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as annotations of Cars196: {error}") from error
 
 
-DATASET = DataSet("cars196", cars196, source=CARS196, kind="photographs", image_size=224)
+DATASET = DataSet("cars196", cars196, source=CARS196, kind="photographs", image_size=224, training=(98, 82))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snrlib.data.base import LabelledImages, Split
 from snrlib.data.fetch.source import Source
-from snrlib.data.sets.cifar10 import cifar_archives, read_cifar
+from snrlib.data.sets.cifar10 import cifar_archives, cifar_folder, read_cifar
 from snrlib.data.traits import DataSet
 
 __all__ = ["CIFAR100", "DATASET", "cifar100"]
@@ -17,7 +17,7 @@ __all__ = ["CIFAR100", "DATASET", "cifar100"]
 CIFAR100 = Source(
     name="cifar100",
     page="https://www.cs.toronto.edu/~kriz/cifar.html",
-    places=("cifar-100-python",),
+    places=("cifar-100-python", "train/apple"),
     archives=lambda: cifar_archives("CIFAR100"),
     train=(30_000, 50),
     test=(30_000, 50),
@@ -31,7 +31,8 @@ def cifar100(split: Split = "train", root: str | Path | None = None, classes: st
 
     Args:
         split: "train" or "test".
-        root: the folder of downloaded data; ``cifar-100-python`` is looked for in it and in its folders.
+        root: the folder of downloaded data; ``cifar-100-python`` is looked for in it and in its folders, then
+            ``train/apple``: a copy as folders of images, which are not the original bits, and the note says so.
         classes: "disjoint", 30,000 images of 50 classes each; or "published", the same 100 classes on both sides.
 
     Returns:
@@ -44,4 +45,12 @@ def cifar100(split: Split = "train", root: str | Path | None = None, classes: st
     return read_cifar("CIFAR100", CIFAR100, split, root, classes)
 
 
-DATASET = DataSet("cifar100", cifar100, source=CIFAR100, sized=False, options={"classes": "disjoint"})
+DATASET = DataSet(
+    "cifar100",
+    cifar100,
+    source=CIFAR100,
+    sized=False,
+    training=(50, 600),
+    folder=cifar_folder,
+    options={"classes": "disjoint"},
+)

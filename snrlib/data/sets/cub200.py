@@ -13,7 +13,7 @@ import torch
 
 from snrlib.data.base import Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
-from snrlib.data.image_files import ImageFiles
+from snrlib.data.image_files import ImageFiles, visible
 from snrlib.data.sets.lists import check_same, read_map, some
 from snrlib.data.traits import DataSet
 from snrlib.utils.checks import check_choice
@@ -83,7 +83,7 @@ def cub200(
     present = [number for number, name in names.items() if (folder / "images" / name).is_dir()]
     there = set(present)
     files = {i: f for i, f in files.items() if class_of[i] in there}
-    on_disk = [f"{names[n]}/{path.name}" for n in present for path in (folder / "images" / names[n]).glob("[!.]*")]
+    on_disk = [f"{names[n]}/{path.name}" for n in present for path in visible(folder / "images" / names[n])]
     check_same(files.values(), f"{folder}/images.txt", on_disk, f"{folder}/images")
     if len(present) < 2:
         raise ValueError(f"{folder}/images holds {len(present)} of the {len(names)} classes; two are needed")
@@ -111,4 +111,4 @@ def cub200(
     )
 
 
-DATASET = DataSet("cub200", cub200, source=CUB200, kind="photographs", image_size=224)
+DATASET = DataSet("cub200", cub200, source=CUB200, kind="photographs", image_size=224, training=(100, 60))

@@ -47,4 +47,4 @@ def cub_features(split: Split = "train", root: str | Path | None = None, size: i
     return whole.of_classes(range(half) if split == "train" else range(half, len(classes)))
 
 
-DATASET = DataSet("cub_features", cub_features, kind="features", image_size=1)
+DATASET = DataSet("cub_features", cub_features, kind="features", image_size=1, training=(25, 30))

@@ -39,5 +39,4 @@ def digits(split: Split = "train", root: str | Path | None = None, size: int = 3
     return LabelledImages(f"digits, {split}", images, labels[chosen] - first, classes)
 
 
-# Five classes train, and two of them validate.
-DATASET = DataSet("digits", digits, batch_size=48, m=16, validation_share=0.4)
+DATASET = DataSet("digits", digits, training=(5, 181))

@@ -207,4 +207,4 @@ def _cached_images(drawn: list[str], factors: pd.DataFrame, size: int) -> np.nda
     return cached_array(name, shape, np.uint8, lambda: _render(drawn, factors, size), what="glyphs")
 
 
-DATASET = DataSet("glyphs", glyphs)
+DATASET = DataSet("glyphs", glyphs, training=(313, 16))

@@ -148,4 +148,4 @@ def _ink(content: bytes, size: int, name: str) -> np.ndarray:
     return 255 - np.asarray(image)
 
 
-DATASET = DataSet("omniglot", omniglot, source=OMNIGLOT, image_size=28)
+DATASET = DataSet("omniglot", omniglot, source=OMNIGLOT, image_size=28, training=(964, 20))

@@ -13,7 +13,7 @@ import torch
 
 from snrlib.data.base import Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
-from snrlib.data.image_files import ImageFiles
+from snrlib.data.image_files import ImageFiles, visible
 from snrlib.data.sets.lists import check_same, read_list, some
 from snrlib.data.traits import DataSet
 
@@ -67,10 +67,10 @@ def sop(split: Split = "train", root: str | Path | None = None, size: int = 256)
     articles = {part: {row[1] for row in rows} for part, rows in lists.items()}
     if both := sorted(articles["train"] & articles["test"], key=str):
         raise ValueError(f"Ebay_train.txt and Ebay_test.txt in {folder} share {len(both)} classes: {some(both)}")
-    kinds = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    kinds = {path.name for path in visible(folder) if path.is_dir()}
     paths = [path for rows in lists.values() for *_, path in rows if path.split("/")[0] in kinds]
     used = {path.split("/")[0] for path in paths}
-    on_disk = [f"{kind}/{path.name}" for kind in used for path in (folder / kind).glob("[!.]*")]
+    on_disk = [f"{kind}/{path.name}" for kind in used for path in visible(folder / kind)]
     check_same(paths, "Ebay_train.txt and Ebay_test.txt", on_disk, str(folder))
 
     rows = [row for row in lists[split] if row[3].split("/")[0] in kinds]
@@ -96,4 +96,4 @@ def _kind(path: str) -> str:
     return path.split("/")[0].removesuffix("_final")
 
 
-DATASET = DataSet("sop", sop, source=SOP, kind="photographs", image_size=224)
+DATASET = DataSet("sop", sop, source=SOP, kind="photographs", image_size=224, training=(11318, 5))
