@@ -316,60 +316,6 @@ def test_a_disjoint_cifar_uses_all_images(
     assert torch.equal(own, as_published.images[as_published.labels >= 2])
 
 
-def _own(root: Path, classes: list[str], per_class: int = 2) -> Path:
-    for number, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for i in range(per_class):
-            (root / name / f"{i}.PNG").write_bytes(data_copies.png(number * per_class + i + 1))
-    return root
-
-
-def test_a_folder_is_split_by_a_fixed_shuffle(tmp_path: Path) -> None:
-    names = [f"thing {i}" for i in range(9)]
-    _own(tmp_path, names)
-    (tmp_path / ".hidden").mkdir()
-    (tmp_path / "README").write_text("beside the classes")
-    own = partial(load, "folder", root=tmp_path)
-    train, test = _both("folder", tmp_path, size=8)
-    _check_split(train, test, images=18)
-    assert sorted({*train.classes, *test.classes}) == names
-    assert train.classes == own().classes
-    assert len(own(share=0.7).classes) == 6
-    assert len({own(seed=seed).classes for seed in range(5)}) > 1
-    assert train.note == ""
-    for name in names:
-        (tmp_path / name / "notes.doc").write_text("no image")
-    assert own().note.startswith("4 files without an image's ending left out: ")
-
-
-def test_a_folder_with_train_and_test_is_so(tmp_path: Path) -> None:
-    _own(tmp_path / "train", ["b", "a"])
-    _own(tmp_path / "test", ["c", "d", "e"], per_class=3)
-    (tmp_path / "old").mkdir()
-    train, test = _both("folder", tmp_path)
-    assert (train.classes, test.classes) == (("a", "b"), ("c", "d", "e"))
-    assert "left out: old" in train.note
-    _own(tmp_path / "test", ["a"])
-    with pytest.raises(ValueError, match=r"1 classes are in both train and test of .*: a"):
-        load("folder", root=tmp_path)
-
-
-def test_what_is_wrong_with_a_folder_is_named(tmp_path: Path) -> None:
-    _own(tmp_path / "own", ["a", "b", "c", "d"])
-    for number in range(4):
-        (tmp_path / "bare" / f"{number}").mkdir(parents=True)
-    wrong: list[tuple[str, dict[str, Any]]] = [
-        ("needs root=PATH", {}),
-        ("there is no folder .*gone", {"root": tmp_path / "gone"}),
-        ("gives 0 classes to train; at least two", {"root": tmp_path / "bare" / "0"}),
-        ("share must be", {"root": tmp_path / "own", "share": 2}),
-        (r"the class .*/\d holds no image \(\.jpg", {"root": tmp_path / "bare"}),
-    ]
-    for message, options in wrong:
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
-            load("folder", **options)
-
-
 @pytest.mark.realdata
 def test_the_real_omniglot_shares_no_alphabet() -> None:
     train, test = _both("omniglot", _real("omniglot"))

@@ -55,7 +55,7 @@ def test_a_failed_step_is_named_others_are_kept(folder: Path, in_process: None) 
         finish("doubling", steps, 2)
     assert json.loads(steps[1].path.read_text()) == {"doubled": 8}
     assert not steps[0].path.exists()
-    assert "Traceback" not in steps[0].path.with_suffix(".log").read_text()
+    assert "Traceback" in steps[0].path.with_suffix(".log").read_text(), "beside the line that says why"
 
 
 def test_steps_are_done_in_processes_of_their_own(folder: Path) -> None:
