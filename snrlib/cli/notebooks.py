@@ -76,8 +76,9 @@ def _params(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     values = values_of(options.notebook, options.values)
-    if find_notebook(options.notebook) == find_notebook("05"):
-        _check(values)
+    known = parameters(options.notebook)
+    if {"data", "root", "weights", "budget"} <= known.keys():
+        _check({key: parameter.default for key, parameter in known.items()} | values)
     row = run(
         options.notebook,
         values,
@@ -95,11 +96,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(values: dict[str, Any]) -> None:
-    """Whether an experiment can be: what does not go together, or is not there, is refused before a kernel starts."""
+    """Refuse an experiment that cannot be, before a kernel starts: settings that conflict, files that are not there."""
     from snrlib.data import files_state  # with torch: slow to import
     from snrlib.study.tuned import from_parameters
 
-    settings = from_parameters({key: known.default for key, known in parameters("05").items()} | values)
+    settings = from_parameters(values)
     files_state(settings.data, settings.root, settings.weights)
 
 

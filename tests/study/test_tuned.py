@@ -40,7 +40,7 @@ def test_none_leaves_the_choice_to_the_study() -> None:
 
 def test_what_is_given_is_taken() -> None:
     given: dict[str, Any] = {"steps": 7, "batch_size": 32, "m": 8, "margin": 0.0, "learning_rate": 0.5}
-    given |= {"image_size": 48, "root": "/images", "weights": "w.pt", "validation_share": 0.0, "regularizer": 0.0}
+    given |= {"image_size": 48, "root": "/images", "weights": "/w.pt", "validation_share": 0.0, "regularizer": 0.0}
     chosen = from_parameters({**PARAMETERS, **given, "distance": "mahalanobis", "map": "learned", "budget": "full"})
     assert {name: getattr(chosen, name) for name in given} == given
 
