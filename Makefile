@@ -20,6 +20,8 @@ QUIET = --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.Never
 NOT_RUN = tests|benchmarks|notebooks/conftest
 # Tests run on up to four cores, each process on one thread; a module stays in one, so that its costly fixtures are made once.
 PARALLEL = -n auto --maxprocesses 4 --dist loadscope
+# Kernels that train keep the memory of one step for the next, as those of a study do (snrlib.utils.provenance).
+KEEP = MALLOC_MMAP_THRESHOLD_=2147483648 MALLOC_TRIM_THRESHOLD_=8589934592
 
 .PHONY: study test lab bench lint refresh clean
 .DELETE_ON_ERROR:
@@ -33,7 +35,7 @@ lab: $(READY)
 test: export OMP_NUM_THREADS = 1
 test: $(TEST_READY)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
-	$(BIN)/python -m pytest $(PARALLEL) --nbval-lax --nbval-current-env notebooks
+	$(KEEP) $(BIN)/python -m pytest $(PARALLEL) --nbval-lax --nbval-current-env notebooks
 
 bench: $(TEST_READY)
 	$(BIN)/python benchmarks/distances.py
