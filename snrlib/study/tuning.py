@@ -130,14 +130,12 @@ def _key(settings: Settings) -> tuple[Any, ...]:
 
 def _usual(given: dict[str, Any]) -> Settings:
     """The settings of a trial, before it changes a margin or a rate: validated once, at the end, nothing tuned."""
-    settings = from_parameters(given | {"normalize_embeddings": True})  # which keeps what was tuned before out
-    settings = replace(settings, normalize_embeddings=given["normalize_embeddings"], every=settings.steps)
-    if not settings.validation_share:
-        share = usual_validation_share(training_classes(settings.data, settings.root)[0])
-        if not share:
-            raise ValueError(f"{settings.data} has too few classes to set some aside, by which values could be chosen")
-        settings = replace(settings, validation_share=share)
-    return settings
+    share = given["validation_share"] or usual_validation_share(training_classes(given["data"], given["root"])[0])
+    if not share:
+        raise ValueError(f"{given['data']} has too few classes to set some aside, by which values could be chosen")
+    # Normalised embeddings keep out what was tuned before.
+    settings = from_parameters(given | {"normalize_embeddings": True, "validation_share": share})
+    return replace(settings, normalize_embeddings=given["normalize_embeddings"], every=settings.steps)
 
 
 def margin_unit(settings: Settings) -> float:
