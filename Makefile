@@ -12,8 +12,9 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 CURRENT = test $@ -nt pyproject.toml -a $@ -nt constraints.txt
 # JupyterLab serves this machine alone and asks for its token, whatever a user's own settings of Jupyter say;
 LOCAL = --ip=127.0.0.1 --ServerApp.allow_remote_access=False --ServerApp.allow_origin= --ServerApp.allow_origin_pat= \
-  --ServerApp.disable_check_xsrf=False \
-  --ServerApp.identity_provider_class=snrlib.notebooks.lab.SignIn --KernelManager.transport_encryption=auto
+  --ServerApp.disable_check_xsrf=False --ServerApp.allow_credentials=False --ServerApp.authenticate_prometheus=True \
+  --ServerApp.tornado_settings={} --ServerApp.identity_provider_class=snrlib.notebooks.lab.SignIn \
+  --ServerKernelManager.ip=127.0.0.1 --ServerKernelManager.transport_encryption=auto
 # it asks no other machine for news, updates or extensions.
 QUIET = --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 # What only tests and benchmarks import may be an extra; all else needs nothing but the dependencies.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["BACKBONES", "NETWORKS", "Embedder", "Network", "cost", "embed", "embedder", "transforms"]
+__all__ = ["BACKBONES", "NETWORKS", "Embedder", "Network", "cost", "embed", "embedder", "read_weights", "transforms"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Embedder(nn.Module):
 
 
 def _check_name(name: str) -> None:
-    if name not in BACKBONES:
+    if not isinstance(name, str) or name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}")
 
 
@@ -152,13 +152,13 @@ def _conv4(channels: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 
-def _torchvision(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Module, int]:
+def _torchvision(name: str, weights: dict[str, Tensor] | None, path: str | Path | None) -> tuple[nn.Module, int]:
     """torchvision's own model without its last layer, and the number of its features."""
     from snrlib.utils.torchvision_import import torchvision
 
     model = torchvision.models.get_model(name, weights=None)
     if weights is not None:
-        model.load_state_dict(weights, strict=True)
+        _load(model, weights, f"torchvision's {name}", path)
     if name == "squeezenet1_1":  # its last layer is a 1 x 1 convolution before the pooling
         return nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512
     if name == "alexnet":
@@ -168,6 +168,38 @@ def _torchvision(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Modul
         features = model.fc.in_features
         model.fc = nn.Identity()
     return model, features
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a file of the user's, by their names; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it holds something else, whatever that is, or numbers that are not finite.
+    """
+    expected = "expected is a file of torch.save(model.state_dict(), file)"
+    if not path.exists():
+        raise FileNotFoundError(f"there are no weights {path}; {expected}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file of another kind makes the reader raise, and advise
+        raise ValueError(f"{path} holds no weights that can be read ({type(error).__name__}); {expected}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
+        inside = [key for key, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
+        hint = f"; perhaps what it holds as {inside[0]!r}, saved by itself" if inside else ""
+        raise ValueError(
+            f"{path} holds a {type(state).__name__} that is no mapping of names to tensors; {expected}{hint}"
+        )
+    if bad := [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise ValueError(f"{path} holds NaN or infinity in {len(bad)} of {len(state)} tensors, first in {bad[0]}")
+    return state
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], name: str, weights: str | Path | None) -> None:
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{weights} holds the weights of another network than {name}: {error}") from error
 
 
 def _imagenet(name: str) -> dict[str, Tensor]:
@@ -211,8 +243,9 @@ def embedder(
     Shape: (n, channels, height, width) -> (n, embedding_size).
 
     Raises:
-        ValueError: unknown name, a size below 1, or "imagenet" for conv4 or linear.
-        FileNotFoundError, RuntimeError: the weights do not exist, or belong to another network.
+        ValueError: unknown name, a size below 1, "imagenet" for conv4 or linear, or a file that holds no weights, or
+            those of another network.
+        FileNotFoundError: the weights are not there.
         OSError: "imagenet" without a network; the message says which file to put where.
     """
     if name == "linear":
@@ -231,18 +264,18 @@ def embedder(
             raise ValueError(f"{name} has no ImageNet weights; pass None or a path")
         state = _imagenet(name)
     elif weights is not None:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = read_weights(Path(weights))
     whole = state is None or any(key.startswith("trunk.") for key in state)  # an embedder, not torchvision's model
     if name == "conv4":
         trunk, features = _conv4(channels), 4 * 64
     elif name == "linear":
         trunk, features = nn.Flatten(), channels
     else:
-        trunk, features = _torchvision(name, None if whole else state)
+        trunk, features = _torchvision(name, None if whole else state, weights)
     head = nn.Identity() if embedding_size is None else nn.Linear(features, embedding_size)
     model = Embedder(name, trunk, head, channels)
     if state is not None and (whole or own):
-        model.load_state_dict(state, strict=True)
+        _load(model, state, name, weights)
         model.given_head = embedding_size is not None
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fast for convolutions
 

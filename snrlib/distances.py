@@ -93,8 +93,9 @@ class Distance(nn.Module):
         map: the linear map ``A``, a module (n, M) -> (n, r) without bias; None is the identity.
         relative: divide the squared distance by the squared length of the mapped anchor.
         anchor: which side is the anchor ``a`` ("signal") of a relative distance: "query" (rows) or "ref" (columns).
-        eps: floor of ``||A a||^2``. The relative distance of a constant anchor is undefined; under the floor its value
-            is finite and large, and it has no gradient. A common scale is no longer divided out there.
+        eps: floor of ``||A a||^2``. The relative distance of a constant anchor is undefined; under the floor it is
+            divided by eps instead: finite, too small by the factor ``||A a||^2 / eps``, and without a gradient. There a
+            common scale is no longer divided out.
         normalize_embeddings: scale every embedding to length 1 first (a zero row stays zero). Off by default, because
             on centred and normalised vectors the Euclidean and the SNR distances all rank alike (notebook 02).
 
@@ -214,7 +215,8 @@ class Distance(nn.Module):
 
         ``[z_q, ||z_q||^2, 1] . [-2 z_r, 1, ||z_r||^2]`` is the numerator ``||z_q - z_r||^2``; a ref anchor divides
         the right side by ``||A a_r||^2``, a query anchor divides a whole row, which no ranking sees. So nearest
-        neighbours under every member are an inner-product search (`snrlib.evaluate.knn`).
+        neighbours under every member are an inner-product search (`snrlib.evaluate.knn`). Gradients hold for the
+        product alone: those of the two matrices each are not the distance's.
 
         Args:
             query: (n_query, M).
@@ -349,7 +351,7 @@ def get_distance(name: str, *, components: Any = None, **options: Any) -> Distan
     >>> get_distance("snr").pairwise_distance(a, 2 * a)
     tensor([1.])
     """
-    if name not in _FAMILY:
+    if not isinstance(name, str) or name not in _FAMILY:
         raise ValueError(f"unknown distance {name!r}; choose from {', '.join(DISTANCES)}")
     known = {"anchor", "eps", "normalize_embeddings"}
     if unknown := sorted(options.keys() - known):

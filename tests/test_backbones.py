@@ -1,6 +1,8 @@
 """Networks with an embedding as their last layer."""
 
+import io
 import os
+import pickle
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
+from snrlib.cli.main import main
 from snrlib.utils.torchvision_import import torchvision
 
 FEATURES = {"conv4": 256, "alexnet": 4096, "resnet18": 512, "resnet50": 2048, "squeezenet1_1": 512}
@@ -72,15 +75,66 @@ def test_weights_are_loaded_strictly(name: str, size: int | None, tmp_path: Path
     torch.save(model.state_dict(), file)
     images = torch.randn(4, channels, 16, 16) if name == "conv4" else torch.randn(4, 5, 1, 1)
     torch.testing.assert_close(embed(embedder(name, size, file, channels=channels), images), embed(model, images))
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match=r"weights\.pth holds the weights of another network than .*size mismatch"):
         embedder(name, size, str(file), channels=other)
-    with pytest.raises(RuntimeError, match=r"size mismatch|Missing key.*head\.weight"):
+    with pytest.raises(ValueError, match=r"(?s)another network.*(size mismatch|Missing key.*head\.weight)"):
         embedder(name, 9, file, channels=channels)
     for stranger in {"conv4", "linear", "resnet18"} - {name}:
-        with pytest.raises(RuntimeError, match=r"Missing key|Unexpected key"):
+        with pytest.raises(ValueError, match=r"(?s)another network.*(Missing key|Unexpected key)"):
             embedder(stranger, 8, file, channels=1)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"there are no weights .*none\.pth"):
         embedder(name, size, str(tmp_path / "none.pth"), channels=channels)
+
+
+def _saved(content: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+class Own:
+    """Of a class that nobody else has."""
+
+
+NO_WEIGHTS = {
+    "nothing": b"",
+    "text": b"hello",
+    "a page": b"<!DOCTYPE html><title>404</title>",
+    "half": _saved(embedder("conv4", 8).state_dict())[:9000],
+    "a pickle": pickle.dumps({"a": 1}),
+    "an object": pickle.dumps(Own()),
+    "a whole model": _saved(Own()),
+    "safetensors": (8).to_bytes(8, "little") + b'{"a":{}}',
+    "an array": b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n",
+    "a list": _saved([torch.ones(3)]),
+    "a tensor": _saved(torch.ones(3)),
+    "no tensors": _saved({"epoch": 3}),
+    "an empty mapping": _saved({}),
+    "a checkpoint": _saved({"state_dict": {"a": torch.ones(3)}, "epoch": 3}),
+    "NaN": _saved({"trunk.a": torch.full((3,), torch.nan)}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_files_that_are_no_weights_are_named(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "net.pth"
+    file.write_bytes(NO_WEIGHTS[kind])
+    with pytest.raises(ValueError, match=r"net\.pth holds ") as refused:
+        embedder("conv4", 8, file)
+    assert "weights_only" not in str(refused.value), "no advice to execute what is in it"
+    assert ("perhaps what it holds as 'state_dict'" in str(refused.value)) == (kind == "a checkpoint")
+
+
+def test_a_run_with_no_weights_starts_no_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.pth").write_bytes(b"hello")
+    for place, message in (
+        (tmp_path, "holds no weights that"),
+        (tmp_path / "net.pth", "holds no weights that"),
+        (tmp_path / "gone.pth", "gone.pth"),
+    ):
+        assert main(["run", "05", "-p", f"weights={place}"]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(Path(os.environ["SNR_RUNS"]).rglob("*.ipynb"))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from snrlib.utils.files import check_page
+
 __all__ = ["add_commands"]
 
 
@@ -27,6 +29,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    check_page(options.output)  # before the maps, which take minutes
     from snrlib.explore import inspect
     from snrlib.study.embeddings import run_embeddings, stored_embeddings
 

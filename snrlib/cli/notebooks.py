@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from snrlib.notebooks.find import find_notebook, notebooks, title
@@ -97,11 +98,14 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(values: dict[str, Any]) -> None:
     """Refuse an experiment that cannot be, before a kernel starts: settings that conflict, files that are not there."""
-    from snrlib.data import files_state  # with torch: slow to import
+    from snrlib.backbones import read_weights  # with torch: slow to import
+    from snrlib.data import files_state
     from snrlib.study.tuned import from_parameters
 
     settings = from_parameters(values)
     files_state(settings.data, settings.root, settings.weights)
+    if settings.weights not in (None, "imagenet"):
+        read_weights(Path(settings.weights))
 
 
 def _refresh(options: argparse.Namespace) -> int:

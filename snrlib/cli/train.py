@@ -27,21 +27,22 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from snrlib.experiment import experiment
+    from snrlib.experiment import FILES, experiment
     from snrlib.study.tuned import from_parameters
     from snrlib.train.processes import process_group, rank, world_size
 
     chosen = {name: known.default for name, known in parameters("05").items()}
     chosen |= values_of("05", options.values)
     folder = Path(options.folder)
-    result = folder / "result.json"
-    if result.exists():
-        raise FileExistsError(f"{result} exists; choose another folder")
+    result, checkpoints = folder / "result.json", folder / "checkpoints"
+    names = ["result.json"] if checkpoints.exists() else ["result.json", *FILES]  # ours, of a training that was killed
+    if taken := [name for name in names if (folder / name).exists()]:
+        raise FileExistsError(f"{folder} holds {', '.join(taken)}; choose another folder")
     with process_group() as device:
         first = rank() == 0
         done = experiment(
             from_parameters(chosen),
-            folder / "checkpoints",
+            checkpoints,
             device,
             workers=options.workers,
             progress=first and sys.stderr.isatty(),

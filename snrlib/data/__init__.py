@@ -138,6 +138,6 @@ def load(name: str, split: Split = "train", root: str | Path | None = None, **op
     >>> load("digits", split="test").classes
     ('5', '6', '7', '8', '9')
     """
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
     return DATASETS[name].load(split=split, root=root, **options)

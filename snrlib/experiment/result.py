@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import io
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,14 @@ from snrlib.distances import Distance, LinearMap
 from snrlib.evaluate import judges
 from snrlib.experiment.parts import distance_of
 from snrlib.experiment.settings import Settings
+from snrlib.utils.checks import check_embeddings, check_labels
 from snrlib.utils.files import write_atomically
+from snrlib.utils.reading import read_json, read_npz
 
-__all__ = ["Experiment", "Run", "read_run"]
+__all__ = ["FILES", "Experiment", "Run", "read_run"]
+
+FILES: tuple[str, ...] = ("embeddings.npz", "history.csv", "model.pt", "scores.csv")
+"""What `Experiment.save` writes."""
 
 
 @dataclass(eq=False)
@@ -92,7 +96,9 @@ class Experiment:
         """
         folder = Path(folder)
         if model:
-            write_atomically(folder / "model.pt", partial(torch.save, self.model.state_dict()))
+            file = io.BytesIO()  # in a file, torch would write its name into it: same weights, other bytes
+            torch.save(self.model.state_dict(), file)
+            write_atomically(folder / "model.pt", lambda path: path.write_bytes(file.getvalue()))
         write_atomically(folder / "history.csv", self.history.to_csv)
         write_atomically(folder / "scores.csv", lambda path: self.scores.to_csv(path, index_label="distance"))
         arrays: dict[str, Any] = {"embeddings": self.embeddings.numpy(), "labels": self.test.labels.numpy()}
@@ -132,14 +138,23 @@ def read_run(result: Path) -> Run:
 
     Raises:
         FileNotFoundError: one of them is not there.
-        ValueError: it is no run of this notebook, or one of an earlier version.
+        ValueError: it is no run of this notebook, or one of an earlier version, or damaged.
     """
-    row = json.loads(result.read_text()).get("experiment")
+    cure = "run notebook 05 again"
+    row = read_json(result, cure).get("experiment")
     names = {field.name for field in fields(Settings)}
-    if not isinstance(row, dict) or row.get("settings", {}).keys() != names:
-        raise ValueError(f"{result} is not of notebook 05, or of an earlier version of it; run it again")
+    if not isinstance(row, dict) or not isinstance(row.get("settings"), dict) or row["settings"].keys() != names:
+        raise ValueError(f"{result} is not of notebook 05, or of an earlier version of it; {cure}")
     settings = Settings(**row["settings"])
-    with np.load(result.with_name("embeddings.npz")) as arrays:
-        x, labels = (torch.from_numpy(arrays[key]) for key in ("embeddings", "labels"))
+    path = result.with_name("embeddings.npz")
+    arrays = read_npz(path, cure, "embeddings", "labels", "classes")
+    try:
+        x, labels = check_embeddings(torch.from_numpy(arrays["embeddings"])), torch.from_numpy(arrays["labels"])
+        check_labels(labels, len(x))
+        classes = [str(name) for name in arrays["classes"]]
         distance = distance_of(settings, arrays.get("components"))
-        return Run(row, settings, x, labels, arrays["classes"].tolist(), distance)
+        if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            raise ValueError(f"labels must be from 0 to {len(classes) - 1}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}; {cure}") from error
+    return Run(row, settings, x, labels, classes, distance)

@@ -163,7 +163,7 @@ def _data(maps: list[Map], classes: Sequence[str], labels: NDArray, split: Seque
             for one in maps
         ],
     }
-    return json.dumps(facts, ensure_ascii=False).replace("</", "<\\/")
+    return json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")  # "</script", and "<!--", which hides it
 
 
 def _columns(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from snrlib.utils.files import write_atomically
+from snrlib.utils.files import check_page, write_atomically
 
 __all__ = ["ExplorePage"]
 
@@ -35,11 +35,11 @@ class ExplorePage:
 
         Raises:
             ValueError: another ending.
+            FileExistsError: something stands there that is no page of this study.
             OSError: it cannot be written; what was there before is as it was.
         """
         path = Path(path)
-        if path.suffix != ".html":
-            raise ValueError(f"a page is saved as .html, got {str(path)!r}")
+        check_page(path)
         write_atomically(path, lambda temporary: temporary.write_text(self.html, encoding="utf-8"))
         return path
 

@@ -73,6 +73,6 @@ def get_loss(name: str, distance: Distance, **options: Any) -> Loss:
       )
     )
     """
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; choose from {', '.join(LOSSES)}")
     return LOSSES[name](distance, **options)

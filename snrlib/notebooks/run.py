@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from traitlets.config import Config
 from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.inside import RECORD
 from snrlib.notebooks.parameters import check_values, parameters
-from snrlib.utils.files import data_folder, digest, partial_prefix, resolve_places, write_atomically, write_json
+from snrlib.utils.files import (
+    data_folder,
+    digest,
+    partial_prefix,
+    resolve_places,
+    without_private,
+    write_atomically,
+    write_json,
+)
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.provenance import imported_files, provenance, versions
 
@@ -37,6 +45,10 @@ __all__ = [
 
 # Encrypt what passes between a run and its kernel; without it every kernel warns, and any local user can listen.
 KERNEL_CONFIG = Config({"KernelManager": {"transport_encryption": "auto"}})
+
+
+# What notebook 05 made when its result row did not list it yet.
+_EARLIER_MADE = ("embeddings.npz", "history.csv", "model.pt", "scores.csv")
 
 
 class NotebookError(RuntimeError):
@@ -116,21 +128,29 @@ def run(
                 for taken in (target, result_path(target)):
                     if taken.exists():
                         raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
-            return _execute(source, checked, target, progress)
+            return _execute(source, checked, target, progress, replace=force and not skip_current)
     except OSError as error:
-        if error.errno is None:  # said in words already
-            raise
+        if error.errno is None or not _concerns(error, target.parent):
+            raise  # said in words already, or of a file elsewhere
         raise OSError(
             f"cannot write into {target.parent}: {error.strerror}. -o chooses another place for one run, "
             "SNR_RUNS=FOLDER for all"
         ) from error
 
 
-def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool) -> dict[str, Any]:
+def _concerns(error: OSError, folder: Path) -> bool:
+    """Whether it is of a folder, of something in it, or of one that it is in."""
+    place = Path(os.fsdecode(error.filename)) if error.filename else folder
+    return folder.is_relative_to(place) or place.is_relative_to(folder)
+
+
+def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool, replace: bool) -> dict[str, Any]:
+    """``replace`` files in the way that no run has made, too."""
     started = time.monotonic()
     result = result_path(target)
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     row: dict[str, Any] = {}
+    ours = _made_before(target)
     for left_behind in target.parent.glob(f"{escape(partial_prefix(target))}*"):  # by a killed run
         shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
     decides = f"{source_fingerprint(source)}-{digest(values)[:8]}"
@@ -145,6 +165,7 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
         places = {"SNR_RUN_FILES": str(files), "SNR_RUN_CHECKPOINTS": str(checkpoints)}
         try:
             if cause := _papermill(source, values, temporary, progress, places):
+                _make_public(temporary, source, target, [*_paths(source, values), files, checkpoints])
                 os.replace(temporary, failed)
                 raise NotebookError(source.stem, failed, cause)
             finish(temporary, files)
@@ -153,21 +174,60 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool)
 
     def finish(temporary: Path, files: Path) -> None:
         executed = nbformat.read(temporary, as_version=4)
-        executed.metadata.papermill.output_path = str(target)
-        nbformat.write(executed, temporary)
         row.update(_result_row(source, values, executed))
+        _make_public(temporary, source, target, [*_paths(source, values), files, checkpoints])
+        made = {file.relative_to(files).as_posix(): file for file in sorted(files.rglob("*")) if file.is_file()}
+        if not replace and (taken := [name for name in made if (target.parent / name).exists() and name not in ours]):
+            raise FileExistsError(
+                f"{', '.join(taken)} in {target.parent} is of no run and would be replaced; move it away and run this "
+                "again, which goes on from its checkpoints, or --force"
+            )
+        row["made"] = [*made]
+        if made:
+            write_json(_moving(target), {"made": row["made"]})
         result.unlink(missing_ok=True)  # from here until the new row is there, the run is not finished
-        for file in [path for path in files.rglob("*") if path.is_file()]:
-            place = target.parent / file.relative_to(files)
+        for name, file in made.items():
+            place = target.parent / name
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, place)
 
     write_atomically(target, execute)
     row["wall_time_s"] = round(time.monotonic() - started, 2)
     write_json(result, row)
+    _moving(target).unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {**row, "output": str(target)}
+
+
+def _paths(source: Path, values: Mapping[str, Any]) -> list[Path]:
+    """Those among the values of parameters."""
+    known = parameters(source.stem)
+    return [Path(value) for name, value in values.items() if known[name].is_path and value is not None]
+
+
+def _make_public(executed: Path, source: Path, target: Path, private: Iterable[Path]) -> None:
+    """Take the places of this machine out of an executed notebook, which is there to be shared."""
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.papermill |= {"input_path": source.name, "output_path": target.name}
+    executed.write_text(without_private(nbformat.writes(notebook), map(str, private)), encoding="utf-8")
+
+
+def _made_before(target: Path) -> set[str]:
+    """Names of the files beside an output that an earlier run has made, finished or not."""
+    found: set[str] = set()
+    for path, earlier in ((result_path(target), _EARLIER_MADE), (_moving(target), ())):
+        try:
+            row = json.loads(path.read_text())
+            found |= set(row.get("made", earlier))
+        except (OSError, ValueError, TypeError, AttributeError):  # not there, or not ours
+            continue
+    return found
+
+
+def _moving(target: Path) -> Path:
+    """What says, while files are put beside an output, which they are."""
+    return target.with_name(f".{target.stem}.made.json")
 
 
 def _papermill(source: Path, values: dict[str, Any], output: Path, progress: bool, places: dict[str, str]) -> str:

@@ -6,7 +6,10 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
+
+from snrlib.utils.files import without_private
 
 __all__ = ["code", "details", "figure", "provenance_tables", "table"]
 
@@ -61,7 +64,8 @@ def _facts(values: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return escape(without_private(text, [text] if Path(text).is_absolute() else []))
 
 
 def figure(png: str, alt: str, caption: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from snrlib.study.words import answers
 from snrlib.utils.files import data_folder, make_readable, partial_prefix
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.markup import Markup
+from snrlib.utils.reading import read_json
 
 __all__ = ["build"]
 
@@ -142,7 +142,7 @@ def _provenance(chapters: list[Chapter]) -> str:
     html += "<h3>Stored studies</h3>\n"
     for path in sorted(data_folder("reference").glob("*.json")):
         try:
-            html += details(path.stem, provenance_tables(json.loads(path.read_text()), ["most_confused"]))
+            html += details(path.stem, provenance_tables(read_json(path, "measure it anew"), ["most_confused"]))
         except (OSError, ValueError, AttributeError, TypeError):
             html += f"<p>{escape(path.stem)}: {escape(path.name)} is damaged.</p>\n"
     return html

@@ -15,6 +15,7 @@ from nbformat.v4 import new_notebook
 
 from snrlib.report.chapters import Chapter
 from snrlib.report.html import code, details, figure, provenance_tables
+from snrlib.utils.files import without_private
 from snrlib.utils.markup import Markup
 
 __all__ = ["page"]
@@ -24,6 +25,7 @@ _KINDS = {
     **{tag: tag.capitalize() for tag in ("parameters", "setup", "prediction", "exercise", "check")},
 }
 _ASKS = re.compile(r"<(script|iframe|object|embed|link|base|form|meta)\b|\b(src|srcset|poster)\s*=", re.I)
+_RAW = re.compile(r"<[a-z/!?]", re.I)  # HTML within Markdown: an open <textarea> or <!-- swallows all that follows
 _STYLE = re.compile(r"<style\b.*?</style>", re.I | re.DOTALL)
 _COLUMNS = re.compile(r"\S {2,}\S")  # in a text without them, words may go on in the next line
 _TABLES = SanitizeHTML(
@@ -57,7 +59,8 @@ def page(chapters: Sequence[Chapter], here: int | None = None, title: str = "", 
     known |= {"headings": markup.headings, "kinds": _KINDS}
     known |= {"details": details, "figure": figure, "provenance_tables": provenance_tables}
     exporter.environment.globals.update(known)
-    return exporter.from_notebook_node(new_notebook() if here is None else chapters[here].notebook)[0]
+    html: str = exporter.from_notebook_node(new_notebook() if here is None else chapters[here].notebook)[0]
+    return without_private(html)
 
 
 def _safe_outputs(notebook: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
@@ -65,7 +68,8 @@ def _safe_outputs(notebook: NotebookNode, resources: Any) -> tuple[NotebookNode,
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         data = output.get("data", {})
         for kind in ("text/html", "text/markdown", "text/latex"):
-            if _ASKS.search(data.get(kind, "")):
+            refused = _ASKS if kind == "text/html" else _RAW
+            if refused.search(data.get(kind, "")):
                 del data[kind]
         if "text/html" in data:
             data["text/html"] = _TABLES.sanitize_html_tags(_STYLE.sub("", data["text/html"]))

@@ -8,7 +8,8 @@ was trained under each of three distances.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ SPACES: tuple[str, ...] = ("untrained", "euclidean", "snr", "relative_mahalanobi
 """Before training, and after it under each of these distances."""
 _SETTINGS: dict[str, Any] = {"data": "glyphs", "backbone": "conv4", "loss": "triplet", "steps": 150}
 _WORDS = {"euclidean": "Euclid", "snr": "SNR", "relative_mahalanobis": "relative Mahalanobis"}
+_TOLD = ("backbone", "loss", "distance", "seed", "root")
 _EVERY = 8  # of the test classes that are kept, so that a map can be read
 
 
@@ -125,8 +127,9 @@ def run_embeddings(folders: Sequence[str | Path]) -> Stored:
         FileNotFoundError: a folder holds no run.
         ValueError: no folder, runs of several data sets, or other images than are there now.
     """
-    embeddings, distances, titles, every, images = {}, {}, {}, {}, None
-    for folder in map(Path, folders):
+    embeddings, distances, every, images = {}, {}, {}, None
+    for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
+        name = str(folder)  # two folders may end alike
         result = folder / "result.json"
         if not result.exists():
             raise FileNotFoundError(f"{folder} holds no run of notebook 05: {result.name} is not there")
@@ -135,12 +138,28 @@ def run_embeddings(folders: Sequence[str | Path]) -> Stored:
             images = images_of(done.settings, "test")
         if not torch.equal(images.labels, done.labels):
             raise ValueError(f"{folder} is of other images than {images.name}; all runs must be of the same")
-        embeddings[folder.name], distances[folder.name] = done.embeddings, done.distance
-        every[folder.name] = asdict(done.settings)
-        titles[folder.name] = "{backbone}, {loss}, {distance}, seed {seed}".format(**asdict(done.settings))
+        embeddings[name], distances[name], every[name] = done.embeddings, done.distance, asdict(done.settings)
     if images is None:
         raise ValueError("at least one folder of a run must be named")
-    return Stored(images, embeddings, distances, titles, {"settings": every})
+    return Stored(images, embeddings, distances, _titles(every), {"settings": every})
+
+
+def _titles(every: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """A heading for each run, from its settings: the usual ones, and all that tell it from the others.
+
+    Runs that no setting tells apart have the last parts of their folders.
+    """
+    runs = list(every.values())
+    differing = [key for key in runs[0] if any(run[key] != runs[0][key] for run in runs) and key not in _TOLD]
+    titles = {
+        name: ", ".join(
+            ["{backbone}, {loss}, {distance}, seed {seed}".format(**run), *(f"{key} {run[key]}" for key in differing)]
+        )
+        for name, run in every.items()
+    }
+    count = Counter(titles.values())
+    ends = {name: f", {'/'.join(Path(name).parts[-2:])}" for name in every}
+    return {name: title + (ends[name] if count[title] > 1 else "") for name, title in titles.items()}
 
 
 def _digest(images: LabelledImages) -> str:

@@ -24,6 +24,7 @@ __all__ = ["AXES", "SCHEMA", "Task", "cells", "check", "profiles"]
 
 AXES: tuple[str, ...] = ("data", "backbone", "distance", "loss", "seed")
 """What a block lists; its cells are all combinations."""
+_MOST = 100_000  # entries of study.yaml, every alias counted as what it stands for
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
 _BLOCK = {
     "type": "object",
@@ -100,14 +101,46 @@ def profiles() -> dict[str, list[dict[str, Any]]]:
     if not path.exists():
         raise FileNotFoundError(f"no study.yaml in {path.parent}; run this in a checkout of the study")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        content = _only_plain(yaml.load(path.read_text(encoding="utf-8-sig"), _Strict))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"study.yaml is not UTF-8: {error}") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"study.yaml: {error}") from None
     if wrong := jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(content)):
         place = ".".join(map(str, wrong.absolute_path)) or "at its top"
         valid = f"; a block has {', '.join(AXES)} and settings" if wrong.validator == "additionalProperties" else ""
         raise ValueError(f"study.yaml, {place}: {wrong.message}{valid}")
     return content["profiles"]
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses what YAML passes over: a key that stands twice, of which the last would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [value for tag, value in keys if keys.count((tag, value)) > 1 and not tag.endswith(":merge")]:
+            raise ValueError(f"the key {twice[0]!r} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def _only_plain(content: Any) -> Any:
+    """Refuse keys that are no text, and aliases that grow beyond measure or into themselves."""
+    sizes: dict[int, int] = {}
+
+    def size(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in sizes:
+            sizes[id(value)] = _MOST  # while it is being counted: what holds itself has no end
+            if isinstance(value, dict) and (wrong := [key for key in value if not isinstance(key, str)]):
+                raise ValueError(f"a name must be a text, got {wrong[0]!r}; put it in quotes")
+            sizes[id(value)] = 1 + sum(map(size, value.values() if isinstance(value, dict) else value))
+        if sizes[id(value)] >= _MOST:
+            raise ValueError(f"its aliases make it larger than {_MOST:,} entries")
+        return sizes[id(value)]
+
+    size(content)
+    return content
 
 
 def cells(profile: str, tuned_values: bool = True) -> list[Task]:

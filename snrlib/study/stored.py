@@ -6,8 +6,6 @@ there are more, ``NAME_SUFFIX.csv``; or in ``NAME.npz``, arrays. A *study* is a 
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from snrlib.distances import MAPPED
 from snrlib.utils.files import data_folder, write_atomically, write_json, write_table
+from snrlib.utils.reading import read_json, read_npz
 
 __all__ = [
     "JUDGED",
@@ -154,11 +153,7 @@ def read_arrays(name: str) -> dict[str, NDArray[Any]]:
     path = _path(name, ".npz")
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; `snr measure {name}` makes it")
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    return read_npz(path, f"`snr measure {name}` makes it anew")
 
 
 def write_arrays(name: str, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
@@ -276,13 +271,12 @@ def _modern(value: Any) -> Any:
 
 
 def _about(path: Path) -> dict[str, Any]:
+    cure = f"`snr measure {path.stem}` makes it anew"
+    about = read_json(path, cure)
     try:
-        about = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(about, dict):
-        raise ValueError(f"{path} is damaged: it holds no object")
-    return _modern(about)
+        return _modern(about)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}; {cure}") from error
 
 
 def _data_of(about: Mapping[str, Any]) -> str:

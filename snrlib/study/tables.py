@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from snrlib.notebooks.run import is_current
 from snrlib.stats import effect_size, holm, mean_interval, t_test, verdict
 from snrlib.study.stored import KEY, Results
 from snrlib.utils.files import data_folder
+from snrlib.utils.reading import read_json
 
 __all__ = [
     "add_confusions",
@@ -88,8 +88,8 @@ def gather_runs(data: str, folder: str | Path | None = None) -> Results:
     current = [
         result
         for result in sorted(folder.glob("*/result.json"))
-        if json.loads(result.read_text())["parameters"].get("data") == data
-        and is_current(result.with_name("05_train.ipynb"))
+        if is_current(result.with_name("05_train.ipynb"))  # what is damaged is not
+        and read_json(result, "run notebook 05 again")["parameters"].get("data") == data
     ]
     if not current:
         raise FileNotFoundError(f"{folder} holds no current run on {data}; `snr run 05 -p data={data}` makes one")

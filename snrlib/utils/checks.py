@@ -120,6 +120,6 @@ def check_choice(value: Any, name: str, choices: Collection[str]) -> str:
     Raises:
         ValueError: anything else.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return value

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +15,22 @@ if TYPE_CHECKING:
     import pandas as pd  # slow to import, and `snr` starts with this module
 
 __all__ = [
+    "check_page",
     "data_folder",
     "digest",
     "make_readable",
     "partial_prefix",
     "resolve_places",
     "study_root",
+    "without_private",
     "write_atomically",
     "write_json",
     "write_table",
 ]
+
+
+GENERATOR = '<meta name="generator" content="snrlib">'
+"""Stands at the top of every page that explores something: such a page is replaced by the next."""
 
 
 def study_root() -> Path:
@@ -46,6 +53,25 @@ def resolve_places() -> None:
     for name in ("SNR_ROOT", "SNR_CACHE", "SNR_RUNS"):
         if place := os.environ.get(name):
             os.environ[name] = str(Path(place).expanduser().resolve())
+
+
+def without_private(text: str, paths: Iterable[str] = ()) -> str:
+    """A text to share: it names no place of this machine, home folder or user.
+
+    Of the given paths and of the folders that variables of the environment name the last part is left, of what is in
+    the study's folder the path from there, of what is in the home folder the path from ``~``.
+
+    >>> without_private("made of /srv/alice/photos/1.jpg", ["/srv/alice/photos"])
+    'made of photos/1.jpg'
+    """
+    named = [Path(path).expanduser() for path in paths]
+    for variable in ("SNR_ROOT", "SNR_DATA", "SNR_RUNS", "SNR_CACHE"):
+        if place := os.environ.get(variable):
+            named.append(Path(place).expanduser())
+    known = {str(path): path.name for one in named if one.is_absolute() for path in (one, one.resolve())}
+    known |= {str(study_root()): ".", str(Path.home()): "~"}
+    places = "|".join(re.escape(place) for place in sorted(known.keys() - {"/", "."}, key=len, reverse=True))
+    return re.sub(rf"(?<![\w/+])({places})(?![\w+=-])", lambda match: known[match[0]], text)  # not in a base64 picture
 
 
 def digest(content: Any) -> str:
@@ -90,6 +116,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_page(path: str | Path) -> None:
+    """Refuse a place where a page cannot be put: of another ending, or taken by something that is no page of ours.
+
+    Raises:
+        ValueError: the path does not end in ``.html``.
+        FileExistsError: something else stands there.
+    """
+    path = Path(path)
+    if path.suffix != ".html":
+        raise ValueError(f"a page is saved as .html, got {str(path)!r}")
+    if path.is_dir() or (path.exists() and GENERATOR not in path.read_bytes()[:1000].decode(errors="replace")):
+        raise FileExistsError(f"{path} exists and is no page of this study; move it away, or name another file")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

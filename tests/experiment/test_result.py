@@ -45,7 +45,9 @@ def test_a_row_is_nested_json(done: Experiment) -> None:
 @pytest.mark.parametrize("row", [{}, {"experiment": {}}, {"metrics": {"setting data": "digits"}}, {"experiment": 3}])
 def test_rows_of_earlier_versions_are_refused(row: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(row))
-    with pytest.raises(ValueError, match="is not of notebook 05, or of an earlier version of it; run it again"):
+    with pytest.raises(
+        ValueError, match="is not of notebook 05, or of an earlier version of it; run notebook 05 again"
+    ):
         read_run(tmp_path / "result.json")
 
 
@@ -79,6 +81,32 @@ def test_a_run_is_read_back_with_its_map(distance: str, kind: str, tmp_path: Pat
     assert (again.relative, again.anchor, again.normalize_embeddings) == (done.distance.relative, "ref", True)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda arrays: arrays.pop("labels"), "it holds no labels"),
+        (lambda arrays: arrays.update(labels=arrays["labels"][:-1]), "labels must be"),
+        (lambda arrays: arrays.update(labels=arrays["labels"] + 9), "labels must be from 0 to 4"),
+        (lambda arrays: arrays.update(embeddings=np.full((3, 8), np.nan, np.float32)), "embeddings must be finite"),
+        (lambda arrays: arrays.update(embeddings=np.array(["a"])), "can't convert"),
+    ],
+)
+def test_damaged_embeddings_of_a_run_are_named(spoil: Any, message: str, done: Experiment, tmp_path: Path) -> None:
+    done.save(tmp_path)
+    (tmp_path / "result.json").write_text(json.dumps({"experiment": done.row()}))
+    arrays = dict(np.load(tmp_path / "embeddings.npz"))
+    spoil(arrays)
+    np.savez(tmp_path / "embeddings.npz", **arrays)
+    with pytest.raises(ValueError, match=rf"embeddings\.npz is damaged: .*{message}.*; run notebook 05 again"):
+        read_run(tmp_path / "result.json")
+
+
+def test_the_same_weights_have_the_same_bytes(done: Experiment, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        done.save(tmp_path / name, model=True)
+    assert (tmp_path / "a" / "model.pt").read_bytes() == (tmp_path / "b" / "model.pt").read_bytes()
+
+
 def test_the_saved_model_gives_the_same_embeddings(done: Experiment, tmp_path: Path) -> None:
     done.save(tmp_path, model=True)
     torch.manual_seed(9)
@@ -91,12 +119,13 @@ def test_a_failed_save_leaves_the_files_before(done: Experiment, tmp_path: Path,
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def half(path: Path, **_: Any) -> None:
-        Path(path).write_bytes(b"half")
+        with open(path, "wb") as file:
+            file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr("numpy.savez_compressed", half)
     monkeypatch.setattr("pandas.DataFrame.to_csv", lambda self, path, **_: half(path))
-    monkeypatch.setattr("torch.save", lambda state, path: half(path))
+    monkeypatch.setattr("pathlib.Path.write_bytes", lambda self, content: half(self))
     for model in (True, False):
         with pytest.raises(OSError, match="disk full"):
             done.save(tmp_path, model)

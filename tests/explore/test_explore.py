@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -211,11 +212,19 @@ def test_a_runs_embeddings_images_and_distance_are_read(tmp_path: Path) -> None:
     done = experiment(small(distance="mahalanobis", seed=3))
     done.save(tmp_path / "one")
     (tmp_path / "one" / "result.json").write_text(json.dumps({"experiment": done.row()}))
-    found = run_embeddings([tmp_path / "one"])
-    assert torch.equal(found.embeddings["one"], done.embeddings)
+    found, name = run_embeddings([tmp_path / "one"]), str(tmp_path / "one")
+    assert torch.equal(found.embeddings[name], done.embeddings)
     assert torch.equal(found.images.labels, done.test.labels)
-    assert torch.allclose(found.distances["one"](done.embeddings), done.distance(done.embeddings), rtol=1e-4, atol=1e-4)
-    assert found.titles == {"one": "conv4, triplet, mahalanobis, seed 3"}
+    assert torch.allclose(found.distances[name](done.embeddings), done.distance(done.embeddings), rtol=1e-4, atol=1e-4)
+    assert found.titles == {name: "conv4, triplet, mahalanobis, seed 3"}
+    for folder, margin in (("a/run", 0.5), ("b/run", 0.5), ("c/run", 0.25)):
+        shutil.copytree(tmp_path / "one", tmp_path / folder)
+        row = json.loads((tmp_path / folder / "result.json").read_text())
+        row["experiment"]["settings"] |= {"margin": margin, "root": f"/home/{folder}"}
+        (tmp_path / folder / "result.json").write_text(json.dumps(row))
+    several = run_embeddings([tmp_path / folder / "run" for folder in "abca"])
+    usual = "conv4, triplet, mahalanobis, seed 3, margin"
+    assert list(several.titles.values()) == [f"{usual} 0.5, a/run", f"{usual} 0.5, b/run", f"{usual} 0.25"]
     other: dict[str, Any] = {
         "embeddings": done.embeddings[:9],
         "labels": done.test.labels[:9] + 1,
@@ -225,6 +234,22 @@ def test_a_runs_embeddings_images_and_distance_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "one" / "embeddings.npz", **other)
     with pytest.raises(ValueError, match="other images than digits, test"):
         run_embeddings([tmp_path / "one"])
+
+
+def test_a_page_replaces_no_file_but_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine, folder = tmp_path / "mine.html", tmp_path / "folder.html"
+    mine.write_text("<h1>My own</h1>")
+    folder.mkdir()
+    for command in ("inspect", "playground"):
+        for place, message in ((mine, "is no page of this study"), (folder, "is no page of this study")):
+            assert main([command, "-o", str(place)]) == 2
+            assert message in capsys.readouterr().err
+        assert main([command, "gone"] if command == "inspect" else [command, "-o", "x.txt"]) == 2
+    assert main(["inspect", "-o", "x.txt"]) == 2
+    assert "a page is saved as .html, got 'x.txt'" in capsys.readouterr().err, "before any map is made"
+    assert mine.read_text() == "<h1>My own</h1>"
+    for _ in range(2):
+        assert main(["playground", "-o", str(tmp_path / "own.html")]) == 0, "and replaces its own"
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,9 +33,12 @@ NO_TOKENS = (None, "", "0" * 48)
 UNSAFE = """
 for name, value in {
     "ip": "0.0.0.0", "token": "", "password": "", "allow_remote_access": True, "allow_origin": "*",
-    "allow_origin_pat": ".*", "disable_check_xsrf": True,
+    "allow_origin_pat": ".*", "disable_check_xsrf": True, "allow_credentials": True, "authenticate_prometheus": False,
+    "tornado_settings": {"headers": {"Access-Control-Allow-Origin": "*"}},
 }.items():
     c.ServerApp[name] = value
+c.KernelManager.ip = c.AsyncIOLoopKernelManager.ip = c.ServerKernelManager.ip = "0.0.0.0"
+c.KernelManager.transport_encryption = c.ServerKernelManager.transport_encryption = "disabled"
 c.IdentityProvider.token = c.PasswordIdentityProvider.token = ""
 """
 
@@ -125,11 +128,19 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @slow
 def test_the_server_listens_on_loopback_alone(server: Lab) -> None:
     assert _reached("127.0.0.1", server.port)
-    assert not _reached("127.0.0.2", server.port)
+    assert not _anyone_reaches(server.port)
+
+
+def _anyone_reaches(port: int) -> bool:
+    """Whether a port of this machine answers by another address than 127.0.0.1."""
+    if _reached("127.0.0.2", port):
+        return True
     for family, anyone in ((socket.AF_INET, "192.0.2.77"), (socket.AF_INET6, "2001:db8::77")):
         with socket.socket(family, socket.SOCK_DGRAM) as probe, suppress(OSError):
             probe.connect((anyone, 9))  # asks for the route, which tells this machine's own address, and sends nothing
-            assert not _reached(probe.getsockname()[0], server.port, family)
+            if _reached(probe.getsockname()[0], port, family):
+                return True
+    return False
 
 
 @slow
@@ -157,7 +168,10 @@ def test_the_token_opens_files_kernels_and_terminals(server: Lab) -> None:
             assert server.ask(place, token=token, **upgrade).status_code == 403, place
         assert server.ask(place, token=server.token, **upgrade).status_code == 101, "the token is what was missing"
     connection = server.folder / "runtime" / f"kernel-{kernel}.json"
-    assert json.loads(connection.read_text())["curve_publickey"], "what passes to a kernel is encrypted"
+    about = json.loads(connection.read_text())
+    assert about["curve_publickey"], "what passes to a kernel is encrypted"
+    assert about["ip"] == "127.0.0.1"
+    assert not _anyone_reaches(about["shell_port"]), "nor does a kernel listen to others"
     assert connection.stat().st_mode & 0o077 == 0, "and its key is the reader's alone"
 
 
@@ -170,6 +184,10 @@ def test_another_site_in_the_readers_browser_reaches_nothing(server: Lab) -> Non
     assert server.ask("/api/kernels", "POST", **elsewhere).status_code in (403, 404), "a request across sites"
     assert server.ask("/api/kernels", "POST", Cookie=cookie).status_code == 403, "a form without the page's own mark"
     assert server.ask("/api/contents", **elsewhere).headers.get("Access-Control-Allow-Origin") is None
+    for path in ("/api/contents", "/login", "/metrics"):
+        headers = server.ask(path, Origin="http://elsewhere.example").headers
+        assert not [name for name in headers if name.lower().startswith("access-control-allow")], path
+    assert server.ask("/metrics").status_code in (302, 403)
     rebound = server.ask("/api/contents", token=server.token, Host=f"elsewhere.example:{server.port}")
     assert rebound.status_code == 403, "a name that was made to point here"
 

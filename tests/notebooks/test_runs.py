@@ -241,7 +241,7 @@ def test_a_run_writes_notebook_and_result_row(study: Path, monkeypatch: pytest.M
     assert len(stored["source"]) == 16
     executed = nbformat.read(target, as_version=4)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
-    assert executed.metadata.papermill.output_path == str(target)
+    assert executed.metadata.papermill.output_path == target.name
     assert _left(target.parent) == ["a{b}.ipynb", "result.json"], "nothing else is left"
 
 
@@ -434,3 +434,73 @@ def test_a_whole_study_says_where_to_go(
     out = capsys.readouterr().out
     assert "index.html" in out
     assert ("make lab" in out) == (status == 0)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_of_no_run_is_never_replaced(study: Path) -> None:
+    for output in (None, study / "own" / "05.ipynb"):
+        place = runs.default_output("05") if output is None else output
+        mine = place.with_name("scores.csv")
+        mine.parent.mkdir(parents=True)
+        mine.write_text("my own")
+        for _ in range(2):
+            with pytest.raises(
+                FileExistsError, match=r"^scores\.csv in .* is of no run and would be replaced; move it"
+            ):
+                runs.run("05", output=output)
+            assert mine.read_text() == "my own"
+            assert not runs.result_path(place).exists()
+        mine.rename(study / "elsewhere")
+        runs.run("05", output=output)
+        assert mine.read_text() == "seed 0"
+        runs.run("05", output=output, force=output is not None)
+        runs.run("05", output=output, force=True, skip_current=True)
+        mine.write_text("my own")
+        runs.result_path(place).unlink()
+        runs.run("05", output=output, force=True)
+        assert mine.read_text() == "seed 0", "as asked"
+
+
+@pytest.mark.usefixtures("here")
+def test_what_an_unfinished_run_made_is_replaced(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path, row: dict[str, Any]) -> None:
+        if path.name == "result.json":
+            raise KeyboardInterrupt
+        written(path, row)
+
+    written = runs.write_json
+    monkeypatch.setattr(runs, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run("05")
+    place = runs.default_output("05")
+    assert not runs.result_path(place).exists()
+    assert place.with_name("scores.csv").exists()
+    monkeypatch.setattr(runs, "write_json", written)
+    runs.run("05")
+    assert _left(place.parent) == ["05_files.ipynb", "figures/one.txt", "result.json", "scores.csv"]
+
+
+@pytest.mark.usefixtures("here")
+def test_an_error_is_blamed_on_its_own_path(study: Path) -> None:
+    _write(study / "notebooks" / "04_other.ipynb", SEED, "open('/nowhere/x')")
+    with pytest.raises(OSError, match="/nowhere/x") as raised:
+        runs.run("04")
+    assert "cannot write into" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("here")
+def test_executed_notebooks_name_no_private_place(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, photos = study / "home" / "alice", study / "disk" / "alices photos"
+    monkeypatch.setenv("HOME", str(home))
+    first = f"root: str = None  # the images [auto | path]\n{SEED}"
+    fails = f"if seed == 13:\n    raise RuntimeError(root, {str(study / 'y')!r})"
+    shows = f"from IPython.display import display\ndisplay({{'text/plain': f'{home}/x and {{root}}/1.jpg'}}, raw=True)"
+    _write(study / "notebooks" / "04_other.ipynb", first, shows, fails)
+    row = runs.run("04", {"root": str(photos)})
+    assert row["parameters"]["root"] == str(photos), "the row is what tells whether it is current"
+    with pytest.raises(runs.NotebookError):
+        runs.run("04", {"root": str(photos), "seed": 13}, study / "out" / "04.ipynb")
+    executed, failed = Path(row["output"]).read_text(), (study / "out" / "04.failed.ipynb").read_text()
+    assert "~/x and None/1.jpg" in executed or "~/x and alices photos/1.jpg" in executed
+    for text in (executed, failed):
+        assert str(study) not in text

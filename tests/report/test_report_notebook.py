@@ -32,6 +32,18 @@ def test_outputs_that_would_ask_become_text(asks: str, kind: str) -> None:
     assert not page.select("main :is(script, img, iframe, meta, form)")
 
 
+SWALLOWING = ("<!--", "<textarea>", "<plaintext>", "<xmp>", "<title>", "<!--<script>", "<style>", "<svg><desc>")
+
+
+@pytest.mark.parametrize("kind", ["text/html", "text/markdown", "text/latex", "text/plain"])
+def test_no_output_swallows_what_follows(kind: str) -> None:
+    for opening in SWALLOWING:
+        cells = [new_code_cell("1", outputs=[new_output("display_data", {kind: f"before {opening} within"})])]
+        page = _shown(*cells, new_markdown_cell("what follows"), question=opening)
+        assert "what follows" in words(page.select("main")[0])
+        assert not page.select("main textarea, main plaintext, main xmp, main style, main svg")
+
+
 def test_html_of_outputs_keeps_only_tables() -> None:
     html = '<style>td { color: red }</style><svg onload="x()"><b>1</b></svg><table border="1" class="dataframe">'
     html += '<tr style="color: red"><th colspan="2">a &lt; b</th></tr><tr><td id="x"><a href="javascript:y">2</a></td>'

@@ -68,6 +68,39 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     assert not (root / "data").exists()
 
 
+BLOCKS = "profiles: {quick: [{data: [digits], backbone: [conv4], distance: [snr], loss: [triplet], seed: [0]}]}"
+EXPLODES = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BLOCKS.encode("utf-16"), "is not UTF-8"),
+        ("# ä".encode("latin-1") + b"\n" + BLOCKS.encode(), "is not UTF-8"),
+        (BLOCKS.replace("seed: [0]", "seed: [0], seed: [1]").encode(), "the key 'seed' stands twice"),
+        (b"profiles: {}\nprofiles: {}", "the key 'profiles' stands twice"),
+        (BLOCKS.replace("quick", "2024").encode(), "a name must be a text, got 2024; put it in quotes"),
+        (EXPLODES.encode(), "its aliases make it larger than 100,000 entries"),
+        (b"profiles: &a {quick: [*a]}", "its aliases make it larger than 100,000 entries"),
+        (b"profiles: " + b"[" * 5000, "study.yaml: "),
+        (b"profiles: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        (b"\0", "study.yaml: "),
+    ],
+    ids=range(10),
+)
+def test_a_hostile_study_file_is_refused(root: Path, content: bytes, message: str) -> None:
+    (root / "study.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^study\.yaml.*{message}"):
+        profiles()
+
+
+def test_aliases_and_a_byte_order_mark_are_read(root: Path) -> None:
+    (root / "study.yaml").write_bytes(
+        BLOCKS.replace("quick: [", "also: &a [").replace("}]}", "}], quick: *a}").encode("utf-8-sig")
+    )
+    assert cells("quick")[0].values == cells("also")[0].values
+
+
 def test_unknown_profiles_and_numbers_of_cores_are_refused(root: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["study", "--profile", "huge"]) == 2
     assert "unknown profile 'huge'; study.yaml has quick" in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_snr_train_that_diverges_goes_on_later(
     assert (tmp_path / "checkpoints" / "last.pt").stat().st_mtime_ns == before, "no step was run again"
     _assert_whole(tmp_path, 1)
     assert main(["train", "-o", str(tmp_path)]) == 2
-    assert f"{tmp_path / 'result.json'} exists; choose another folder" in capsys.readouterr().err
+    assert f"{tmp_path} holds result.json; choose another folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -144,3 +144,10 @@ def _assert_whole(folder: Path, n: int) -> None:
     written = {path.name for path in folder.iterdir()}
     assert written == {"checkpoints", "embeddings.npz", "history.csv", "model.pt", "result.json", "scores.csv"}
     assert pd.read_csv(folder / "history.csv").step.tolist() == [1, 2, 3]
+
+
+def test_snr_train_replaces_no_file_of_others(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "history.csv").write_text("my own")
+    assert main(["train", "-o", str(tmp_path), *VALUES]) == 2
+    assert f"{tmp_path} holds history.csv; choose another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]

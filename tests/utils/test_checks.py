@@ -1,11 +1,16 @@
 """What is refused at the public edge; the embeddings' own cases stand in test_distances.py."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from snrlib.backbones import embedder
+from snrlib.data import load
+from snrlib.distances import get_distance
+from snrlib.losses import get_loss
 from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
 
 
@@ -63,3 +68,9 @@ def test_a_choice_must_be_one_of_the_choices() -> None:
     assert check_choice("b", "letter", ("a", "b")) == "b"
     with pytest.raises(ValueError, match="letter must be one of a, b, got 'c'"):
         check_choice("c", "letter", ("a", "b"))
+    for value in (["a"], {"a"}, None, 3):
+        with pytest.raises(ValueError, match="letter must be one of a, b, got"):
+            check_choice(value, "letter", ("a", "b"))
+        for choose in (get_distance, partial(get_loss, distance=get_distance("snr")), load, embedder):
+            with pytest.raises(ValueError, match=r"choose from|must be one of"):
+                choose(value)  # type: ignore[operator]

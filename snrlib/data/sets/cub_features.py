@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from snrlib.data.base import LabelledImages, Split, check_split
 from snrlib.data.traits import DataSet
 from snrlib.utils.files import data_folder
+from snrlib.utils.reading import read_npz
 
 __all__ = ["DATASET", "cub_features"]
 
@@ -33,9 +33,10 @@ def cub_features(split: Split = "train", root: str | Path | None = None, size: i
     check_split(split)
     if size != 1:
         raise ValueError(f"size must be 1, features have no picture any more, got {size}")
-    with np.load(data_folder("reference") / "cub_features.npz") as stored:
-        steps, labels, classes = stored["steps"], torch.from_numpy(stored["labels"]), stored["classes"].tolist()
-        features = torch.from_numpy(steps).float().mul(float(stored["step"])).square()
+    path = data_folder("reference") / "cub_features.npz"
+    stored = read_npz(path, "`snr measure cub_features` makes it anew", "steps", "step", "labels", "classes")
+    labels, classes = torch.from_numpy(stored["labels"]), stored["classes"].tolist()
+    features = torch.from_numpy(stored["steps"]).float().mul(float(stored["step"])).square()
     whole = LabelledImages(
         f"cub_features, {split}",
         features[:, :, None, None],
