@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.utils.checks import check_embeddings
+from snrlib.utils.checks import check_embeddings, is_traced
 
 __all__ = ["DISTANCES", "MAPPED", "RELATIVE", "Centre", "Distance", "LinearMap", "get_distance"]
 
@@ -152,7 +152,9 @@ class Distance(nn.Module):
             d = torch.addmm(power_ref.T, z_query, z_ref.T, alpha=-2).add_(power_query)
             if self.relative:
                 d = self._in_units_of(anchor if self.anchor == "query" else anchor.T, d)
-        if ref is query:
+        if ref is query and is_traced(d):  # vmap fills no diagonal at speed
+            d = d.masked_fill(torch.eye(len(d), dtype=torch.bool, device=d.device), 0)
+        elif ref is query:
             d.fill_diagonal_(0)
         d = d.relu_()  # rounding can leave a distance near zero slightly negative
         # A root would blow up the rounding error of equal vectors, up to 10 eps of their square (measured, M = 16 to
@@ -174,10 +176,10 @@ class Distance(nn.Module):
             raise ValueError(f"pairwise distances need as many rows on both sides, got {len(x)} and {len(y)}")
         with torch.autocast(x.device.type, enabled=False):
             # Centre first: the difference of two large and different means would take the small digits with it.
-            noise = self.map(y) - self.map(x) if isinstance(self.map, Centre) else self.map(y - x)
+            noise = self._mapped(y) - self._mapped(x) if isinstance(self.map, Centre) else self._mapped(y - x)
             d = _power(noise)
             if self.relative:
-                d = self._in_units_of(_power(self.map(x if self.anchor == "query" else y)), d)
+                d = self._in_units_of(_power(self._mapped(x if self.anchor == "query" else y)), d)
             else:
                 d = _sqrt(d, 0)
         return d.squeeze(1)
@@ -193,7 +195,7 @@ class Distance(nn.Module):
         """
         x, _ = self._prepare(x, x)
         with torch.autocast(x.device.type, enabled=False):
-            return self.map(x)
+            return self._mapped(x)
 
     def inner_product(self, query: Tensor, ref: Tensor) -> Tensor:
         """``(A q)'(A r)``, the similarity that goes with an absolute distance (eq. 3); no anchor side.
@@ -207,8 +209,8 @@ class Distance(nn.Module):
         """
         query, ref = self._prepare(query, ref)
         with torch.autocast(query.device.type, enabled=False):
-            z_query = self.map(query)
-            return z_query @ (z_query if ref is query else self.map(ref)).T
+            z_query = self._mapped(query)
+            return z_query @ (z_query if ref is query else self._mapped(ref)).T
 
     def inner_product_form(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
         """Two matrices whose product ranks the refs of every query exactly as the distance does, smallest first.
@@ -242,25 +244,30 @@ class Distance(nn.Module):
         rows move after the map, since their own means may lie far apart; for all others the map itself loses digits.
         """
         if isinstance(self.map, Centre):
-            mapped_query = self.map(query)
-            mapped_ref = mapped_query if ref is query else self.map(ref)
+            mapped_query = self._mapped(query)
+            mapped_ref = mapped_query if ref is query else self._mapped(ref)
             anchor = _power(mapped_query if self.anchor == "query" else mapped_ref)
             origin = mapped_ref.detach().mean(dim=0)
             z_query = _minus(mapped_query, origin)
             return z_query, z_query if ref is query else _minus(mapped_ref, origin), anchor
         origin = ref.detach().mean(dim=0)
-        z_query = self.map(query - origin)
-        z_ref = z_query if ref is query else self.map(ref - origin)
-        anchor = _power(self.map(query if self.anchor == "query" else ref)) if self.relative else _power(z_query)
+        z_query = self._mapped(query - origin)
+        z_ref = z_query if ref is query else self._mapped(ref - origin)
+        anchor = _power(self._mapped(query if self.anchor == "query" else ref)) if self.relative else _power(z_query)
         return z_query, z_ref, anchor
 
     def _in_units_of(self, anchor: Tensor, d: Tensor) -> Tensor:
         """``d / ||A a||^2``, in place. Under the floor it is undefined: a finite value, and no gradient."""
         d.div_(anchor.clamp_min(self.eps))
         floored = anchor <= self.eps
-        if floored.any():
+        if is_traced(d) or floored.any():
             d = torch.where(floored, d.detach().clamp_max(torch.finfo(d.dtype).max), d)
         return d
+
+    def _mapped(self, x: Tensor) -> Tensor:
+        """``A x``; refused where it is too large to be squared, as embeddings are."""
+        z = self.map(x)
+        return z if isinstance(self.map, nn.Identity | Centre) else check_embeddings(z, "embeddings under the map")
 
     def _prepare(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
         """Check both sides once, at the public edge, and bring them to compute precision (and length 1 if asked)."""
@@ -308,7 +315,7 @@ def _power(z: Tensor) -> Tensor:
 
 def _minus(fresh: Tensor, origin: Tensor) -> Tensor:
     """``fresh - origin``, in place unless a gradient needs the old values: new memory costs more than the sum."""
-    return fresh - origin if fresh.requires_grad else fresh.sub_(origin)
+    return fresh - origin if fresh.requires_grad or is_traced(origin) else fresh.sub_(origin)
 
 
 def _sqrt(squared: Tensor, noise: Tensor | float) -> Tensor:

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_labels", "check_choice", "check_embeddings", "check_labels", "check_number"]
+__all__ = ["as_labels", "check_choice", "check_embeddings", "check_labels", "check_number", "is_traced"]
 
 
 def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
     """Refuse anything but a finite, non-empty floating-point tensor of shape (n, M); return it in compute precision.
 
-    float64 stays float64; float32, bfloat16 and float16 are computed in float32.
+    float64 stays float64; float32, bfloat16 and float16 are computed in float32. While a graph is traced, or under a
+    transform of `torch.func`, there are no numbers to look at, and none is refused.
 
     Raises:
         TypeError: not a tensor, or not floating point.
@@ -32,6 +33,8 @@ def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
     if x.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     computed = x if x.dtype == torch.float64 else x.float()
+    if is_traced(x):
+        return computed
     low, high = (bound.item() for bound in torch.aminmax(x.detach()))  # one pass; NaN comes through both
     largest = max(-low, high)
     limit = (torch.finfo(computed.dtype).max / (4 * x.shape[1])) ** 0.5  # (b - a)^2 is at most 4 M largest^2
@@ -41,6 +44,11 @@ def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
     if bad:
         raise ValueError(f"{name} must be finite, got NaN or infinity in {bad} of {len(x)} rows")
     raise ValueError(f"{name} must be at most {limit:.1e} in size, or {computed.dtype} overflows; got {largest:.1e}")
+
+
+def is_traced(x: Tensor) -> bool:
+    """Whether it stands for numbers that cannot be asked for: under torch.compile, torch.export and torch.func."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def check_labels(labels: Any, n: int | None = None) -> Tensor:

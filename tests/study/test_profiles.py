@@ -82,9 +82,9 @@ EXPLODES = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" 
         (BLOCKS.replace("quick", "2024").encode(), "a name must be a text, got 2024; put it in quotes"),
         (EXPLODES.encode(), "its aliases make it larger than 100,000 entries"),
         (b"profiles: &a {quick: [*a]}", "its aliases make it larger than 100,000 entries"),
-        (b"profiles: " + b"[" * 5000, "study.yaml: "),
+        (b"profiles: " + b"[" * 5000, "maximum recursion depth"),
         (b"profiles: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
-        (b"\0", "study.yaml: "),
+        (b"\0", "special characters are not allowed"),
     ],
     ids=range(10),
 )

@@ -157,7 +157,7 @@ def test_runs_that_are_no_study_are_not_written(folder: Path) -> None:
     ("name", "content", "message"),
     [
         ("small.json", "{", r"small\.json is damaged"),
-        ("small.json", "[1]", r"small\.json is damaged: it holds no object"),
+        ("small.json", "[1]", r"small\.json is damaged: it holds a list instead of an object"),
         ("small.json", '{"rows": 7}', r"small\.csv has 3 rows, small\.json speaks of 7"),
         ("small.csv", "", r"small\.csv is damaged"),
         ("small.csv", "data,backbone\na,b\na,b\na,b\n", r"small\.csv is no study: it has no column loss, distance"),

@@ -68,9 +68,10 @@ def test_a_choice_must_be_one_of_the_choices() -> None:
     assert check_choice("b", "letter", ("a", "b")) == "b"
     with pytest.raises(ValueError, match="letter must be one of a, b, got 'c'"):
         check_choice("c", "letter", ("a", "b"))
-    for value in (["a"], {"a"}, None, 3):
+    values: Any = (["a"], {"a"}, None, 3)
+    for value in values:
         with pytest.raises(ValueError, match="letter must be one of a, b, got"):
             check_choice(value, "letter", ("a", "b"))
         for choose in (get_distance, partial(get_loss, distance=get_distance("snr")), load, embedder):
             with pytest.raises(ValueError, match=r"choose from|must be one of"):
-                choose(value)  # type: ignore[operator]
+                choose(value)

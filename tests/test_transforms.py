@@ -1,0 +1,133 @@
+"""The library inside other people's code: compiled, exported, under vmap and grad, values and gradients stay equal."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snrlib.distances import DISTANCES, Distance, get_distance
+from snrlib.losses import LOSSES, get_loss
+
+GENERATOR = torch.Generator().manual_seed(0)
+X, Y = (torch.randn(n, 6, dtype=torch.float64, generator=GENERATOR) for n in (12, 9))
+LABELS = torch.arange(12) // 3
+WHOLE = {"contrastive", "triplet", "angular", "ranked_list"}
+"""Losses of one graph. The shapes of the others depend on the labels, so that a graph breaks there."""
+
+
+def member(name: str, anchor: str = "query") -> Distance:
+    components = torch.eye(6, dtype=torch.float64) + 0.1 if "mahalanobis" in name else None
+    return get_distance(name, components=components, anchor=anchor)
+
+
+def forms(d: Distance) -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]]:
+    """Functions of tensors, and tensors to call them with."""
+    return {
+        "two sets": (lambda x, y: d(x, y), (X, Y)),
+        "one set": (lambda x: d(x), (X,)),
+        "pairs": (d.pairwise_distance, (X[:9], Y)),
+    }
+
+
+def losses() -> list[Any]:
+    found = []
+    for name in LOSSES:
+        for distance in ("euclidean", "snr", "relative_mahalanobis"):
+            if name != "angular" or distance == "euclidean":
+                found.append(pytest.param(name, distance, id=f"{name}-{distance}"))
+    return found
+
+
+def outcome(f: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
+    """The value, and the gradient of a weighted sum of it with respect to everything given."""
+    leaves = [one.clone().requires_grad_() for one in given]
+    value = f(*leaves)
+    weights = torch.linspace(1, 2, value.numel(), dtype=value.dtype).view(value.shape)
+    return [value.detach(), *torch.autograd.grad((value * weights).sum(), leaves)]
+
+
+def assert_same(f: Callable[..., Tensor], compiled: Callable[..., Tensor], *given: Tensor) -> None:
+    for found, expected in zip(outcome(compiled, *given), outcome(f, *given), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> None:
+    torch.compiler.reset()
+
+
+class Called(nn.Module):
+    def __init__(self, module: nn.Module, f: Callable[..., Tensor]):
+        super().__init__()
+        self.module, self.f = module, f
+
+    def forward(self, *given: Tensor) -> Tensor:
+        return self.f(*given)
+
+
+@pytest.mark.parametrize("anchor", ["query", "ref"])
+@pytest.mark.parametrize("name", DISTANCES)
+def test_distances_are_one_graph_under_compile_and_export(name: str, anchor: str) -> None:
+    d = member(name, anchor)
+    for f, given in forms(d).values():
+        assert_same(f, torch.compile(f, backend="eager", fullgraph=True), *given)
+        exported = torch.export.export(Called(d, f), given).module()
+        torch.testing.assert_close(exported(*given), f(*given))
+
+
+@pytest.mark.parametrize("anchor", ["query", "ref"])
+@pytest.mark.parametrize("name", DISTANCES)
+def test_distances_hold_under_vmap_and_grad(name: str, anchor: str) -> None:
+    for f, given in forms(member(name, anchor)).values():
+        found = torch.func.vmap(f)(*(torch.stack([one, 2 * one]) for one in given))
+        torch.testing.assert_close(found, torch.stack([f(*given), f(*(2 * one for one in given))]))
+        if len(given) == 2:
+            x, y = given
+            one_side = torch.func.vmap(f, in_dims=(None, 0))(x, torch.stack([y, 2 * y]))
+            torch.testing.assert_close(one_side, torch.stack([f(x, y), f(x, 2 * y)]))
+        value, *expected = outcome(f, *given)
+        weights = torch.linspace(1, 2, value.numel(), dtype=value.dtype).view(value.shape)
+        sides = tuple(range(len(given)))
+        gradients = torch.func.grad(lambda *x, f=f, w=weights: (f(*x) * w).sum(), argnums=sides)(*given)
+        torch.testing.assert_close(gradients, tuple(expected))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it where a graph breaks
+@pytest.mark.parametrize(("name", "distance"), losses())
+def test_losses_hold_under_compile_vmap_and_grad(name: str, distance: str) -> None:
+    loss = get_loss(name, member(distance))
+
+    def f(x: Tensor) -> Tensor:
+        return loss(x, LABELS)
+
+    assert_same(f, torch.compile(f, backend="eager", fullgraph=name in WHOLE), X)
+    torch.testing.assert_close(torch.func.vmap(f)(torch.stack([X, 2 * X])), torch.stack([f(X), f(2 * X)]))
+    torch.testing.assert_close(torch.func.grad(f)(X), outcome(f, X)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["euclidean", "snr", "relative_mahalanobis"])
+def test_compiled_code_computes_the_same(name: str) -> None:
+    d = member(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        for f, given in forms(d).values():
+            assert_same(f, torch.compile(f, backend="inductor"), *given)
+        for one in LOSSES:
+            if one != "angular" or not d.relative:
+                loss = get_loss(one, d)
+                f = lambda x, loss=loss: loss(x, LABELS)  # noqa: E731
+                assert_same(f, torch.compile(f, backend="inductor"), X)
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis"])
+def test_a_map_that_overflows_is_refused(name: str) -> None:
+    d = get_distance(name, components=1e15 * torch.eye(6))
+    x = 1e10 * X.float()
+    for call in (d, d.embed, lambda x: d(x, x + 1), lambda x: d.pairwise_distance(x, x[[1, *range(11)]])):
+        with pytest.raises(ValueError, match="embeddings under the map must be at most"):
+            call(x)
+    assert d(1e-10 * X.float()).isfinite().all()
