@@ -17,7 +17,7 @@ def add_commands(commands: Any) -> None:
     one.set_defaults(do=_inspect)
     one.add_argument("runs", nargs="*", metavar="RUN", help="their folders (default: the stored embeddings)")
     one.add_argument("-o", dest="output", default="tsne.html", metavar="FILE.html", help="default: tsne.html")
-    one.add_argument("--perplexity", type=float, default=30.0, help="of the maps (default: 30)")
+    one.add_argument("--perplexity", type=float, help="of the maps (default: 30, or what so few images allow)")
     one.add_argument("--symmetrised", action="store_true", help="show the mean of both anchor sides")
     one = commands.add_parser("playground", help="write the page to drag points and draw signals on")
     one.set_defaults(do=_playground)

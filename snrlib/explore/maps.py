@@ -91,10 +91,10 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     distance: Distance | None = None,
     *,
     space: str = "mapped",
-    perplexity: float = 30.0,
+    perplexity: float | None = None,
     start: str = "pca",
     seed: int = 0,
-    k: int = 10,
+    k: int | None = None,
     title: str = "",
     engine: str = "auto",
 ) -> Map:
@@ -110,10 +110,12 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
         space: one of `SPACES`. "mapped" shows ``A x``, which for an absolute distance, and for a relative one with the
             query as anchor, is the map of the distance itself. "symmetrised" shows the root of the mean of
             ``d(a, b)`` and ``d(b, a)`` of a relative distance, so that each point counts in both roles.
-        perplexity: about the number of neighbours that count, at least 1 and less than a third of n.
+        perplexity: about the number of neighbours that count, at least 1 and less than a third of n; None is 30, or
+            what so few embeddings allow.
         start: "pca", the first two principal components of the mapped space, or "random".
         seed: of a random start; with "pca" nothing is random.
-        k: neighbours that the map remembers, and over which its trustworthiness is taken.
+        k: neighbours that the map remembers, and over which its trustworthiness is taken; None is 10, or less than half
+            of n.
         title: of the map; empty is the name of the distance.
         engine: "auto" is scikit-learn up to 5,000 points, and beyond them openTSNE where it is installed.
 
@@ -127,7 +129,9 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     check_labels(labels, n)
     check_choice(space, "space", SPACES)
     check_choice(start, "start", ("pca", "random"))
-    perplexity = check_number(perplexity, "perplexity", at_least=1)
+    usual = float(max(1, min(30, (n - 2) // 3)))
+    perplexity = usual if perplexity is None else check_number(perplexity, "perplexity", at_least=1)
+    k = max(1, min(10, (n - 1) // 2)) if k is None else k
     if n < 4 or 3 * perplexity + 1 > n - 1:
         raise ValueError(f"perplexity {perplexity:g} needs more than {3 * perplexity + 2:g} embeddings, got {n}")
     labels = labels.cpu()

@@ -105,6 +105,16 @@ def test_open_tsne_keeps_the_same_neighbours_together() -> None:
     assert one.trustworthiness > 0.9
 
 
+@pytest.mark.parametrize("n", [5, 8, 40, 91, 92])
+def test_few_embeddings_get_the_map_they_allow(n: int) -> None:
+    x, labels = groups(n, classes=2)
+    found = tsne(x, labels)
+    assert found.points.shape == (n, 2)
+    assert found.perplexity == (30 if n == 92 else (n - 2) // 3)
+    assert found.neighbours.shape[1] == min(10, (n - 1) // 2)
+    assert 0 < found.trustworthiness <= 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
