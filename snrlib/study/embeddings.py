@@ -153,13 +153,21 @@ def _titles(every: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     differing = [key for key in runs[0] if any(run[key] != runs[0][key] for run in runs) and key not in _TOLD]
     titles = {
         name: ", ".join(
-            ["{backbone}, {loss}, {distance}, seed {seed}".format(**run), *(f"{key} {run[key]}" for key in differing)]
+            [
+                "{backbone}, {loss}, {distance}, seed {seed}".format(**run),
+                *(f"{key} {_shown(run[key])}" for key in differing),
+            ]
         )
         for name, run in every.items()
     }
     count = Counter(titles.values())
     ends = {name: f", {'/'.join(Path(name).parts[-2:])}" for name in every}
     return {name: title + (ends[name] if count[title] > 1 else "") for name, title in titles.items()}
+
+
+def _shown(value: Any) -> Any:
+    """A setting; of a path its last part."""
+    return Path(value).name if isinstance(value, str) else value
 
 
 def _digest(images: LabelledImages) -> str:

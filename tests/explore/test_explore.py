@@ -230,11 +230,12 @@ def test_a_runs_embeddings_images_and_distance_are_read(tmp_path: Path) -> None:
     for folder, margin in (("a/run", 0.5), ("b/run", 0.5), ("c/run", 0.25)):
         shutil.copytree(tmp_path / "one", tmp_path / folder)
         row = json.loads((tmp_path / folder / "result.json").read_text())
-        row["experiment"]["settings"] |= {"margin": margin, "root": f"/home/{folder}"}
+        row["experiment"]["settings"] |= {"margin": margin, "root": f"/home/{folder}", "weights": f"/home/{margin}.pt"}
         (tmp_path / folder / "result.json").write_text(json.dumps(row))
     several = run_embeddings([tmp_path / folder / "run" for folder in "abca"])
-    usual = "conv4, triplet, mahalanobis, seed 3, margin"
-    assert list(several.titles.values()) == [f"{usual} 0.5, a/run", f"{usual} 0.5, b/run", f"{usual} 0.25"]
+    usual, near = "conv4, triplet, mahalanobis, seed 3, weights", "0.5.pt, margin 0.5"
+    expected = [f"{usual} {near}, a/run", f"{usual} {near}, b/run", f"{usual} 0.25.pt, margin 0.25"]
+    assert list(several.titles.values()) == expected, "no path but its end"
     other: dict[str, Any] = {
         "embeddings": done.embeddings[:9],
         "labels": done.test.labels[:9].flip(0),
