@@ -22,6 +22,23 @@ SOURCES = {
     ".".join(path.relative_to(SNRLIB.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in SNRLIB.rglob("*.py")
 }
+PUBLIC = {  # what notebooks and other people's code import
+    "snrlib.backbones": ["embedder"],
+    "snrlib.data": ["DATASETS", "load"],
+    "snrlib.distances": ["DISTANCES", "Distance", "get_distance"],
+    "snrlib.evaluate": ["compare", "evaluate", "interval", "knn"],
+    "snrlib.explore": ["inspect", "playground", "tsne"],
+    "snrlib.losses": [
+        *("ContrastiveLoss", "LiftedStructureLoss", "NPairsLoss", "TripletMarginLoss"),
+        *("ZeroMeanRegularizer", "get_loss"),
+    ],
+    "snrlib.mahalanobis": ["LMNN", "Whitening"],
+    "snrlib.notebooks.exercises": ["check"],
+    "snrlib.notebooks.inside": ["record"],
+    "snrlib.notebooks.run": ["run"],
+    "snrlib.sampling": ["MPerClassSampler"],
+    "snrlib.train": ["train"],
+}
 
 
 def _name(requirement: str) -> str:
@@ -56,6 +73,11 @@ def test_pyproject_constraints_and_environment_agree(repository: Path, pins: dic
 
 def test_what_is_installed_is_what_is_pinned(pins: dict[str, str], direct: set[str]) -> None:
     assert {name: version(name).partition("+")[0] for name in direct} == {name: pins[name] for name in direct}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_import_from_their_paths(module: str) -> None:
+    assert set(PUBLIC[module]) <= set(importlib.import_module(module).__all__)
 
 
 def test_every_public_name_is_in_all() -> None:
