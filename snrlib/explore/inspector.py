@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -38,6 +39,7 @@ MARKS: tuple[tuple[str, str, str], ...] = (
 )
 """Of the points, as Bokeh, matplotlib and a legend write them; with ten colours they tell 80 classes apart."""
 _LOOKS = len(COLOURS) * len(MARKS)  # of classes, before they repeat
+_RANDOM = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FEW = 5000  # points, up to which the ordinary canvas draws fast enough
 _TIP = """<div style="max-width: 220px; background: #fff; color: #1b1f24">
 <img src="@thumb" alt="" width="72" height="72" style="image-rendering: pixelated; border: 1px solid #6b7480">
@@ -81,6 +83,7 @@ def inspect(
     labels = np.asarray(images.labels)
     source = ColumnDataSource(name="images", data=_columns(maps, images, labels, split, thumbnail))
     script, divs = components([_plot(one, m, source) for m, one in enumerate(maps)], wrap_script=False)
+    script, *divs = _numbered(script, *divs)
     parts: list[Any] = ["bokeh", "bokeh-gl"] if len(images) > _FEW else ["bokeh"]
     repeated = f" Colours and marks repeat after {_LOOKS} classes." if len(images.classes) > _LOOKS else ""
     folder = Path(__file__).parent / "assets"
@@ -124,6 +127,12 @@ def thumbnails(images: LabelledImages | ImageFiles, side: int = 48) -> list[str]
         picture.save(file, "WEBP", lossless=grey, quality=70)
         found.append("data:image/webp;base64," + base64.b64encode(file.getvalue()).decode())
     return found
+
+
+def _numbered(*texts: str) -> list[str]:
+    """The same with numbers for the random names that Bokeh gives: same maps, same bytes."""
+    found: dict[str, str] = {}
+    return [_RANDOM.sub(lambda match: found.setdefault(match[0], f"snr-{len(found)}"), text) for text in texts]
 
 
 def _check(maps: list[Map], n: int, split: Sequence[str] | None, thumbnail: int) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_the_inspector_is_one_file_saved_whole(tmp_path: Path, monkeypatch: pyte
     x, labels = groups()
     maps = [tsne(x, labels, get_distance(name), perplexity=10, title=f"<{name}>") for name in ("euclidean", "snr")]
     page = inspect(maps, pictures(labels), ["train", "test"] * 60, title="</script> & co", save=tmp_path / "a.html")
+    assert not re.search("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-", page.html), "no random names: same maps, same bytes"
     assert isinstance(page, ExplorePage)
     html = (tmp_path / "a.html").read_text()
     assert html == page.html
