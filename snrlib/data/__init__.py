@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from snrlib.data.base import LabelledImages, Split
-from snrlib.data.fetch.source import Source, find, missing
+from snrlib.data.fetch.source import Source, data_root, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets import (
     cars196,
@@ -96,6 +97,12 @@ def training_classes(name: str, root: str | Path | None = None) -> tuple[int, in
     Raises:
         ValueError, FileNotFoundError: as `load`; of published photographs only that they are damaged.
     """
+    return _training_classes(name, None if root is None else str(root), str(data_root()))
+
+
+@lru_cache(maxsize=8)  # the cells of a grid ask for the same ones
+def _training_classes(name: str, root: str | None, usual_root: str) -> tuple[int, int]:
+    """``usual_root`` is part of the key: where the files are looked for if ``root`` is None."""
     data = DATASETS[name]
     if data.kind == "photographs":
         try:

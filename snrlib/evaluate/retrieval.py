@@ -15,7 +15,7 @@ from snrlib.distances import Distance
 from snrlib.evaluate.neighbours import ranking_blocks
 from snrlib.utils.checks import as_labels, check_embeddings
 
-__all__ = ["USUAL_KS", "Labels", "retrieval"]
+__all__ = ["USUAL_KS", "Labels", "checked_sets", "retrieval"]
 
 Labels = Any
 """Integers or strings, one per embedding: a tensor, an array, a Series or a list."""
@@ -62,13 +62,10 @@ def retrieval(
         TypeError, ValueError: labels that are not as many integers or strings, an empty ``ks``, a k that is no integer
             or out of range, a reference without labels or labels without a reference.
     """
-    x = check_embeddings(embeddings)
-    if (reference is None) != (reference_labels is None):
-        raise ValueError("reference and reference_labels go together: one of them is missing")
-    candidates = len(x) - 1 if reference is None else len(check_embeddings(reference, "reference"))
+    x, y, given, gallery = checked_sets(embeddings, labels, reference, reference_labels)
+    candidates = len(y) - (reference is None)
     if candidates < 1:
         raise ValueError("one embedding alone has nothing to be searched in; at least two are needed")
-    given, gallery = as_labels(labels, len(x), reference_labels, candidates)
     chosen = _usual(candidates) if ks is None else _checked(ks)
     given, gallery = given.to(x.device), gallery.to(x.device)
     known, members = torch.cat([given, gallery]).unique(return_inverse=True)
@@ -91,6 +88,21 @@ def retrieval(
         scores[start:stop] = torch.stack([score.double() for score in row], dim=1).masked_fill(r == 0, torch.nan)
         start = stop
     return pd.DataFrame(scores.cpu().numpy(), columns=names)
+
+
+def checked_sets(
+    embeddings: Tensor, labels: Labels, reference: Tensor | None, reference_labels: Labels | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries and what they are searched in, and the labels of both; without a reference the queries themselves.
+
+    Raises:
+        TypeError, ValueError: bad embeddings or labels, a reference without labels or labels without a reference.
+    """
+    x = check_embeddings(embeddings)
+    if (reference is None) != (reference_labels is None):
+        raise ValueError("reference and reference_labels go together: one of them is missing")
+    y = x if reference is None else check_embeddings(reference, "reference")
+    return x, y, *as_labels(labels, len(x), reference_labels, len(y))
 
 
 def _usual(candidates: int) -> list[int]:

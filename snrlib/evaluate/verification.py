@@ -10,8 +10,7 @@ from sklearn.metrics import auc, roc_curve
 from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
-from snrlib.evaluate.retrieval import Labels
-from snrlib.utils.checks import as_labels, check_embeddings
+from snrlib.evaluate.retrieval import Labels, checked_sets
 
 __all__ = ["Verification", "verification"]
 
@@ -79,11 +78,7 @@ def verification(
         TypeError, ValueError: bad embeddings or labels, or no positive or no negative pair.
     """
     distance = get_distance("euclidean") if distance is None else distance
-    x = check_embeddings(embeddings)
-    if (reference is None) != (reference_labels is None):
-        raise ValueError("reference and reference_labels go together: one of them is missing")
-    y = x if reference is None else check_embeddings(reference, "reference")
-    given, gallery = as_labels(labels, len(x), reference_labels, len(y))
+    x, y, given, gallery = checked_sets(embeddings, labels, reference, reference_labels)
     itself = int(reference is None)  # is among the candidates, and no pair
     if n_pairs < 1:
         raise ValueError(f"n_pairs must be at least 1, got {n_pairs}")

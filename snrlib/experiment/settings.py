@@ -147,8 +147,9 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
     mapping = given.get("map", "running") if distance in MAPPED else given.get("map")
     pretrained = "weights" in given
     rate = given.get("learning_rate", network.learning_rate)
-    for place in {"root", "weights"} & given.keys() - ({"weights"} if given.get("weights") == "imagenet" else set()):
-        given[place] = str(Path(given[place]).expanduser().absolute())  # what it means here, wherever it is read
+    for place in ("root", "weights"):
+        if given.get(place, "imagenet") != "imagenet":
+            given[place] = str(Path(given[place]).expanduser().absolute())  # what it means here, wherever it is read
     given |= _batches(data, given)
     usual: dict[str, Any] = {
         "data": data,

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ __all__ = [
 
 # Encrypt what passes between a run and its kernel; without it every kernel warns, and any local user can listen.
 KERNEL_CONFIG = Config({"KernelManager": {"transport_encryption": "auto"}})
-
 
 # What notebook 05 made when its result row did not list it yet.
 _EARLIER_MADE = ("embeddings.npz", "history.csv", "model.pt", "scores.csv")
@@ -165,17 +164,22 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool,
         places = {"SNR_RUN_FILES": str(files), "SNR_RUN_CHECKPOINTS": str(checkpoints)}
         try:
             if cause := _papermill(source, values, temporary, progress, places):
-                _make_public(temporary, source, target, [*_paths(source, values), files, checkpoints])
+                publish(nbformat.read(temporary, as_version=4), temporary, files)
                 os.replace(temporary, failed)
                 raise NotebookError(source.stem, failed, cause)
             finish(temporary, files)
         finally:
             shutil.rmtree(files)
 
+    def publish(executed: NotebookNode, temporary: Path, files: Path) -> None:
+        executed.metadata.papermill |= {"input_path": source.name, "output_path": target.name}
+        private = map(str, [*_paths(source, values), files, checkpoints])
+        temporary.write_text(without_private(nbformat.writes(executed), private), encoding="utf-8")
+
     def finish(temporary: Path, files: Path) -> None:
         executed = nbformat.read(temporary, as_version=4)
         row.update(_result_row(source, values, executed))
-        _make_public(temporary, source, target, [*_paths(source, values), files, checkpoints])
+        publish(executed, temporary, files)
         made = {file.relative_to(files).as_posix(): file for file in sorted(files.rglob("*")) if file.is_file()}
         if not replace and (taken := [name for name in made if (target.parent / name).exists() and name not in ours]):
             raise FileExistsError(
@@ -204,13 +208,6 @@ def _paths(source: Path, values: Mapping[str, Any]) -> list[Path]:
     """Those among the values of parameters."""
     known = parameters(source.stem)
     return [Path(value) for name, value in values.items() if known[name].is_path and value is not None]
-
-
-def _make_public(executed: Path, source: Path, target: Path, private: Iterable[Path]) -> None:
-    """Take the places of this machine out of an executed notebook, which is there to be shared."""
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.papermill |= {"input_path": source.name, "output_path": target.name}
-    executed.write_text(without_private(nbformat.writes(notebook), map(str, private)), encoding="utf-8")
 
 
 def _made_before(target: Path) -> set[str]:

@@ -65,7 +65,7 @@ def _facts(values: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return escape(without_private(text, [text] if Path(text).is_absolute() else []))
+    return escape(without_private(text, [text]) if Path(text).is_absolute() else text)  # the page does the rest
 
 
 def figure(png: str, alt: str, caption: str = "") -> str:

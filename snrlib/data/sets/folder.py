@@ -13,7 +13,7 @@ import torch
 
 from snrlib.data.base import Split, check_split
 from snrlib.data.image_files import ImageFiles, image_endings, is_left_behind, visible
-from snrlib.data.sets.lists import some
+from snrlib.data.sets.lists import repeated, some
 from snrlib.data.splits import shuffled_classes
 from snrlib.data.traits import DataSet
 from snrlib.utils.checks import check_choice, check_number
@@ -215,7 +215,7 @@ def _in_table(path: Path) -> _Found:
     labels = [str(label).strip() for label in table[named["label"]]]
     if rows := [number for number, label in enumerate(labels, start=1) if label in ("", "nan", "None")]:
         raise ValueError(f"{path} gives {len(rows)} images no label, first in row {rows[0]}")
-    if twice := sorted({str(file) for file in files if files.count(file) > 1}) if len(set(files)) < len(files) else []:
+    if twice := repeated(map(str, files)):
         raise ValueError(f"{path} names {len(twice)} images more than once: {some(twice)}")
     if gone := [str(file) for file in files if not file.is_file()]:
         raise ValueError(f"{len(gone)} of {len(files)} images that {path} names are not there: {some(gone)}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-__all__ = ["check_same", "read_list", "read_map", "some"]
+__all__ = ["check_same", "read_list", "read_map", "repeated", "some"]
 
 
 def read_list(path: Path, columns: int, header: bool = False) -> list[tuple[str, ...]]:
@@ -42,9 +42,14 @@ def read_map(path: Path) -> dict[str, str]:
         FileNotFoundError: there is no such list.
     """
     rows = read_list(path, columns=2)
-    if twice := [key for key, n in Counter(key for key, _ in rows).items() if n > 1]:
+    if twice := repeated(key for key, _ in rows):
         raise ValueError(f"{path} holds {len(twice)} entries more than once: {some(twice)}")
     return {row[0]: row[1] for row in rows}
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Those that stand more than once, each once, in the order of their first."""
+    return [name for name, n in Counter(names).items() if n > 1]
 
 
 def check_same(one: Collection[str], one_name: str, other: Collection[str], other_name: str) -> None:

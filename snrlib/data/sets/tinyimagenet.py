@@ -14,7 +14,7 @@ import torch
 from snrlib.data.base import LabelledImages, Split, check_split
 from snrlib.data.fetch.source import Archive, Source, find, missing
 from snrlib.data.image_files import ImageFiles, visible
-from snrlib.data.sets.lists import check_same, read_list, read_map, some
+from snrlib.data.sets.lists import check_same, read_list, read_map, repeated, some
 from snrlib.data.traits import DataSet
 from snrlib.utils.checks import check_choice
 
@@ -82,7 +82,8 @@ def tinyimagenet(
         note = "" if half == _HALF else f"partial copy: {len(wnids)} of {2 * _HALF} classes"
     words = read_map(folder / "words.txt") if (folder / "words.txt").exists() else {}
     names = tuple(f"{words[wnid].split(',')[0]} ({wnid})" if wnid in words else wnid for wnid in chosen)
-    labels = torch.tensor([chosen.index(wnid) for wnid in table.wnid])
+    index = {wnid: label for label, wnid in enumerate(chosen)}
+    labels = torch.tensor([index[wnid] for wnid in table.wnid])
     factors = table[["is_training_image"]].reset_index(drop=True)
     return ImageFiles(f"tinyimagenet, {split}", tuple(table.file), labels, names, factors, size, note).in_memory()
 
@@ -96,10 +97,9 @@ def _train(folder: Path) -> list[tuple[Path, str, bool]]:
 def _val(folder: Path) -> list[tuple[Path, str, bool]]:
     """The same of the validation images, compared with the disk."""
     rows = read_list(folder / "val" / "val_annotations.txt", columns=3)
-    listed = {name: wnid for name, wnid, _ in rows}
-    if len(listed) < len(rows):
-        twice = sorted({name for name, *_ in rows if [row[0] for row in rows].count(name) > 1})
+    if twice := repeated(name for name, *_ in rows):
         raise ValueError(f"{folder}/val/val_annotations.txt holds {len(twice)} images more than once: {some(twice)}")
+    listed = {name: wnid for name, wnid, _ in rows}
     check_same(
         listed,
         "val_annotations.txt",
