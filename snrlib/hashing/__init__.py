@@ -13,7 +13,7 @@ from snrlib.hashing.methods import METHODS, Method, code_distance, get_method
 from snrlib.hashing.networks import RelaxedHead, hasher
 from snrlib.hashing.protocols import PROTOCOLS, Gallery, HashingSets, Protocol, Split, hashing_sets, split
 from snrlib.hashing.regularizers import CodeRegularizer
-from snrlib.hashing.scores import TieGroups, average_precision, score_codes, tie_groups
+from snrlib.hashing.scores import TieGroups, average_precision, relaxed_map, score_codes, tie_groups
 from snrlib.hashing.search import nearest_codes
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "hashing_sets",
     "nearest_codes",
     "pack",
+    "relaxed_map",
     "score_codes",
     "split",
     "tie_groups",

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from snrlib.distances import get_distance
+from snrlib.distances import Distance, get_distance
 from snrlib.hashing.dsh import DSHLoss
 from snrlib.hashing.dtsh import DTSHLoss
 from snrlib.hashing.regularizers import CodeRegularizer
@@ -44,10 +44,12 @@ class Method(NamedTuple):
     Attributes:
         loss: ``loss(embeddings, labels) -> scalar``.
         relax: what `snrlib.hashing.hasher` makes of the last layer.
+        distance: that the loss compares relaxed codes by; None is the inner product.
     """
 
     loss: nn.Module
     relax: str
+    distance: Distance | None
 
 
 def code_distance(distance: str, bits: int, share: float) -> float:
@@ -71,16 +73,15 @@ def code_distance(distance: str, bits: int, share: float) -> float:
     return 4 * share if distance == "snr" else 2 * share  # 4 H / bits, 1 - (bits - 2 H) / bits
 
 
-def get_method(name: str, bits: int, share: float = 0.5, quantization: float = 0.1, balance: float = 0.1) -> Method:
+def get_method(name: str, bits: int, share: float = 0.5, weight: float | None = None) -> Method:
     """A method by name.
 
     Args:
         name: one of `METHODS`.
         bits: of a code.
         share: the margin, as a share of the bits, above 0 and at most 1.
-        quantization: weight of the first term of `CodeRegularizer`, in units of the loss's margin; not for DSH and
-            DTSH, which have terms and weights of their own.
-        balance: of the second, likewise.
+        weight: of what presses codes to -1 and +1: of both terms of `CodeRegularizer`, in units of the loss's margin,
+            or alpha of DSH, or the weight of DTSH. None is 0.01, or what was published.
 
     Raises:
         ValueError: an unknown name, or a number out of its range.
@@ -91,12 +92,15 @@ def get_method(name: str, bits: int, share: float = 0.5, quantization: float = 0
     check_choice(name, "method", METHODS)
     share = check_number(share, "share", above=0, at_most=1)
     if name == "dsh":
-        return Method(DSHLoss(bits, margin=4 * share * bits), "none")
+        own = {} if weight is None else {"alpha": weight}
+        return Method(DSHLoss(bits, margin=4 * share * bits, **own), "none", get_distance("euclidean"))
     if name == "dtsh":
-        return Method(DTSHLoss(bits, alpha=share * bits), "none")
+        own = {} if weight is None else {"weight": weight}
+        return Method(DTSHLoss(bits, alpha=share * bits, **own), "none", None)
     distance, loss = _OURS[name]
     margin = code_distance(distance, bits, share)
     squared = margin**2 if distance == "euclidean" else margin
-    regularizer = CodeRegularizer(quantization * squared, balance * squared)
-    margin = squared if loss == "triplet" else margin
-    return Method(get_loss(loss, get_distance(distance), margin=margin, regularizer=regularizer), "tanh")
+    weight = squared * check_number(0.01 if weight is None else weight, "weight", at_least=0)
+    margin, d = squared if loss == "triplet" else margin, get_distance(distance)
+    regularizer = CodeRegularizer(quantization=weight, balance=weight)
+    return Method(get_loss(loss, d, margin=margin, regularizer=regularizer), "tanh", d)

@@ -17,7 +17,7 @@ from torch import Tensor
 from snrlib.data import LabelledImages, load
 from snrlib.utils.checks import check_choice, check_labels
 
-__all__ = ["PROTOCOLS", "Gallery", "HashingSets", "Protocol", "Split", "all_images", "hashing_sets", "split"]
+__all__ = ["PROTOCOLS", "Gallery", "HashingSets", "Protocol", "Split", "all_images", "hashing_sets", "rows_of", "split"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 """The three of CIFAR-10 as a public benchmark of deep hashing draws them, from its 60,000 images of both halves; and
 100 characters with 32 images each."""
-_GLYPHS = {"size": 24, "per_class": 32}
-_N_GLYPHS = 100
+_N_GLYPHS, _GLYPH_SIDE = 100, 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,12 +142,14 @@ def hashing_sets(
         images = _characters("train") if images is None else images
         others = _characters("test")
         apart = split(others.labels, replace(PROTOCOLS[protocol], train=0), seed)
-        galleries["unseen"] = Gallery(_rows(others, apart.query, "query"), _rows(others, apart.database, "database"))
+        galleries["unseen"] = Gallery(
+            rows_of(others, apart.query, "query"), rows_of(others, apart.database, "database")
+        )
     elif images is None:
         images = all_images(PROTOCOLS[protocol].data, root)
     drawn = split(images.labels, protocol, seed)
-    seen = Gallery(_rows(images, drawn.query, "query"), _rows(images, drawn.database, "database"))
-    return HashingSets(_rows(images, drawn.train, "train"), {"seen": seen, **galleries})
+    seen = Gallery(rows_of(images, drawn.query, "query"), rows_of(images, drawn.database, "database"))
+    return HashingSets(rows_of(images, drawn.train, "train"), {"seen": seen, **galleries})
 
 
 def all_images(data: str, root: str | Path | None = None) -> LabelledImages:
@@ -159,9 +160,11 @@ def all_images(data: str, root: str | Path | None = None) -> LabelledImages:
 
 
 def _characters(half: Literal["train", "test"]) -> LabelledImages:
-    return load("glyphs", half, **_GLYPHS).of_classes(range(_N_GLYPHS))
+    images = load("glyphs", half, size=_GLYPH_SIDE, per_class=PROTOCOLS["glyphs"].size)
+    return images.of_classes(range(_N_GLYPHS))
 
 
-def _rows(images: LabelledImages, rows: Tensor, part: str) -> LabelledImages:
+def rows_of(images: LabelledImages, rows: Tensor, part: str) -> LabelledImages:
+    """Some of the images, named after the part that they play."""
     name = f"{images.name.partition(',')[0]}, {part}"
     return LabelledImages(name, images.images[rows], images.labels[rows], images.classes, note=images.note)

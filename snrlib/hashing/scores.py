@@ -17,10 +17,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from snrlib.distances import Distance
 from snrlib.hashing.codes import check_codes, hamming
-from snrlib.utils.checks import as_labels
+from snrlib.utils.checks import as_labels, check_embeddings
 
-__all__ = ["TieGroups", "average_precision", "score_codes", "tie_groups"]
+__all__ = ["TieGroups", "average_precision", "relaxed_map", "score_codes", "tie_groups"]
 
 _BLOCK = 2**22  # distances in one block: 32 MiB as keys of 8 bytes
 
@@ -194,6 +195,34 @@ def score_codes(  # two sides of a search, and what is asked of it
     scores["precision_within_2"] = groups.precision_within(2).mean().item()
     scores["empty_within_2"] = (groups.retrieved[:, :3].sum(dim=1) == 0).double().mean().item()
     return scores | {f"precision_at_{n}": groups.precision_at(n).mean().item() for n in at}
+
+
+@torch.no_grad()
+def relaxed_map(
+    query: Tensor, query_labels: Any, database: Tensor, database_labels: Any, distance: Distance | None
+) -> float:
+    """mAP over the whole ranking of relaxed codes, before their signs are taken: what binarisation starts from.
+
+    Args:
+        query: (n_query, bits), floating point.
+        query_labels: (n_query,), integers or strings.
+        database: (n_database, bits).
+        database_labels: (n_database,).
+        distance: that ranks, its anchor side included; None ranks by the inner product, largest first.
+
+    Returns:
+        The mean over the queries whose class is in the database; equal distances in the order of the database.
+
+    Raises:
+        TypeError, ValueError: bad embeddings, or labels that are not as many.
+    """
+    query, database = check_embeddings(query, "query"), check_embeddings(database, "database")
+    y, z = as_labels(query_labels, len(query), database_labels, len(database))
+    found = []
+    for rows, labels in zip(_blocks(query, database), _blocks(y, database), strict=True):
+        d = -(rows @ database.T) if distance is None else distance(rows, database)
+        found.append(average_precision((labels[:, None] == z).gather(1, d.argsort(dim=1, stable=True))))
+    return torch.cat(found).nanmean().item()
 
 
 def _blocks(rows: Tensor, database: Tensor) -> tuple[Tensor, ...]:
