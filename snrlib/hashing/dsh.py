@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from snrlib.distances import get_distance
 from snrlib.losses import ContrastiveLoss
-from snrlib.utils.checks import check_number
+from snrlib.utils.checks import check_embeddings, check_number
 
 __all__ = ["DSHLoss"]
 
@@ -44,9 +44,9 @@ class DSHLoss(nn.Module):
         self.alpha = check_number(alpha, "alpha", at_least=0)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        u = check_embeddings(embeddings)
         # alpha mean_i || |u_i| - 1 ||_1
-        pull = self.alpha * (embeddings.abs() - 1).abs().sum(dim=1).mean()
-        return self.pairs(embeddings, labels) + pull
+        return self.pairs(u, labels) + self.alpha * (u.abs() - 1).abs().sum(dim=1).mean()
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
