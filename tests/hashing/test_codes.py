@@ -86,7 +86,7 @@ test_bad_codes_are_refused = refusals(
     (lambda: unpack(codes.float()), TypeError, r"codes must be packed codes, a uint8 tensor .* got torch.float32"),
     (lambda: unpack(codes[0]), ValueError, r"shape \(n, bytes\), not empty, got shape \(2,\)"),
     (lambda: unpack(codes, 8), ValueError, "bits of codes of 2 bytes must be from 9 to 16, got 8"),
-    (lambda: hamming(codes, codes.tolist()), TypeError, "database must be packed codes, .* got list"),
+    (lambda: hamming(codes, codes.bool()), TypeError, "database must be packed codes, .* got torch.bool"),
     (lambda: hamming(codes, codes[:, :1]), ValueError, "codes of one length, got 2 and 1"),
     (lambda: hamming(codes[:0], codes), ValueError, r"query must be .* not empty, got shape \(0, 2\)"),
     (lambda: nearest_codes(codes, 4, codes), ValueError, "k must be an integer from 1 to 3, .* got 4"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snrlib.backbones import embed
 from snrlib.data import LabelledImages
+from snrlib.distances import get_distance
 from snrlib.hashing import METHODS, CodeRegularizer, DSHLoss, DTSHLoss, RelaxedHead, get_method, hamming, hasher, pack
 from snrlib.losses import get_loss
 from snrlib.train import train
@@ -72,7 +73,7 @@ def test_of_balanced_codes_the_snr_pair_loss_is_dsh(share: float) -> None:
     bits = 16
     half = torch.cat([torch.ones(bits // 2), -torch.ones(bits // 2)]).double()
     codes, y = half[normal(12, bits).argsort(dim=1)], torch.arange(12) // 3
-    ours = get_loss("contrastive", get_method("snr_pair", bits).loss.distance, margin=4 * share)(codes, y)
+    ours = get_loss("contrastive", get_distance("snr"), margin=4 * share)(codes, y)
     assert_equal(bits * ours, get_method("dsh", bits, share).loss(codes, y))
 
 
