@@ -50,17 +50,20 @@ from snrlib.hashing.protocols import Protocol, all_images, rows_of, split
 from snrlib.stats import mean_interval, verdict
 from snrlib.study import stored
 from snrlib.study.steps import Step, finish
+from snrlib.study.words import effect
 from snrlib.train import train
 from snrlib.utils.files import data_folder, digest, write_atomically, write_json
 from snrlib.utils.provenance import cpu, provenance
 
 __all__ = [
     "PLANS",
+    "RIVALS",
     "SEEDS",
     "SHARES",
     "UNTRAINED",
     "Codes",
     "against",
+    "answers",
     "keep_images",
     "measure_hashing",
     "measure_one",
@@ -154,6 +157,46 @@ def against(rows: pd.DataFrame, method: str, baseline: str, score: str = "mAP") 
         mean, half = mean_interval(values)
         found[key] = {"mean": mean, "half_width": half, "verdict": verdict(mean, half)}
     return pd.DataFrame.from_dict(found, orient="index").rename_axis(["data", "gallery", "bits"])
+
+
+RIVALS: tuple[tuple[str, str], ...] = (
+    *((f"snr_{loss}", f"{distance}_{loss}") for distance in ("euclidean", "cosine") for loss in ("pair", "triplet")),
+    ("snr_pair", "dsh"),
+    ("snr_triplet", "dtsh"),
+)
+"""Methods with SNR, and what each is compared with."""
+
+
+def answers(rows: pd.DataFrame) -> dict[str, str]:
+    """What the table says, in words that follow its numbers: a text for each question.
+
+    Args:
+        rows: of `measure_hashing`.
+    """
+    trained = rows[rows.method != UNTRAINED]
+    texts = {}
+    for rival in ("euclidean", "cosine"):
+        tables = [against(rows, ours, theirs) for ours, theirs in RIVALS if theirs.startswith(rival)]
+        texts[f"Does SNR train better codes than {rival}?"] = _counts(pd.concat(tables))
+    texts["Than the published methods?"] = "; ".join(
+        f"{ours} against {theirs}: {_counts(against(rows, ours, theirs))}" for ours, theirs in RIVALS[-2:]
+    )
+    means = trained.groupby(["data", "gallery", "method"], sort=False).mAP.mean()
+    best = means.groupby(level=[0, 1], sort=False).idxmax()
+    texts["Which is highest?"] = "; ".join(
+        f"{data}, {gallery} classes: {name} ({means[data, gallery, name]:.3f})" for data, gallery, name in best
+    )
+    cost = (trained.mAP_relaxed - trained.mAP).groupby(trained.method.str.split("_").str[0], sort=False).mean()
+    texts["What does the sign cost?"] = "mAP, on average: " + ", ".join(f"{k} {v:.3f}" for k, v in cost.items())
+    return texts
+
+
+def _counts(table: pd.DataFrame) -> str:
+    up, down = ((table.verdict == word).sum() for word in ("higher", "lower"))
+    return (
+        f"{effect(up, down)}; mAP is higher in {up} of {len(table)} comparisons, lower in {down}, "
+        f"mean difference {table['mean'].mean():+.3f}"
+    )
 
 
 def _images_of(data: str) -> str | None:

@@ -12,7 +12,7 @@ from snrlib.hashing import METHODS, Gallery, HashingSets, Protocol, hashing_sets
 from snrlib.hashing.protocols import rows_of
 from snrlib.stats import mean_interval
 from snrlib.study import hashing, stored
-from snrlib.study.hashing import PLANS, SEEDS, SHARES, UNTRAINED, against, measure_hashing, validation_sets
+from snrlib.study.hashing import PLANS, SEEDS, SHARES, UNTRAINED, against, answers, measure_hashing, validation_sets
 
 FEW = ("snr_triplet", "dtsh")
 SMALL = {"protocol": "glyphs", "bits": [8, 12], "steps": 2, "batch_size": 8, "m": 2, "at": [1, 10]}
@@ -128,3 +128,23 @@ def test_the_stored_table_holds_every_method_and_seed() -> None:
         found = part[["gallery", "method", "bits", "seed"]].itertuples(index=False, name=None)
         assert set(found) == wanted
         assert len(part) == len(wanted)
+
+
+def test_answers_follow_the_numbers() -> None:
+    random, lead = np.random.default_rng(0), {"snr": 0.2, "euclidean": 0.1, "cosine": 0.3, "dsh": 0.2, "dtsh": 0.2}
+    rows = pd.DataFrame(
+        [
+            {"data": "glyphs", "gallery": gallery, "method": method, "bits": bits, "seed": seed}
+            | {"mAP": lead.get(method.split("_")[0], 0.0) + 1e-4 * random.normal()}
+            for gallery in ("seen", "unseen")
+            for method in (*METHODS, UNTRAINED)
+            for bits in (16, 32, 64)
+            for seed in (0, 1, 2)
+        ]
+    ).assign(mAP_relaxed=lambda rows: rows.mAP + 0.05)
+    euclid, cosine, published, highest, cost = answers(rows).values()
+    assert euclid.startswith("more often higher than lower; mAP is higher in 12 of 12 comparisons, lower in 0")
+    assert cosine.startswith("more often lower than higher; mAP is higher in 0 of 12 comparisons, lower in 12")
+    assert published.count("no consistent effect") == 2
+    assert [part.split(": ")[1].split("_")[0] for part in highest.split("; ")] == ["cosine", "cosine"]
+    assert cost == "mAP, on average: " + ", ".join(f"{name} 0.050" for name in lead)
