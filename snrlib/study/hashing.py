@@ -22,7 +22,7 @@ came out. The protocol, written down before the first run:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,6 @@ from snrlib.hashing.protocols import Protocol, all_images, rows_of, split
 from snrlib.stats import mean_interval, verdict
 from snrlib.study import stored
 from snrlib.study.steps import Step, finish
-from snrlib.study.words import effect
 from snrlib.train import train
 from snrlib.utils.files import data_folder, digest, write_atomically, write_json
 from snrlib.utils.provenance import cpu, provenance
@@ -133,17 +132,19 @@ def measure_hashing(jobs: int = 2) -> Path:
     return stored.write_tables("hashing", {"": rows, "curves": curves}, about)
 
 
-def against(rows: pd.DataFrame, method: str, baseline: str, score: str = "mAP") -> pd.DataFrame:
-    """A method minus another, paired by seed.
+def against(
+    rows: pd.DataFrame, method: str, baseline: str, by: Sequence[str] = ("data", "gallery", "bits")
+) -> pd.DataFrame:
+    """mAP of a method minus that of another, paired by seed.
 
     Args:
         rows: of `measure_hashing`.
         method: one of `METHODS`.
         baseline: another.
-        score: the column.
+        by: the columns that are told apart; over the others each seed is averaged first.
 
     Returns:
-        Index ``data``, ``gallery``, ``bits``; ``mean`` and ``half_width`` of the 95 % t-interval over the seeds, and
+        Index ``by``; ``mean`` and ``half_width`` of the 95 % t-interval over the seeds, and
         ``verdict``: higher, lower, or no difference shown.
 
     Raises:
@@ -151,12 +152,13 @@ def against(rows: pd.DataFrame, method: str, baseline: str, score: str = "mAP") 
     """
     if missing := {method, baseline} - set(rows.method):
         raise ValueError(f"not measured: {', '.join(sorted(missing))}; there are {', '.join(rows.method.unique())}")
-    wide = rows.pivot(index=["data", "gallery", "bits", "seed"], columns="method", values=score)
+    wide = rows.pivot(index=["data", "gallery", "bits", "seed"], columns="method", values="mAP")
+    less = (wide[method] - wide[baseline]).groupby([*by, "seed"], sort=False).mean()
     found = {}
-    for key, values in (wide[method] - wide[baseline]).groupby(level=[0, 1, 2]):
+    for key, values in less.groupby(list(by), sort=False):
         mean, half = mean_interval(values)
-        found[key] = {"mean": mean, "half_width": half, "verdict": verdict(mean, half)}
-    return pd.DataFrame.from_dict(found, orient="index").rename_axis(["data", "gallery", "bits"])
+        found[key if len(by) > 1 else key[0]] = {"mean": mean, "half_width": half, "verdict": verdict(mean, half)}
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis(list(by))
 
 
 RIVALS: tuple[tuple[str, str], ...] = (
@@ -175,12 +177,12 @@ def answers(rows: pd.DataFrame) -> dict[str, str]:
     """
     trained = rows[rows.method != UNTRAINED]
     texts = {}
-    for rival in ("euclidean", "cosine"):
-        tables = [against(rows, ours, theirs) for ours, theirs in RIVALS if theirs.startswith(rival)]
-        texts[f"Does SNR train better codes than {rival}?"] = _counts(pd.concat(tables))
-    texts["Than the published methods?"] = "; ".join(
-        f"{ours} against {theirs}: {_counts(against(rows, ours, theirs))}" for ours, theirs in RIVALS[-2:]
-    )
+    for question, chosen in {
+        "Does SNR train better codes than Euclid?": [pair for pair in RIVALS if pair[1].startswith("euclidean")],
+        "Than the cosine?": [pair for pair in RIVALS if pair[1].startswith("cosine")],
+        "Than the published methods?": RIVALS[-2:],
+    }.items():
+        texts[question] = "; ".join(f"{ours} minus {theirs}: {_said(rows, ours, theirs)}" for ours, theirs in chosen)
     means = trained.groupby(["data", "gallery", "method"], sort=False).mAP.mean()
     best = means.groupby(level=[0, 1], sort=False).idxmax()
     texts["Which is highest?"] = "; ".join(
@@ -191,12 +193,13 @@ def answers(rows: pd.DataFrame) -> dict[str, str]:
     return texts
 
 
-def _counts(table: pd.DataFrame) -> str:
-    up, down = ((table.verdict == word).sum() for word in ("higher", "lower"))
-    return (
-        f"{effect(up, down)}; mAP is higher in {up} of {len(table)} comparisons, lower in {down}, "
-        f"mean difference {table['mean'].mean():+.3f}"
+def _said(rows: pd.DataFrame, ours: str, theirs: str) -> str:
+    each, pooled = against(rows, ours, theirs), against(rows, ours, theirs, by=("data",))
+    up, down = ((each.verdict == word).sum() for word in ("higher", "lower"))
+    means = ", ".join(
+        f"{data} {row['mean']:+.3f} ± {row.half_width:.3f} ({row.verdict})" for data, row in pooled.iterrows()
     )
+    return f"{means}; by itself higher in {up} of {len(each)} rankings, lower in {down}"
 
 
 def _images_of(data: str) -> str | None:
