@@ -141,8 +141,8 @@ def compare(  # noqa: PLR0913 - what is judged, by what, against what
         reference: (n_reference, M), a gallery that is searched instead of the queries.
         reference_labels: (n_reference,).
         search: other ways to search the same embeddings, by the names of their rows: a distance, or a fitted
-            transformer, after which Euclid judges; such as ``get_distance("euclidean", normalize_embeddings=True)``,
-            which ranks as the cosine, and `snrlib.mahalanobis.whitened_search`.
+            transformer, after which Euclid judges; such as ``get_distance("cosine")`` and
+            `snrlib.mahalanobis.whitened_search`.
         also: further scores, as in `evaluate`.
 
     Returns:

@@ -196,7 +196,7 @@ def test_a_search_adds_rows_and_changes_none(gallery: bool) -> None:
     x, given, y, others = (one.float() if one.is_floating_point() else one for one in sets())
     both: dict[str, Any] = {"reference": y, "reference_labels": others} if gallery else {}
     d, whitened = get_distance("snr"), whitened_search().fit(normal(60, M).numpy(), np.arange(60) % 6)
-    cosine = get_distance("euclidean", normalize_embeddings=True)
+    cosine = get_distance("cosine")
     search = {"cosine": cosine, "lengths": Normalizer(), "whitened": whitened}
     usual, table = compare(x, given, d, **both), compare(x, given, d, **both, search=search, also=ALSO)
     assert list(table.index) == [*usual.index, *search]
