@@ -66,7 +66,7 @@ def get_loss(name: str, distance: Distance, **options: Any) -> Loss:
     >>> from snrlib.distances import get_distance
     >>> get_loss("triplet", get_distance("snr"))
     TripletMarginLoss(
-      margin=0.5, mining=all, average=all
+      margin=0.5, mining=all
       (distance): Distance(
         d(a, b) = ||A(b - a)||^2 / ||A a||^2, anchor a = query, normalize_embeddings=False
         (map): Centre()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen
+from snrlib.losses.base import Loss, Seen, Several, SharedOptions
 from snrlib.utils.checks import check_choice, check_number
 
 __all__ = ["ContrastiveLoss"]
@@ -34,7 +33,7 @@ class ContrastiveLoss(Loss):
             positive term does not depend on it.
         balanced: average positive and negative pairs apart, each over its own number, ``(mean + mean) / 2``; in a batch
             of many classes eq. 1 drowns the few positive pairs.
-        regularizer: added to the loss.
+        **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`.
 
     An absolute distance within the rounding error of the embeddings' lengths (in float32, about 1e-3 of their distance
     from the batch mean) counts as 0 and has no gradient: negatives as near as that are not pushed apart.
@@ -51,6 +50,7 @@ class ContrastiveLoss(Loss):
     tensor(0.2083)
     """
 
+    told = ("margin", "positive_margin", "hinge", "balanced")
     default_margin = 1.0
     margin_unit = "distance"
 
@@ -61,9 +61,9 @@ class ContrastiveLoss(Loss):
         positive_margin: float = 0.0,
         hinge: Literal["squared", "linear"] | None = None,
         balanced: bool = False,
-        regularizer: nn.Module | None = None,
+        **shared: Unpack[SharedOptions],
     ):
-        super().__init__(distance, regularizer)
+        super().__init__(distance, **shared)
         self.margin = check_number(margin, "margin", above=0)
         self.positive_margin = check_number(positive_margin, "positive_margin", at_least=0, at_most=self.margin)
         default = "linear" if distance.relative else "squared"
@@ -77,18 +77,24 @@ class ContrastiveLoss(Loss):
         """The margin."""
         return self.margin
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        d, positive, negative = self._pairs(embeddings, labels)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        reference: Several | None = None,
+        reference_labels: Several | None = None,
+    ) -> Tensor:
+        d, positive, negative = self._pairs(embeddings, labels, reference, reference_labels)
         # y d^2
         pull = self.squared((d - self.positive_margin).relu() if self.positive_margin else d)
         # (1 - y) max(0, margin - d)^2
         push = (self.margin - d).relu()
         if self.hinge == "squared":
             push = push.square()
-        if self.balanced:
-            loss = (_masked_mean(pull, positive) + _masked_mean(push, negative)) / 2
+        if self.balanced and self.reduction == "mean":
+            loss = (self._reduce(pull, positive) + self._reduce(push, negative)) / 2
         else:
-            loss = _masked_mean(pull.where(positive, push), positive | negative) / 2
+            loss = self._reduce(pull.where(positive, push), positive | negative) / 2
         seen = d.detach()
         return self._finish(
             loss,
@@ -100,15 +106,5 @@ class ContrastiveLoss(Loss):
                 seen[positive],
                 seen[negative],
             ),
+            reference_labels,
         )
-
-    def extra_repr(self) -> str:
-        return (
-            f"margin={self.margin}, positive_margin={self.positive_margin}, hinge={self.hinge}, "
-            f"balanced={self.balanced}"
-        )
-
-
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values under the mask; 0, with a working backward, if there are none."""
-    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)

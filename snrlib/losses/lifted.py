@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen
+from snrlib.losses.base import Loss, Seen, SharedOptions
 from snrlib.utils.checks import check_number
 
 __all__ = ["LiftedStructureLoss"]
@@ -28,7 +30,7 @@ class LiftedStructureLoss(Loss):
     Args:
         distance: a member of the family.
         margin: alpha, any finite number, in units of the distance; 1 suits distances of about 1.
-        regularizer: added to the loss.
+        **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if there is no positive or no
     negative pair.
@@ -44,11 +46,12 @@ class LiftedStructureLoss(Loss):
     """
 
     term = "positive pair"
+    told = ("margin",)
     default_margin = 1.0
     margin_unit = "distance"
 
-    def __init__(self, distance: Distance, margin: float = default_margin, regularizer: nn.Module | None = None):
-        super().__init__(distance, regularizer)
+    def __init__(self, distance: Distance, margin: float = default_margin, **shared: Unpack[SharedOptions]):
+        super().__init__(distance, **shared)
         self.margin = check_number(margin, "margin")
 
     @property
@@ -64,11 +67,8 @@ class LiftedStructureLoss(Loss):
         push = torch.where(negative, self.margin - d, -torch.inf if len(i) else 0).logsumexp(dim=1)
         # max(L_ij, 0); the limit's square still is a float32
         lifted = (torch.logaddexp(push[i], push[j]) + d[i, j]).clamp(0, 4e9)
-        loss = lifted.square().sum() / (2 * max(len(i), 1))
+        loss = self._reduce(lifted.square()) / 2
         seen, active = d.detach(), lifted.detach()
         return self._finish(
             loss, embeddings, labels, lambda: Seen(len(i), (active > 0).sum(), seen[positive], seen[negative])
         )
-
-    def extra_repr(self) -> str:
-        return f"margin={self.margin}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen
+from snrlib.losses.base import Loss, Seen, SharedOptions
 from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
 
 __all__ = ["NPairsLoss"]
@@ -38,7 +38,7 @@ class NPairsLoss(Loss):
         distance: a member of the family; the anchor f_i is its query.
         margin: added to every negative similarity, any finite number; 0 is eq. 3.
         similarity: see above.
-        regularizer: added to the loss.
+        **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`.
 
     The report counts a pair as active if its loss is above ``log 2``: the others take more than half of the softmax.
 
@@ -55,6 +55,7 @@ class NPairsLoss(Loss):
     """
 
     term = "positive pair"
+    told = ("margin", "similarity")
     default_margin = 0.0
 
     def __init__(
@@ -62,9 +63,9 @@ class NPairsLoss(Loss):
         distance: Distance,
         margin: float = default_margin,
         similarity: Literal["inner_product", "negative", "inverse"] | None = None,
-        regularizer: nn.Module | None = None,
+        **shared: Unpack[SharedOptions],
     ):
-        super().__init__(distance, regularizer)
+        super().__init__(distance, **shared)
         self.margin = check_number(margin, "margin")
         default = "negative" if distance.relative else "inner_product"
         choices = ("negative", "inverse" if distance.relative else "inner_product")
@@ -100,7 +101,7 @@ class NPairsLoss(Loss):
             losses.append(F.cross_entropy(s, own, reduction="none"))
             blocks.append((anchors, positives, own, d))
         terms = torch.cat(losses) if losses else self._similarity(x[:1], x[:1])[0][0, :0]
-        loss = terms.sum() / max(len(terms), 1)
+        loss = self._reduce(terms)
         seen = terms.detach()
         # Eq. 3 has no distances: with inner products they are computed for the report, of copies, when it is asked.
         h, distance = x.detach(), self.distance
@@ -121,6 +122,3 @@ class NPairsLoss(Loss):
             return Seen(len(seen), active, torch.cat(positive), torch.cat(negative), cause)
 
         return self._finish(loss, embeddings, labels, observe)
-
-    def extra_repr(self) -> str:
-        return f"margin={self.margin}, similarity={self.similarity}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen
+from snrlib.losses.base import Loss, Seen, Several, SharedOptions
 from snrlib.utils.checks import check_number
 
 __all__ = ["RankedListLoss"]
@@ -32,7 +34,7 @@ class RankedListLoss(Loss):
         alpha: the boundary of the negatives; the paper uses about 1.2. None is three times the margin, as there.
         temperature: of the weights, at least 0 (which weighs all alike).
         balance: weight of the negatives' part, in [0, 1].
-        regularizer: added to the loss.
+        **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward for one sample.
 
@@ -46,6 +48,7 @@ class RankedListLoss(Loss):
     tensor(0.3000)
     """
 
+    told = ("margin", "alpha", "temperature", "balance")
     default_margin = 0.5
     margin_unit = "distance"
 
@@ -56,9 +59,9 @@ class RankedListLoss(Loss):
         alpha: float | None = None,
         temperature: float = 10.0,
         balance: float = 0.5,
-        regularizer: nn.Module | None = None,
+        **shared: Unpack[SharedOptions],
     ):
-        super().__init__(distance, regularizer)
+        super().__init__(distance, **shared)
         self.margin = check_number(margin, "margin", above=0)
         self.alpha = 3 * self.margin if alpha is None else check_number(alpha, "alpha", above=0)
         check_number(margin, "margin", at_most=self.alpha)
@@ -70,8 +73,14 @@ class RankedListLoss(Loss):
         """The boundary of the negatives."""
         return self.alpha
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        d, positive, negative = self._pairs(embeddings, labels)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        reference: Several | None = None,
+        reference_labels: Several | None = None,
+    ) -> Tensor:
+        d, positive, negative = self._pairs(embeddings, labels, reference, reference_labels)
         near = self.alpha - self.margin
         outside = positive & (d > near)
         inside = negative & (d < self.alpha)
@@ -79,7 +88,7 @@ class RankedListLoss(Loss):
         # softmax is w / sum(w), of finite numbers however large the exponents; a row without any stays 0.
         weight = torch.where(inside, self.temperature * (self.alpha - d), torch.finfo(d.dtype).min).softmax(dim=1)
         push = torch.where(inside, weight * (self.alpha - d), 0).sum(dim=1)
-        loss = ((1 - self.balance) * pull + self.balance * push).mean()
+        loss = self._reduce((1 - self.balance) * pull + self.balance * push)
         seen = d.detach()
         return self._finish(
             loss,
@@ -91,7 +100,5 @@ class RankedListLoss(Loss):
                 seen[positive],
                 seen[negative],
             ),
+            reference_labels,
         )
-
-    def extra_repr(self) -> str:
-        return f"margin={self.margin}, alpha={self.alpha}, temperature={self.temperature}, balance={self.balance}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen
+from snrlib.losses.base import Loss, Seen, SharedOptions
 from snrlib.utils.checks import check_choice, check_number
 
 __all__ = ["TripletMarginLoss"]
@@ -34,8 +34,7 @@ class TripletMarginLoss(Loss):
         mining: the index set T. "all" valid triplets of the batch; "semi_hard", those whose negative is farther than
             the positive, by the margin at most (Schroff et al. 2015; all of them count as active); "batch_hard", for
             every anchor its farthest positive with its nearest negative (Hermans et al. 2017).
-        average: over "all" triplets of T, as in eq. 2, or over the "active" ones, whose term is not 0.
-        regularizer: added to the loss.
+        **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if no triplet is valid. With
     ``triplets=(t, 3)``, rows of (anchor, positive, negative) indices, T is the caller's and no labels are needed.
@@ -50,6 +49,7 @@ class TripletMarginLoss(Loss):
     """
 
     term = "triplet"
+    told = ("margin", "mining")
     default_margin = 0.5
     margin_unit = "squared distance"
 
@@ -58,13 +58,11 @@ class TripletMarginLoss(Loss):
         distance: Distance,
         margin: float = default_margin,
         mining: Literal["all", "semi_hard", "batch_hard"] = "all",
-        average: Literal["all", "active"] = "all",
-        regularizer: nn.Module | None = None,
+        **shared: Unpack[SharedOptions],
     ):
-        super().__init__(distance, regularizer)
+        super().__init__(distance, **shared)
         self.margin = check_number(margin, "margin")
         self.mining = check_choice(mining, "mining", ("all", "semi_hard", "batch_hard"))
-        self.average = check_choice(average, "average", ("all", "active"))
         if mining == "semi_hard":
             check_number(margin, "the margin of semi-hard triplets", above=0)
 
@@ -125,9 +123,6 @@ class TripletMarginLoss(Loss):
         loss = hinge.sum() / (active if self.average == "active" else torch.as_tensor(valid)).clamp_min(1)
         positive, negative = d.detach()[i, j], d.detach()[i, k]
         return self._finish(loss, embeddings, None, lambda: Seen(valid, active, positive, negative))
-
-    def extra_repr(self) -> str:
-        return f"margin={self.margin}, mining={self.mining}, average={self.average}"
 
 
 def _active(

@@ -51,7 +51,7 @@ def is_traced(x: Tensor) -> bool:
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def check_labels(labels: Any, n: int | None = None) -> Tensor:
+def check_labels(labels: Any, n: int | None = None, name: str = "labels") -> Tensor:
     """Refuse anything but a row of integers, ``n`` of them if given.
 
     Raises:
@@ -59,11 +59,11 @@ def check_labels(labels: Any, n: int | None = None) -> Tensor:
         ValueError: not 1-D, not integers, or of another length.
     """
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a torch.Tensor of integers, got {type(labels).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor of integers, got {type(labels).__name__}")
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if not whole or labels.ndim != 1 or (n is not None and len(labels) != n):
         wanted = "a row of integers" if n is None else f"{n} integers"
-        raise ValueError(f"labels must be {wanted}, got {labels.dtype} of shape {tuple(labels.shape)}")
+        raise ValueError(f"{name} must be {wanted}, got {labels.dtype} of shape {tuple(labels.shape)}")
     return labels
 
 
