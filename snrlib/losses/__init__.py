@@ -12,28 +12,42 @@ from typing import Any
 
 from snrlib.distances import Distance
 from snrlib.losses.angular import AngularLoss
+from snrlib.losses.arcface import ArcFaceLoss
 from snrlib.losses.base import Loss, Report
 from snrlib.losses.contrastive import ContrastiveLoss
 from snrlib.losses.lifted import LiftedStructureLoss
+from snrlib.losses.multi_similarity import MultiSimilarityLoss
 from snrlib.losses.n_pair import NPairsLoss
+from snrlib.losses.normalised_softmax import NormalisedSoftmaxLoss
+from snrlib.losses.nt_xent import NTXentLoss
+from snrlib.losses.proxy_anchor import ProxyAnchorLoss
+from snrlib.losses.proxy_nca import ProxyNCALoss
 from snrlib.losses.ranked_list import RankedListLoss
 from snrlib.losses.regularizers import LogDetRegularizer, ZeroMeanRegularizer
 from snrlib.losses.relation import RelationNetwork
 from snrlib.losses.softmax import SoftmaxClassifier
+from snrlib.losses.supcon import SupConLoss
 from snrlib.losses.triplet import TripletMarginLoss
 
 __all__ = [
     "LOSSES",
     "AngularLoss",
+    "ArcFaceLoss",
     "ContrastiveLoss",
     "LiftedStructureLoss",
     "LogDetRegularizer",
     "Loss",
+    "MultiSimilarityLoss",
     "NPairsLoss",
+    "NTXentLoss",
+    "NormalisedSoftmaxLoss",
+    "ProxyAnchorLoss",
+    "ProxyNCALoss",
     "RankedListLoss",
     "RelationNetwork",
     "Report",
     "SoftmaxClassifier",
+    "SupConLoss",
     "TripletMarginLoss",
     "ZeroMeanRegularizer",
     "get_loss",
@@ -46,6 +60,13 @@ LOSSES: dict[str, type[Loss]] = {
     "lifted": LiftedStructureLoss,
     "angular": AngularLoss,
     "ranked_list": RankedListLoss,
+    "multi_similarity": MultiSimilarityLoss,
+    "nt_xent": NTXentLoss,
+    "supcon": SupConLoss,
+    "proxy_nca": ProxyNCALoss,
+    "proxy_anchor": ProxyAnchorLoss,
+    "normalised_softmax": NormalisedSoftmaxLoss,
+    "arcface": ArcFaceLoss,
 }
 """The classes by name; each has a ``default_margin`` in its ``margin_unit``."""
 
