@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_labels", "check_choice", "check_embeddings", "check_labels", "check_number", "is_traced"]
+__all__ = ["as_labels", "check_choice", "check_embeddings", "check_flag", "check_labels", "check_number", "is_traced"]
 
 
 def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
@@ -131,3 +131,14 @@ def check_choice(value: Any, name: str, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """True or False.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{name} must be True or False, got {value!r}")
