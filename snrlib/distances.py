@@ -1,35 +1,44 @@
-"""The family of distances: a linear map, absolute or relative, and an anchor side.
+"""The family of distances: a linear map and the unit of a distance.
 
 With a linear map ``A``, an anchor ``a`` ("signal") and a compared feature ``b`` ("noisy signal"):
 
-    absolute   d(a, b) = ||A(b - a)||
-    relative   d(a, b) = ||A(b - a)||^2 / ||A a||^2
+    no unit (absolute)    d(a, b) = ||A(b - a)||
+    the anchor (relative) d(a, b) = ||A(b - a)||^2 / ||A a||^2
+    both sides            d(a, b) = ||A(b - a)||^2 / (||A a|| ||A b||)
+    the batch             d(a, b) = ||A(b - a)||^2 / mean ||A x||^2
+    a number c            d(a, b) = ||A(b - a)||^2 / c
+    length 1              d(a, b) = ||A b / ||A b|| - A a / ||A a||||^2 / 2 = 1 - cos(A a, A b)
 
-=================  ===================  =====================
-A                  absolute             relative
-=================  ===================  =====================
-identity           euclidean (eq. 9)    relative_euclidean (eq. 10)
-P = I - 11'/M      centred_euclidean    **snr** (eq. 8)
-components L       mahalanobis          relative_mahalanobis
-=================  ===================  =====================
+=============  =================  ===========================  =============  ===========
+A              absolute           the anchor's power           both sides'    length 1
+=============  =================  ===========================  =============  ===========
+identity       euclidean (eq. 9)  relative_euclidean (eq. 10)                 cosine
+P = I - 11'/M  centred_euclidean  **snr** (eq. 8)              symmetric_snr  correlation
+components L   mahalanobis        relative_mahalanobis
+=============  =================  ===========================  =============  ===========
 
 ``P`` subtracts from a vector the mean of its own M components, so ``||P x||^2 = M Var(x)`` (eq. 7) and the relative
-distance under ``P`` is the reciprocal signal-to-noise ratio ``Var(b - a) / Var(a)``.
+distance under ``P`` is the reciprocal signal-to-noise ratio ``Var(b - a) / Var(a)``. The cosine of two centred vectors
+is their correlation. The places without a name are options: ``get_distance("mahalanobis", unit="both")``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import copy
+from numbers import Real
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.utils.checks import check_embeddings, is_traced
+from snrlib.utils.checks import check_choice, check_embeddings, check_number, is_traced
 
-__all__ = ["DISTANCES", "MAPPED", "RELATIVE", "Centre", "Distance", "LinearMap", "get_distance"]
+__all__ = ["DISTANCES", "MAPPED", "RELATIVE", "Centre", "Distance", "LinearMap", "Unit", "get_distance"]
 
 AnchorSide = Literal["query", "ref"]
+Unit = Literal["anchor", "both", "batch"] | float | None
+"""What a squared distance is divided by; None is nothing, and the distance its root."""
 
 
 class Centre(nn.Module):
@@ -87,20 +96,30 @@ class LinearMap(nn.Module):
 
 
 class Distance(nn.Module):
-    """One member of the family: ``||A(b - a)||`` or, relative, ``||A(b - a)||^2 / ||A a||^2`` with ``a`` the anchor.
+    """One member of the family: ``||A(b - a)||`` or, in a unit, ``||A(b - a)||^2 / unit``, with ``a`` the anchor.
 
     Args:
         map: the linear map ``A``, a module (n, M) -> (n, r) without bias; None is the identity.
-        relative: divide the squared distance by the squared length of the mapped anchor.
+        relative: the short way to say ``unit="anchor"``.
         anchor: which side is the anchor ``a`` ("signal") of a relative distance: "query" (rows) or "ref" (columns).
-        eps: floor of ``||A a||^2``. The relative distance of a constant anchor is undefined; under the floor it is
-            divided by eps instead: finite, too small by the factor ``||A a||^2 / eps``, and without a gradient. There a
-            common scale is no longer divided out.
+        eps: floor of ``||A x||^2`` in a unit. The relative distance of a constant anchor is undefined; under the floor
+            it is divided by eps instead: finite, too small by the factor ``||A a||^2 / eps``, and without a gradient.
+            There a common scale is no longer divided out.
         normalize_embeddings: scale every embedding to length 1 first (a zero row stays zero). Off by default, because
             on centred and normalised vectors the Euclidean and the SNR distances all rank alike (notebook 02).
+        unit: what ``||A(b - a)||^2`` is divided by: the power of the "anchor", ``||A a||^2``; of "both" sides,
+            ``||A a|| ||A b||``, which makes it symmetric; of the "batch", the mean ``||A x||^2`` over the rows of both
+            sets of the call; or a number. None divides by nothing and takes the root.
+        detach_unit: no gradient goes through the unit.
+        scale: s > 0, a factor of the value: an inverse temperature where it enters an exponential.
+        normalize_mapped: scale every ``A x`` to length 1 (under eps it is undefined: shorter, and without a gradient).
+
+    Attributes:
+        relative: the distance is a ratio of squares, whatever its unit.
 
     Raises:
-        ValueError: unknown anchor side, or eps not positive; in a call, embeddings of a wrong shape or value.
+        ValueError: unknown anchor side or unit, or eps, scale or a number as unit not positive; in a call, embeddings
+            of a wrong shape or value.
         TypeError: map not a module; in a call, embeddings that are not floating-point tensors of one dtype and device.
 
     >>> d = Distance(Centre(), relative=True)
@@ -109,26 +128,41 @@ class Distance(nn.Module):
     tensor([[1., 4.]])
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a member is its options
         self,
         map: nn.Module | None = None,
         relative: bool = False,
         anchor: AnchorSide = "query",
         eps: float = 1e-12,
         normalize_embeddings: bool = False,
+        *,
+        unit: Unit = None,
+        detach_unit: bool = False,
+        scale: float = 1.0,
+        normalize_mapped: bool = False,
     ):
         super().__init__()
-        if anchor not in ("query", "ref"):
-            raise ValueError(f"anchor must be 'query' or 'ref', got {anchor!r}")
-        if not 0 < eps < float("inf"):
-            raise ValueError(f"eps must be positive and finite, got {eps!r}")
         if not isinstance(map, nn.Module | None):
             raise TypeError(f"map must be a torch.nn.Module, got {type(map).__name__}; names are for get_distance")
+        if unit is None:
+            unit = "anchor" if relative else None
+        elif isinstance(unit, Real):
+            unit = check_number(unit, "unit", above=0)
+        elif unit not in ("anchor", "both", "batch"):
+            raise ValueError(f"unit must be 'anchor', 'both', 'batch', a positive number or None, got {unit!r}")
         self.map = nn.Identity() if map is None else map
-        self.relative = relative
-        self.anchor = anchor
-        self.eps = eps
+        self.anchor = check_choice(anchor, "anchor", ("query", "ref"))
+        self.eps = check_number(eps, "eps", above=0)
         self.normalize_embeddings = normalize_embeddings
+        self.unit: Unit = unit
+        self.detach_unit = detach_unit
+        self.scale = check_number(scale, "scale", above=0)
+        self.normalize_mapped = normalize_mapped
+
+    @property
+    def relative(self) -> bool:
+        """Whether the distance is a ratio of squares."""
+        return self.unit is not None
 
     def forward(self, query: Tensor, ref: Tensor | None = None) -> Tensor:
         """All distances between the rows of two sets.
@@ -145,21 +179,23 @@ class Distance(nn.Module):
         """
         query, ref = self._prepare(query, query if ref is None else ref)
         with torch.autocast(query.device.type, enabled=False):
-            z_query, z_ref, anchor = self._project(query, ref)
+            z_query, z_ref, powers = self._project(query, ref)
             # ||z_q - z_r||^2 = ||z_r||^2 - 2 z_q.z_r + ||z_q||^2
             power_query = _power(z_query)
             power_ref = power_query if ref is query else _power(z_ref)
             d = torch.addmm(power_ref.T, z_query, z_ref.T, alpha=-2).add_(power_query)
             if self.relative:
-                d = self._in_units_of(anchor if self.anchor == "query" else anchor.T, d)
+                d = self._in_unit(d, powers.query, powers.ref.T)
         if ref is query and is_traced(d):  # vmap fills no diagonal at speed
             d = d.masked_fill(torch.eye(len(d), dtype=torch.bool, device=d.device), 0)
         elif ref is query:
             d.fill_diagonal_(0)
         d = d.relu_()  # rounding can leave a distance near zero slightly negative
-        # A root would blow up the rounding error of equal vectors, up to 10 eps of their square (measured, M = 16 to
-        # 8192), to 1e-3 of their length in float32.
-        return d if self.relative else _sqrt(d, 16 * torch.finfo(d.dtype).eps * power_query.detach())
+        if not self.relative:
+            # A root would blow up the rounding error of equal vectors, up to 10 eps of their square (measured, M = 16
+            # to 8192), to 1e-3 of their length in float32.
+            d = _sqrt(d, 16 * torch.finfo(d.dtype).eps * power_query.detach())
+        return d if self.scale == 1 else d * self.scale
 
     def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
         """Row by row: ``d(x_i, y_i)``, with ``x`` as query and ``y`` as ref.
@@ -176,13 +212,11 @@ class Distance(nn.Module):
             raise ValueError(f"pairwise distances need as many rows on both sides, got {len(x)} and {len(y)}")
         with torch.autocast(x.device.type, enabled=False):
             # Centre first: the difference of two large and different means would take the small digits with it.
-            noise = self._mapped(y) - self._mapped(x) if isinstance(self.map, Centre) else self._mapped(y - x)
+            noise = self._mapped(y) - self._mapped(x) if self._map_first else self._mapped(y - x)
             d = _power(noise)
-            if self.relative:
-                d = self._in_units_of(_power(self._mapped(x if self.anchor == "query" else y)), d)
-            else:
-                d = _sqrt(d, 0)
-        return d.squeeze(1)
+            d = self._in_unit(d, *self._powers(x, y)) if self.relative else _sqrt(d, 0)
+        d = d.squeeze(1)
+        return d if self.scale == 1 else d * self.scale
 
     def embed(self, x: Tensor) -> Tensor:
         """The mapped space ``A x``, in which the distance is Euclidean, absolute or in units of the anchor.
@@ -215,8 +249,9 @@ class Distance(nn.Module):
     def inner_product_form(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
         """Two matrices whose product ranks the refs of every query exactly as the distance does, smallest first.
 
-        ``[z_q, ||z_q||^2, 1] . [-2 z_r, 1, ||z_r||^2]`` is the numerator ``||z_q - z_r||^2``; a ref anchor divides
-        the right side by ``||A a_r||^2``, a query anchor divides a whole row, which no ranking sees. So nearest
+        ``[z_q, ||z_q||^2, 1] . [-2 z_r, 1, ||z_r||^2]`` is the numerator ``||z_q - z_r||^2``; the unit of a
+        reference divides the right side (a ref anchor by ``||A a_r||^2``, both sides by ``||A r||``), that of a query
+        a whole row, which no ranking sees. So nearest
         neighbours under every member are an inner-product search (`snrlib.evaluate.knn`). Gradients hold for the
         product alone: those of the two matrices each are not the distance's.
 
@@ -229,45 +264,100 @@ class Distance(nn.Module):
         """
         query, ref = self._prepare(query, ref)
         with torch.autocast(query.device.type, enabled=False):
-            z_query, z_ref, anchor = self._project(query, ref)
+            z_query, z_ref, powers = self._project(query, ref)
             power_query, power_ref = _power(z_query), _power(z_ref)
             left = torch.cat([z_query, power_query, torch.ones_like(power_query)], dim=1)
             right = torch.cat([-2 * z_ref, torch.ones_like(power_ref), power_ref], dim=1)
-            if self.relative and self.anchor == "ref":
-                right = right / anchor.clamp_min(self.eps)
+            if self.unit == "both":
+                right = right / powers.ref.clamp_min(self.eps).sqrt()
+            elif self.unit == "anchor" and self.anchor == "ref":
+                right = right / powers.ref.clamp_min(self.eps)
         return left, right
 
-    def _project(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``z = A x`` of both sides, counted from the mean ref, and ``||A a||^2`` of the anchors, (n, 1).
+    @torch.no_grad()
+    def between(self, query: Tensor, ref: Tensor) -> Distance:
+        """The same distance, with a mean power of the batch held at that of these two sets.
+
+        A search goes through them in blocks, and its distances shall be in one unit.
+
+        Args:
+            query: (n_query, M).
+            ref: (n_ref, M).
+        """
+        if self.unit != "batch":
+            return self
+        query, ref = self._prepare(query, ref)
+        fixed = copy.copy(self)
+        fixed.unit = float(self._mean_power(*self._powers(query, ref)))
+        return fixed
+
+    def _project(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor, _Powers]:
+        """``z = A x`` of both sides, counted from the mean ref, and the powers ``||A x||^2`` that make the unit.
 
         ``b - a`` does not change when both move, and far from the origin the product of the two loses digits. Centred
         rows move after the map, since their own means may lie far apart; for all others the map itself loses digits.
         """
-        if isinstance(self.map, Centre):
+        if self._map_first:
             mapped_query = self._mapped(query)
             mapped_ref = mapped_query if ref is query else self._mapped(ref)
-            anchor = _power(mapped_query if self.anchor == "query" else mapped_ref)
+            powers = self._powers(mapped_query, mapped_ref, mapped=True)
             origin = mapped_ref.detach().mean(dim=0)
             z_query = _minus(mapped_query, origin)
-            return z_query, z_query if ref is query else _minus(mapped_ref, origin), anchor
+            return z_query, z_query if ref is query else _minus(mapped_ref, origin), powers
         origin = ref.detach().mean(dim=0)
         z_query = self._mapped(query - origin)
         z_ref = z_query if ref is query else self._mapped(ref - origin)
-        anchor = _power(self._mapped(query if self.anchor == "query" else ref)) if self.relative else _power(z_query)
-        return z_query, z_ref, anchor
+        return z_query, z_ref, self._powers(query, ref)
 
-    def _in_units_of(self, anchor: Tensor, d: Tensor) -> Tensor:
-        """``d / ||A a||^2``, in place. Under the floor it is undefined: a finite value, and no gradient."""
-        d.div_(anchor.clamp_min(self.eps))
-        floored = anchor <= self.eps
+    @property
+    def _map_first(self) -> bool:
+        """Whether differences are taken of mapped rows: see `_project`; and a length of 1 is of rows, not of noise."""
+        return isinstance(self.map, Centre) or self.normalize_mapped
+
+    def _powers(self, query: Tensor, ref: Tensor, mapped: bool = False) -> _Powers:
+        """``||A x||^2``, (n, 1), of the sides that make the unit; of a side that does not, ones to broadcast."""
+        one = query.new_ones(1, 1)
+        sides = {"anchor": (self.anchor,), "both": ("query", "ref"), "batch": ("query", "ref")}.get(str(self.unit), ())
+        of_query = _power(query if mapped else self._mapped(query)) if "query" in sides else one
+        if ref is query and "query" in sides:
+            return _Powers(of_query, of_query)
+        return _Powers(of_query, _power(ref if mapped else self._mapped(ref)) if "ref" in sides else one)
+
+    def _mean_power(self, query: Tensor, ref: Tensor) -> Tensor:
+        """Over the rows of both sets."""
+        return ((query.sum() + ref.sum()) / (query.numel() + ref.numel())).clamp_min(self.eps)
+
+    def _in_unit(self, d: Tensor, query: Tensor, ref: Tensor) -> Tensor:
+        """``d`` over the unit, in place. Under the floor it is undefined: a finite value, and no gradient.
+
+        Args:
+            d: squared distances.
+            query: powers of the queries, which broadcast with d.
+            ref: the same of the references.
+        """
+        if isinstance(self.unit, float):
+            return d.div_(self.unit)
+        if self.detach_unit:
+            query, ref = query.detach(), ref.detach()
+        if self.unit == "batch":
+            return d.div_(self._mean_power(query, ref))
+        if self.unit == "both":
+            d.div_(query.clamp_min(self.eps).sqrt()).div_(ref.clamp_min(self.eps).sqrt())
+            floored = torch.minimum(query, ref) <= self.eps
+        else:
+            anchor = query if self.anchor == "query" else ref
+            d.div_(anchor.clamp_min(self.eps))
+            floored = anchor <= self.eps
         if is_traced(d) or floored.any():
             d = torch.where(floored, d.detach().clamp_max(torch.finfo(d.dtype).max), d)
         return d
 
     def _mapped(self, x: Tensor) -> Tensor:
-        """``A x``; refused where it is too large to be squared, as embeddings are."""
+        """``A x``, at length 1 if asked; refused where it is too large to be squared, as embeddings are."""
         z = self.map(x)
-        return z if isinstance(self.map, nn.Identity | Centre) else check_embeddings(z, "embeddings under the map")
+        if not isinstance(self.map, nn.Identity | Centre):
+            z = check_embeddings(z, "embeddings under the map")
+        return _at_length_one(z, self.eps) if self.normalize_mapped else z
 
     def _prepare(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
         """Check both sides once, at the public edge, and bring them to compute precision (and length 1 if asked)."""
@@ -290,27 +380,49 @@ class Distance(nn.Module):
 
     @property
     def name(self) -> str:
-        """Which of `DISTANCES` it is, "custom" if its map is of another kind."""
-        kinds = {nn.Identity: "euclidean", Centre: "centred_euclidean", LinearMap: "mahalanobis"}
-        absolute = next((name for kind, name in kinds.items() if isinstance(self.map, kind)), None)
-        if absolute is None:
-            return "custom"
-        if not self.relative:
-            return absolute
-        return "snr" if absolute == "centred_euclidean" else f"relative_{absolute}"
+        """Which of `DISTANCES` it is, "custom" if it is none of them."""
+        for name, (kind, unit, normalize_mapped) in _FAMILY.items():
+            if isinstance(self.map, kind) and (self.unit, self.normalize_mapped) == (unit, normalize_mapped):
+                return name
+        return "custom"
+
+    @property
+    def anchored(self) -> bool:
+        """Whether it makes a difference which side is the anchor."""
+        return self.unit == "anchor"
 
     def extra_repr(self) -> str:
-        if not self.relative:
-            return f"d(a, b) = ||A(b - a)||, normalize_embeddings={self.normalize_embeddings}"
+        a, b = ("A a/||A a||", "A b/||A b||") if self.normalize_mapped else ("A a", "A b")
+        noise = f"||{b} - {a}||" if self.normalize_mapped else "||A(b - a)||"
+        unit = {
+            "anchor": f" / ||{a}||^2, anchor a = {self.anchor}",
+            "both": f" / (||{a}|| ||{b}||)",
+            "batch": " / mean ||A x||^2",
+        }.get(str(self.unit), f" / {self.unit:g}" if isinstance(self.unit, float) else "")
         return (
-            f"d(a, b) = ||A(b - a)||^2 / ||A a||^2, anchor a = {self.anchor}, "
-            f"normalize_embeddings={self.normalize_embeddings}"
+            f"d(a, b) = {'' if self.scale == 1 else f'{self.scale:g} '}{noise}{'^2' if self.relative else ''}{unit}"
+            f"{', unit without gradient' if self.detach_unit else ''}"
+            f", normalize_embeddings={self.normalize_embeddings}"
         )
+
+
+class _Powers(NamedTuple):
+    """Squared lengths of mapped rows, (n, 1)."""
+
+    query: Tensor
+    ref: Tensor
 
 
 def _power(z: Tensor) -> Tensor:
     """(n, r) -> (n, 1), squared lengths."""
     return torch.linalg.vector_norm(z, dim=1, keepdim=True).square()  # z.square() would be a copy of z
+
+
+def _at_length_one(z: Tensor, eps: float) -> Tensor:
+    """``z / ||z||``; under eps a row has no direction: it stays shorter than 1, and without a gradient."""
+    power = _power(z)
+    unit = z / power.clamp_min(eps).sqrt()
+    return torch.where(power <= eps, unit.detach(), unit)
 
 
 def _minus(fresh: Tensor, origin: Tensor) -> Tensor:
@@ -326,20 +438,24 @@ def _sqrt(squared: Tensor, noise: Tensor | float) -> Tensor:
     return squared.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
 
 
-# name: (map, relative); a map of None is built from ``components=``.
-_FAMILY: dict[str, tuple[type[nn.Module] | None, bool]] = {
-    "euclidean": (nn.Identity, False),
-    "centred_euclidean": (Centre, False),
-    "relative_euclidean": (nn.Identity, True),
-    "snr": (Centre, True),
-    "mahalanobis": (None, False),
-    "relative_mahalanobis": (None, True),
+# name: (map, unit, whether mapped rows are brought to length 1); a LinearMap is built from ``components=``.
+_FAMILY: dict[str, tuple[type[nn.Module], Unit, bool]] = {
+    "euclidean": (nn.Identity, None, False),
+    "centred_euclidean": (Centre, None, False),
+    "relative_euclidean": (nn.Identity, "anchor", False),
+    "snr": (Centre, "anchor", False),
+    "mahalanobis": (LinearMap, None, False),
+    "relative_mahalanobis": (LinearMap, "anchor", False),
+    "cosine": (nn.Identity, 2.0, True),
+    "correlation": (Centre, 2.0, True),
+    "symmetric_snr": (Centre, "both", False),
 }
 DISTANCES: tuple[str, ...] = tuple(_FAMILY)
-RELATIVE: tuple[str, ...] = tuple(name for name, (_, relative) in _FAMILY.items() if relative)
-"""Those in units of the anchor: plain numbers, whatever the scale of the embeddings."""
-MAPPED: tuple[str, ...] = tuple(name for name, (map, _) in _FAMILY.items() if map is None)
+RELATIVE: tuple[str, ...] = tuple(name for name, (_, unit, _) in _FAMILY.items() if unit is not None)
+"""Those in a unit: plain numbers, whatever the scale of the embeddings."""
+MAPPED: tuple[str, ...] = tuple(name for name, (map, *_) in _FAMILY.items() if map is LinearMap)
 """Those whose map is a matrix of the caller's, ``components=``."""
+_OPTIONS = ("anchor", "eps", "normalize_embeddings", "unit", "detach_unit", "scale")
 
 
 def get_distance(name: str, *, components: Any = None, **options: Any) -> Distance:
@@ -348,7 +464,9 @@ def get_distance(name: str, *, components: Any = None, **options: Any) -> Distan
     Args:
         name: one of `DISTANCES`.
         components: the matrix L of shape (r, M) of the two Mahalanobis members (``L'L`` is their M); refused elsewhere.
-        **options: ``anchor``, ``eps``, ``normalize_embeddings`` of `Distance`.
+        **options: ``anchor``, ``eps``, ``normalize_embeddings``, ``unit``, ``detach_unit``, ``scale`` of `Distance`. A
+            unit takes the place of the member's own: ``get_distance("euclidean", unit=1.0)`` is the squared Euclidean
+            distance, and ``get_distance("snr", detach_unit=True)`` has no gradient through the anchor's power.
 
     Raises:
         ValueError: unknown name, or ``components`` missing or not expected.
@@ -360,13 +478,12 @@ def get_distance(name: str, *, components: Any = None, **options: Any) -> Distan
     """
     if not isinstance(name, str) or name not in _FAMILY:
         raise ValueError(f"unknown distance {name!r}; choose from {', '.join(DISTANCES)}")
-    known = {"anchor", "eps", "normalize_embeddings"}
-    if unknown := sorted(options.keys() - known):
-        raise TypeError(f"unknown option {', '.join(unknown)} for {name}; choose from {', '.join(sorted(known))}")
-    make_map, relative = _FAMILY[name]
-    if make_map is None and components is None:
+    if unknown := sorted(options.keys() - set(_OPTIONS)):
+        raise TypeError(f"unknown option {', '.join(unknown)} for {name}; choose from {', '.join(sorted(_OPTIONS))}")
+    kind, unit, normalize_mapped = _FAMILY[name]
+    if kind is LinearMap and components is None:
         raise ValueError(f"{name} needs components=, the matrix L of shape (r, M)")
-    if make_map is not None and components is not None:
+    if kind is not LinearMap and components is not None:
         raise ValueError(f"{name} takes no components=; only mahalanobis and relative_mahalanobis do")
-    map = make_map() if make_map is not None else LinearMap(components)
-    return Distance(map, relative=relative, **options)
+    map = LinearMap(components) if kind is LinearMap else kind()
+    return Distance(map, **{"unit": unit, **options}, normalize_mapped=normalize_mapped)

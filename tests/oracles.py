@@ -88,6 +88,12 @@ def naive_distance(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tensor:
             return ((b - a) @ L.T @ L @ (b - a)) ** 0.5
         case "relative_mahalanobis":
             return ((b - a) @ L.T @ L @ (b - a)) / (a @ L.T @ L @ a)
+        case "cosine":
+            return euclid(a / euclid(a, 0 * a), b / euclid(b, 0 * b)) ** 2 / 2
+        case "correlation":
+            return naive_distance("cosine", a - a.mean(), b - b.mean())
+        case "symmetric_snr":
+            return variance(b - a) / (variance(a) * variance(b)) ** 0.5
     raise AssertionError(name)
 
 
@@ -107,8 +113,10 @@ def naive_inner_product(name: str, a: Tensor, b: Tensor, L: Tensor = L) -> Tenso
     """(A a)'(A b), of a member's own map A."""
     if "mahalanobis" in name:
         return a @ L.T @ L @ b
-    if name in ("centred_euclidean", "snr"):
+    if name in ("centred_euclidean", "snr", "correlation", "symmetric_snr"):
         a, b = a - a.mean(), b - b.mean()
+    if name in ("cosine", "correlation"):
+        a, b = a / euclid(a, 0 * a), b / euclid(b, 0 * b)
     return (a * b).sum()
 
 

@@ -102,7 +102,7 @@ class Judge(NamedTuple):
 def judges(distance: Distance) -> list[Judge]:
     """The training distance, with both anchor sides where they differ, and Euclid."""
     euclid = Judge("Euclid", "euclidean", None, get_distance("euclidean"))
-    if not distance.relative:
+    if not distance.anchored:
         return [Judge("training distance", "training", None, distance), euclid]
     sides = []
     for side in ("query", "ref"):

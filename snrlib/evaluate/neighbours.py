@@ -103,7 +103,7 @@ def _check(
     if not (isinstance(k, Integral) and not isinstance(k, bool) and 1 <= k <= most):
         raise ValueError(f"k must be an integer from 1 to {most}, the number of candidates of a query, got {k!r}")
     check_choice(backend, "backend", ("torch", "faiss"))
-    return query, database, int(k), reference is None, distance, backend
+    return query, database, int(k), reference is None, distance.between(query, database), backend
 
 
 @torch.no_grad()

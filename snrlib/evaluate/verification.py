@@ -79,6 +79,7 @@ def verification(
     """
     distance = get_distance("euclidean") if distance is None else distance
     x, y, given, gallery = checked_sets(embeddings, labels, reference, reference_labels)
+    distance = distance.between(x, y)
     itself = int(reference is None)  # is among the candidates, and no pair
     if n_pairs < 1:
         raise ValueError(f"n_pairs must be at least 1, got {n_pairs}")

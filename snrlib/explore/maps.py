@@ -7,7 +7,8 @@ surroundings*: with a bandwidth ``beta_i`` found for every point i so that its n
 
 A relative distance with the query as anchor is ``||A(x_j - x_i)||^2 / ||A x_i||^2``; its unit is a constant of the row
 i and vanishes in ``beta_i``. So its map **is** the map of the vectors ``A x``, for SNR of the centred ones. With the
-reference as anchor the unit differs along a row and stays; ``space="symmetrised"`` shows the mean of the two sides.
+reference as anchor the unit differs along a row and stays; ``space="symmetrised"`` shows the mean of the two sides. So
+does the unit of both sides, and its map is always of the distance's own root.
 """
 
 from __future__ import annotations
@@ -108,8 +109,9 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
         labels: (n,), integers.
         distance: the study's distance, anchor side included; None is Euclid.
         space: one of `SPACES`. "mapped" shows ``A x``, which for an absolute distance, and for a relative one with the
-            query as anchor, is the map of the distance itself. "symmetrised" shows the root of the mean of
-            ``d(a, b)`` and ``d(b, a)`` of a relative distance, so that each point counts in both roles.
+            query as anchor, is the map of the distance itself; in the unit of both sides it is the map
+            of the distance's root. "symmetrised" shows the root of the mean of ``d(a, b)`` and ``d(b, a)`` of a
+            distance with an anchor, so that each point counts in both roles.
         perplexity: about the number of neighbours that count, at least 1 and less than a third of n; None is 30, or
             what so few embeddings allow.
         start: "pca", the first two principal components of the mapped space, or "random".
@@ -136,9 +138,9 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
         raise ValueError(f"perplexity {perplexity:g} needs more than {3 * perplexity + 2:g} embeddings, got {n}")
     labels = labels.cpu()
     distances, neighbours = knn(x, k, distance=distance)
-    if space == "symmetrised" and distance.relative:
+    if distance.unit == "both" or (space == "symmetrised" and distance.anchored):
         near, far = _symmetrised(x, distance, int(3 * perplexity + 1))
-        shown = "both anchor sides"  # the root of their mean
+        shown = "both anchor sides" if distance.anchored else "its root"  # the root of their mean
     else:
         near, far = _mapped(x, distance, int(3 * perplexity + 1))
         shown = _space_in_words(distance)
@@ -161,9 +163,10 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
 
 def _in_words(distance: Distance) -> str:
     """Its name, with its anchor side if it has one."""
-    words = {"euclidean": "Euclid", "centred_euclidean": "centred Euclid", "snr": "SNR"}.get(distance.name)
-    words = words or distance.name.replace("_", " ").replace("mahalanobis", "Mahalanobis").replace("euclid", "Euclid")
-    if distance.relative:
+    words = distance.name.replace("_", " ")
+    for name, spelled in (("euclidean", "Euclid"), ("snr", "SNR"), ("mahalanobis", "Mahalanobis")):
+        words = words.replace(name, spelled)
+    if distance.anchored:
         words += f", anchor = {distance.anchor}"
     return f"{words}, length 1" if distance.normalize_embeddings else words
 
@@ -171,7 +174,9 @@ def _in_words(distance: Distance) -> str:
 def _space_in_words(distance: Distance) -> str:
     x = "x / ||x||" if distance.normalize_embeddings else "x"
     space = {"Identity": x, "Centre": f"P {x}"}.get(type(distance.map).__name__, f"L {x}")
-    return f"{space}, anchors left out" if distance.relative and distance.anchor == "ref" else space
+    if distance.normalize_mapped:
+        space = f"{space} / ||{space}||"
+    return f"{space}, anchors left out" if distance.anchored and distance.anchor == "ref" else space
 
 
 def _mapped(x: Tensor, distance: Distance, k: int) -> tuple[NDArray, NDArray]:

@@ -115,7 +115,7 @@ def judge_untrained(embeddings: Tensor, labels: Tensor) -> Iterator[dict[str, An
         x = F.normalize(embeddings) if judge == "cosine" else embeddings
         distance: Distance = get_distance("euclidean" if judge == "cosine" else judge)
         if anchor:
-            distance.anchor = anchor  # type: ignore[assignment]
+            distance.anchor = anchor
         pairs = verification(x, labels, distance)
         yield {
             "judge": judge,

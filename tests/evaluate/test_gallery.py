@@ -51,7 +51,7 @@ def test_a_gallery_is_scored_as_loops_do(name: str, anchor: str, sets: tuple[tor
     np.testing.assert_allclose(np.sort(pairs.positive), matrix[same].sort().values)
     np.testing.assert_allclose(np.sort(pairs.negative), matrix[~same].sort().values)
     table = compare(x, given, d, ks=(1,), reference=y, reference_labels=gallery)
-    own = table.loc[f"training distance, anchor {anchor}" if d.relative else "training distance"]
+    own = table.loc[f"training distance, anchor {anchor}" if d.anchored else "training distance"]
     assert own.precision_at_1 == pytest.approx(found.precision_at_1.mean())
     assert pytest.approx(pairs.EER) == own.EER
 

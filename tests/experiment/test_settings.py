@@ -11,7 +11,7 @@ from snrlib.backbones import NETWORKS, Network
 from snrlib.data import DATASETS
 from snrlib.data.sets.cub200 import cub200
 from snrlib.data.traits import DataSet
-from snrlib.distances import DISTANCES, MAPPED, get_distance
+from snrlib.distances import DISTANCES, MAPPED, RELATIVE, get_distance
 from snrlib.experiment import BUDGETS, MAPS, Settings, default_settings
 from snrlib.experiment.parts import unfitted
 from snrlib.losses import LOSSES, TripletMarginLoss, get_loss
@@ -41,7 +41,7 @@ def test_losses_distances_and_maps_combine_or_are_refused(loss: str, distance: s
     if loss == "softmax" and kind in ("running", "learned"):
         with pytest.raises(ValueError, match=f"softmax trains no map; take map=whitening, got {kind}"):
             default_settings(loss=loss, distance=distance, map=kind)
-    elif loss == "angular" and distance in ("relative_euclidean", "snr", "relative_mahalanobis"):
+    elif loss == "angular" and distance in RELATIVE:
         with pytest.raises(ValueError, match="angular"):
             default_settings(loss=loss, distance=distance, map=kind)
     else:
@@ -103,7 +103,7 @@ def test_given_weights_train_slowly_and_keep_their_norms() -> None:
         ({"data": "mnist"}, "data must be one of glyphs, digits, omniglot"),
         ({"backbone": "vgg"}, "backbone must be one of conv4, alexnet"),
         ({"loss": "proxy"}, "loss must be one of contrastive, .*softmax, got 'proxy'"),
-        ({"distance": "cosine"}, "distance must be one of euclidean, .*snr, .*, got 'cosine'"),
+        ({"distance": "cosines"}, "distance must be one of euclidean, .*snr, .*, got 'cosines'"),
         (
             {"distance": "mahalanobis", "map": "none"},
             "map must be one of running, whitening, lmnn, learned, got 'none'",

@@ -116,7 +116,7 @@ def test_a_collapse_is_told_in_words(loss: str, name: str) -> None:
 def test_met_margins_leave_nothing_to_learn(loss: str, options: Any) -> None:
     x, y = labelled(6, 3)
     x = 1e-3 * x + 20 * normal(1, M, seed=8) * (1 - 2 * y[:, None])  # opposite centres: d_S is 4
-    for name in DISTANCES:
+    for name in set(DISTANCES) - {"cosine", "correlation"}:  # these are at most 2, less than the margins
         fast = build(loss, name, **options)
         value, gradient = value_and_gradient(fast, x, y)
         assert value == 0
