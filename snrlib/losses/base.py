@@ -171,7 +171,7 @@ class Loss(nn.Module):
     def report(self) -> Report:
         """What the last batch was like, from what the forward pass left.
 
-        Next to no time is spent before you ask; the (n, n) distances of the last batch are kept, detached.
+        Next to no time is spent before you ask; the (n, n) distances and the embeddings of the last batch are kept, detached.
 
         Raises:
             RuntimeError: no batch was seen yet.
@@ -233,10 +233,8 @@ class Loss(nn.Module):
 
         ``observe`` is called when somebody asks; what it refers to must be detached and not change meanwhile.
         """
-        value, unit, h = loss.detach(), self.unit, embeddings.detach()
-        # At once: an optimizer may change free embeddings in place.
-        norm = torch.linalg.vector_norm(h, dim=1, dtype=value.dtype).mean()
-        row_mean = h.mean(dim=1, dtype=value.dtype).abs().mean()
+        value, unit = loss.detach(), self.unit
+        h = embeddings.detach().clone()  # an optimizer may change free embeddings in place
 
         def report() -> Report:
             terms, active, positive, negative, cause = observe()
@@ -264,8 +262,8 @@ class Loss(nn.Module):
                 positive_distance=positive.mean().item(),
                 negative_distance=negative.mean().item(),
                 unit=unit,
-                norm=norm.item(),
-                row_mean=row_mean.item(),
+                norm=torch.linalg.vector_norm(h, dim=1, dtype=value.dtype).mean().item(),
+                row_mean=h.mean(dim=1, dtype=value.dtype).abs().mean().item(),
             )
 
         self._report = report
