@@ -100,7 +100,9 @@ class NPairsLoss(Loss):
             # log(1 + sum exp(margin + s_ij - s_ii)) is the cross-entropy of a softmax whose own logit lost the margin.
             losses.append(F.cross_entropy(s, own, reduction="none"))
             blocks.append((anchors, positives, own, d))
-        terms = torch.cat(losses) if losses else self._similarity(x[:1], x[:1])[0][0, :0]
+        if not losses:
+            losses.append(self._similarity(x[:1], x[:1])[0][0, :0])
+        terms = losses[0] if len(losses) == 1 else torch.cat(losses)
         loss = self._reduce(terms)
         seen = terms.detach()
         # Eq. 3 has no distances: with inner products they are computed for the report, of copies, when it is asked.
@@ -140,4 +142,4 @@ def _batches(labels: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Ten
             return
         anchors = torch.tensor([i for of_class in having for i in of_class[:q]], device=device)
         positives = torch.tensor([of_class[q] for of_class in having], device=device)
-        yield anchors, positives, torch.arange(len(having), device=device).repeat_interleave(q)
+        yield anchors, positives, torch.arange(len(anchors), device=device) // q
