@@ -38,7 +38,7 @@ class AngularLoss(Loss):
     not bring z_n to length 1; on embeddings of length 1 both are the same.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if there is no positive or no
-    negative pair.
+    negative pair. There is no second set.
 
     Raises:
         TypeError, ValueError: bad arguments (a relative distance is one), embeddings or labels.

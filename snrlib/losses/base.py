@@ -123,6 +123,7 @@ class Loss(nn.Module):
     """
 
     term = "pair"
+    power: Literal[1, 2] | None = None
     told: ClassVar[tuple[str, ...]] = ()
     """Attributes that the ``repr`` names; what all losses share is named where it is not the default."""
     default_margin: ClassVar[float | None] = None
@@ -158,8 +159,13 @@ class Loss(nn.Module):
         self._report: Callable[[], Report] | None = None
 
     def squared(self, d: Tensor) -> Tensor:
-        """What stands for the equations' squared distance: ``d^2`` if absolute, ``d`` if relative."""
-        return d if self.distance.relative else d.square()
+        """What stands for the equations' squared distance: ``d^exponent``."""
+        return d if self.exponent == 1 else d.square()
+
+    @property
+    def exponent(self) -> int:
+        """``power`` where the loss takes one and one is given; else 2 if the distance is absolute, 1 if relative."""
+        return self.power or (1 if self.distance.relative else 2)
 
     @property
     def unit(self) -> float:
@@ -169,7 +175,7 @@ class Loss(nn.Module):
     def report(self) -> Report:
         """What the last batch was like, from what the forward pass left.
 
-        Next to no time is spent before you ask; the (n, n) distances of the last batch are kept, detached.
+        Next to no time is spent before you ask; the (n, n) distances and the embeddings of the last batch are kept, detached.
 
         Raises:
             RuntimeError: no batch was seen yet.
@@ -231,10 +237,8 @@ class Loss(nn.Module):
 
         ``observe`` is called when somebody asks; what it refers to must be detached and not change meanwhile.
         """
-        value, unit, h = loss.detach(), self.unit, embeddings.detach()
-        # At once: an optimizer may change free embeddings in place.
-        norm = torch.linalg.vector_norm(h, dim=1, dtype=value.dtype).mean()
-        row_mean = h.mean(dim=1, dtype=value.dtype).abs().mean()
+        value, unit = loss.detach(), self.unit
+        h = embeddings.detach().clone()  # an optimizer may change free embeddings in place
 
         def report() -> Report:
             terms, active, positive, negative, cause = observe()
@@ -262,8 +266,8 @@ class Loss(nn.Module):
                 positive_distance=positive.mean().item(),
                 negative_distance=negative.mean().item(),
                 unit=unit,
-                norm=norm.item(),
-                row_mean=row_mean.item(),
+                norm=torch.linalg.vector_norm(h, dim=1, dtype=value.dtype).mean().item(),
+                row_mean=h.mean(dim=1, dtype=value.dtype).abs().mean().item(),
             )
 
         self._report = report
@@ -284,6 +288,38 @@ def _show_batch(loss: Loss, positional: tuple[Any, ...], named: dict[str, Any]) 
     if loss.training and given.get("labels") is not None and "embeddings" in given:
         embeddings, distance = check_embeddings(given["embeddings"]), cast(Any, loss.distance)
         distance.map.update(F.normalize(embeddings) if distance.normalize_embeddings else embeddings, given["labels"])
+
+
+def check_power(power: Any) -> Literal[1, 2] | None:
+    """The exponent with which a distance enters a loss.
+
+    Raises:
+        ValueError: not 1, 2 or None.
+    """
+    if power is not None and (isinstance(power, bool) or power not in (1, 2)):
+        raise ValueError(f"power must be 1, 2 or None, got {power!r}")
+    return power
+
+
+def check_indices(given: Any, name: str, n: int, n_reference: int) -> Tensor:
+    """A table of indices: of n embeddings in its first column, of n_reference in the others.
+
+    Returns:
+        The columns, two for pairs and three for triplets.
+
+    Raises:
+        ValueError: another type, shape or value.
+    """
+    letter, width = ("t", 3) if name == "triplets" else ("p", 2)
+    whole = isinstance(given, Tensor) and given.dtype in (torch.int64, torch.int32)
+    if not whole or given.ndim != 2 or given.shape[1] != width:
+        raise ValueError(f"{name} must be a tensor of integers of shape ({letter}, {width}), got {given!r}")
+    if ((given < 0) | (given >= torch.tensor([n] + [n_reference] * (width - 1), device=given.device))).any():
+        behind = "" if n_reference == n else f" and, from the second column on, of {n_reference}"
+        raise ValueError(
+            f"{name} must be indices of the {n} embeddings{behind}, got {given.min().item()} to {given.max().item()}"
+        )
+    return given.T
 
 
 def pair_masks(

@@ -16,6 +16,7 @@ __all__ = [
     "check_choice",
     "check_class_labels",
     "check_embeddings",
+    "check_flag",
     "check_labels",
     "check_number",
     "is_traced",
@@ -155,3 +156,14 @@ def check_choice(value: Any, name: str, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """True or False.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{name} must be True or False, got {value!r}")

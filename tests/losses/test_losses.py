@@ -338,7 +338,7 @@ def test_the_repr_tells_options_and_defaults() -> None:
         assert repr(member(name)).splitlines()[0] in told
     for d, hinge, similarity in ((euclidean, "squared", "inner_product"), (snr, "linear", "negative")):
         contrastive, n_pair = (repr(get_loss(loss, d, margin=1.0)) for loss in ("contrastive", "n_pair"))
-        assert f"positive_margin=0.0, hinge={hinge}, balanced=False" in contrastive
+        assert f"positive_margin=0.0, power=None, hinge={hinge}, balanced=False" in contrastive
         assert f"similarity={similarity}" in n_pair
     for loss, kind in LOSSES.items():
         usual = {"margin": kind.default_margin, "scale": kind.default_scale}
