@@ -17,7 +17,8 @@ _OPEN = ("margin", "scale", "learning_rate")
 def from_parameters(parameters: Mapping[str, Any]) -> Settings:
     """The settings that the parameters of notebook 05 name; None leaves the choice to us.
 
-    Margin, scale and learning rate are then the `tuned` ones, if there are any for this data set, network, loss and distance.
+    Margin, scale and learning rate are then the `tuned` ones, if there are any for this data set, network, loss and
+    distance.
 
     Raises:
         ValueError: two choices that do not go together.
@@ -58,7 +59,7 @@ def tuned(
     pretrained: bool = False,
     profile: str | None = None,
 ) -> dict[str, float]:
-    """What was found best on validation classes, from ``data/reference``: "margin", "scale", "learning_rate", or none of them.
+    """What was found best on validation classes, from ``data/reference``: any of margin, scale, learning_rate.
 
     The same embedding size comes before another, the profile's own tuning before others, and what was tuned together
     with a learning rate before a margin alone.

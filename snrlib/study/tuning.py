@@ -56,10 +56,10 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
 
     Cells that differ by seed share the outcome. A margin, scale or learning rate that the profile's settings fix is not
     tuned. Of a loss's own numbers one is: the margin that is compared with a distance, else the scale of a softmax;
-    N-pair and angular loss have neither. Cells that train on all classes are tuned on the usual share of them. Trials stand
-    in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning goes on, with the trials that it would have made
-    uninterrupted. Other settings or images start anew; another version of the library does not: remove the folder for
-    that. A training that diverges is a trial that scored 0.
+    N-pair and angular loss have neither. Cells that train on all classes are tuned on the usual share of them. Trials
+    stand in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning goes on, with the trials that it would have
+    made uninterrupted. Other settings or images start anew; another version of the library does not: remove the folder
+    for that. A training that diverges is a trial that scored 0.
 
     Args:
         profile: its name.
