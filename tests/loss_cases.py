@@ -37,6 +37,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ranked_list temperature 0": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "temperature": 0.0}),
     "ranked_list positives": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "balance": 0.0}),
     "ranked_list negatives": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "balance": 1.0}),
+    "ranked_list constant": (
+        "ranked_list",
+        {"margin": 0.4, "alpha": 1.2, "weights": "constant", "positive_temperature": 2.0},
+    ),
+    "ranked_list no margin": ("ranked_list", {"margin": 0.0, "alpha": 0.8, "positive_temperature": 2.0}),
     "multi_similarity": ("multi_similarity", {"margin": 0.5}),
     "multi_similarity options": ("multi_similarity", {"margin": 1.0, "alpha": 3.0, "beta": 9.0, "epsilon": 0.3}),
     "multi_similarity all": ("multi_similarity", {"margin": 1.0, "mining": "all"}),

@@ -290,7 +290,7 @@ def naive_angular(D: Tensor, y: list[int], relative: bool, alpha: float = 40.0) 
 
 
 def naive_ranked_list(
-    D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, temperature: float = 10, balance: float = 0.5
+    D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, balance: float = 0.5, **options: Any
 ) -> Loops:
     """Hinges outside and inside of a shell, the mean over queries."""
     positive, negative = ordered_pairs(y)
@@ -298,9 +298,16 @@ def naive_ranked_list(
     for i in range(len(y)):
         outside = [D[ij] for ij in positive if ij[0] == i and D[ij] > alpha - margin]
         inside = [D[ij] for ij in negative if ij[0] == i and D[ij] < alpha]
-        w = [(temperature * (alpha - d)).exp() for d in inside]
-        pull = mean_of([d - (alpha - margin) for d in outside])
-        push = total([v * (alpha - d) for v, d in zip(w, inside, strict=True)]) / (total(w) if w else 1)
+        sides = []
+        for excess, temperature in (
+            ([d - (alpha - margin) for d in outside], options.get("positive_temperature", 0)),
+            ([alpha - d for d in inside], options.get("temperature", 10)),
+        ):
+            w = [(temperature * x).exp() for x in excess]
+            if options.get("weights") == "constant":
+                w = [v.detach() for v in w]
+            sides.append(total([v * x for v, x in zip(w, excess, strict=True)]) / (total(w) if w else 1))
+        pull, push = sides
         queries.append((1 - balance) * pull + balance * push)
         active += (len(outside) if balance < 1 else 0) + (len(inside) if balance > 0 else 0)
     return Loops(mean_of(queries), len(positive) + len(negative), active, positive, negative)

@@ -175,7 +175,8 @@ class Loss(nn.Module):
     def report(self) -> Report:
         """What the last batch was like, from what the forward pass left.
 
-        Next to no time is spent before you ask; the (n, n) distances and the embeddings of the last batch are kept, detached.
+        Next to no time is spent before you ask; the (n, n) distances and the embeddings of the last batch are kept,
+        detached.
 
         Raises:
             RuntimeError: no batch was seen yet.

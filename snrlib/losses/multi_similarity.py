@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen, Several, SharedOptions, held, log_one_plus_sum_exp
+from snrlib.losses.base import Loss, Seen, Several, SharedOptions, check_power, held, log_one_plus_sum_exp
 from snrlib.utils.checks import check_choice, check_number
 
 __all__ = ["MultiSimilarityLoss"]
@@ -36,6 +36,7 @@ class MultiSimilarityLoss(Loss):
         beta: how steeply the negatives count, above 0; None is 25/margin, the paper's 50.
         epsilon: of the mining, at least 0; None is margin/5, the paper's 0.1.
         mining: "pairs" as above; "all" takes all pairs.
+        power: of d in e; None is 1 for a relative distance and 2 for an absolute one.
         **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`; the terms are the anchors'.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if nothing is mined.
@@ -50,7 +51,7 @@ class MultiSimilarityLoss(Loss):
     tensor(0.6100)
     """
 
-    told = ("margin", "alpha", "beta", "epsilon", "mining")
+    told = ("margin", "alpha", "beta", "epsilon", "mining", "power")
     default_margin = 0.5
     margin_unit = "squared distance"
 
@@ -62,9 +63,11 @@ class MultiSimilarityLoss(Loss):
         beta: float | None = None,
         epsilon: float | None = None,
         mining: str = "pairs",
+        power: Literal[1, 2] | None = None,
         **shared: Unpack[SharedOptions],
     ):
         super().__init__(distance, **shared)
+        self.power = check_power(power)
         self.margin = check_number(margin, "margin", above=0)
         self.alpha = check_number(1 / self.margin if alpha is None else alpha, "alpha", above=0)
         self.beta = check_number(25 / self.margin if beta is None else beta, "beta", above=0)
@@ -74,7 +77,7 @@ class MultiSimilarityLoss(Loss):
     @property
     def unit(self) -> float:
         """The margin, as a distance."""
-        return self.margin if self.distance.relative else self.margin**0.5
+        return self.margin ** (1 / self.exponent)
 
     def forward(
         self,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.losses.base import held, log_one_plus_sum_exp
+from snrlib.losses.base import check_power, held, log_one_plus_sum_exp
 from snrlib.losses.proxies import ProxyLoss, ProxyOptions
 from snrlib.utils.checks import check_number
 
@@ -31,6 +31,7 @@ class ProxyAnchorLoss(ProxyLoss):
         margin: the e that parts near from far, above 0; 1 in the paper, over the cosine distance.
         delta: how far from there a sample is near or far enough, at least 0; None is margin/10, the paper's 0.1.
         alpha: how steeply the hardest samples count, above 0; None is 32/margin, the paper's 32.
+        power: of d in e; None is 1 for a relative distance and 2 for an absolute one.
         **options: ``n_classes``, ``embedding_size``, ``seed`` and ``rate``, as in `ProxyLoss`; ``regularizer``,
             ``average`` and ``reduction``, as in `Loss`. The terms are the proxies'.
 
@@ -45,11 +46,11 @@ class ProxyAnchorLoss(ProxyLoss):
     >>> loss = ProxyAnchorLoss(get_distance("euclidean"), alpha=1.0, n_classes=2, embedding_size=1)
     >>> loss.proxies.data = torch.tensor([[0.0], [2.0]])
     >>> loss(torch.tensor([[0.5]]), torch.tensor([0])).detach()  # log(1 + exp(.25 - .9)) + log(1 + exp(1.1 - 2.25)) / 2
-    tensor(0.5582)
+    tensor(0.5576)
     """
 
     term = "proxy"
-    told = ("margin", "delta", "alpha")
+    told = ("margin", "delta", "alpha", "power")
     default_margin = 1.0
     margin_unit = "squared distance"
 
@@ -59,9 +60,11 @@ class ProxyAnchorLoss(ProxyLoss):
         margin: float = default_margin,
         delta: float | None = None,
         alpha: float | None = None,
+        power: Literal[1, 2] | None = None,
         **options: Unpack[ProxyOptions],
     ):
         super().__init__(distance, **options)
+        self.power = check_power(power)
         self.margin = check_number(margin, "margin", above=0)
         self.delta = check_number(self.margin / 10 if delta is None else delta, "delta", at_least=0)
         self.alpha = check_number(32 / self.margin if alpha is None else alpha, "alpha", above=0)
@@ -69,7 +72,7 @@ class ProxyAnchorLoss(ProxyLoss):
     @property
     def unit(self) -> float:
         """The margin, as a distance."""
-        return self.margin if self.distance.relative else self.margin**0.5
+        return self.margin ** (1 / self.exponent)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         x, labels, proxies = self._checked(embeddings, labels)

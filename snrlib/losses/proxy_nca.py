@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Unpack
+from typing import Literal, Unpack
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from snrlib.distances import Distance
-from snrlib.losses.base import held
+from snrlib.losses.base import check_power, held
 from snrlib.losses.proxies import ProxyLoss, ProxyOptions
 from snrlib.utils.checks import check_number
 
@@ -29,6 +29,7 @@ class ProxyNCALoss(ProxyLoss):
     Args:
         distance: any member of the family; the sample is the query.
         scale: s, the reciprocal of the paper's temperature 1/9, above 0.
+        power: of d in e; None is 1 for a relative distance and 2 for an absolute one.
         **options: ``n_classes``, ``embedding_size``, ``seed`` and ``rate``, as in `ProxyLoss`; ``regularizer``,
             ``average`` and ``reduction``, as in `Loss`.
 
@@ -47,11 +48,18 @@ class ProxyNCALoss(ProxyLoss):
     tensor(0.1269)
     """
 
-    told = ("scale",)
+    told = ("scale", "power")
     default_scale = 9.0
 
-    def __init__(self, distance: Distance, scale: float = default_scale, **options: Unpack[ProxyOptions]):
+    def __init__(
+        self,
+        distance: Distance,
+        scale: float = default_scale,
+        power: Literal[1, 2] | None = None,
+        **options: Unpack[ProxyOptions],
+    ):
         super().__init__(distance, **options)
+        self.power = check_power(power)
         self.scale = check_number(scale, "scale", above=0)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen, Several, SharedOptions, held
+from snrlib.losses.base import Loss, Seen, Several, SharedOptions, check_power, held
 from snrlib.utils.checks import check_number
 
 __all__ = ["SupConLoss"]
@@ -27,6 +27,7 @@ class SupConLoss(Loss):
     Args:
         distance: any member of the family.
         scale: s, the reciprocal of the paper's temperature 0.1, above 0; suits distances of about 1.
+        power: of d in e; None is 1 for a relative distance and 2 for an absolute one.
         **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`.
 
     The report counts an anchor as active if its loss is more than ``log 2`` above the least: of the others, the
@@ -45,11 +46,18 @@ class SupConLoss(Loss):
     """
 
     term = "anchor"
-    told = ("scale",)
+    told = ("scale", "power")
     default_scale = 10.0
 
-    def __init__(self, distance: Distance, scale: float = default_scale, **shared: Unpack[SharedOptions]):
+    def __init__(
+        self,
+        distance: Distance,
+        scale: float = default_scale,
+        power: Literal[1, 2] | None = None,
+        **shared: Unpack[SharedOptions],
+    ):
         super().__init__(distance, **shared)
+        self.power = check_power(power)
         self.scale = check_number(scale, "scale", above=0)
 
     def forward(
