@@ -3,7 +3,8 @@
 One file holds one loss beside its equation: `contrastive` (eq. 1), `triplet` (eq. 2), `n_pair` (eq. 3), `lifted`
 (eqs. 4-5), `regularizers` (the zero-mean penalty, one for learned maps, the energy confusion), `angular`,
 `ranked_list`; `relation` and `softmax` are the report's contrasts (a head that learns the distance, a neuron for each
-class) and not among `LOSSES`; `base` is what they share.
+class) and not among `LOSSES`; `memory` lets a loss compare with earlier batches, `mining` shows which negatives are
+chosen; `base` is what they share.
 
 Rivals from beside and after the paper: over pairs `multi_similarity`, `nt_xent` and `supcon`; with a trainable proxy
 per class (what they share is `proxies`) `proxy_nca`, `proxy_anchor`, and over cosines `normalised_softmax`, `arcface`.
@@ -19,6 +20,8 @@ from snrlib.losses.arcface import ArcFaceLoss
 from snrlib.losses.base import Loss, Report
 from snrlib.losses.contrastive import ContrastiveLoss
 from snrlib.losses.lifted import LiftedStructureLoss
+from snrlib.losses.memory import CrossBatchMemory
+from snrlib.losses.mining import mine
 from snrlib.losses.multi_similarity import MultiSimilarityLoss
 from snrlib.losses.n_pair import NPairsLoss
 from snrlib.losses.normalised_softmax import NormalisedSoftmaxLoss
@@ -37,6 +40,7 @@ __all__ = [
     "AngularLoss",
     "ArcFaceLoss",
     "ContrastiveLoss",
+    "CrossBatchMemory",
     "EnergyConfusion",
     "LiftedStructureLoss",
     "LogDetRegularizer",
@@ -56,6 +60,7 @@ __all__ = [
     "TripletMarginLoss",
     "ZeroMeanRegularizer",
     "get_loss",
+    "mine",
 ]
 
 LOSSES: dict[str, type[Loss]] = {
@@ -94,7 +99,7 @@ def get_loss(name: str, distance: Distance, **options: Any) -> Loss:
     >>> from snrlib.distances import get_distance
     >>> get_loss("triplet", get_distance("snr"))
     TripletMarginLoss(
-      margin=0.5, mining=all
+      margin=0.5, mining=all, power=None, soft_margin=False, swap=False
       (distance): Distance(
         d(a, b) = ||A(b - a)||^2 / ||A a||^2, anchor a = query, normalize_embeddings=False
         (map): Centre()

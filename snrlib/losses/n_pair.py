@@ -111,11 +111,10 @@ class NPairsLoss(Loss):
             h = h.clone()
             distance = copy.deepcopy(self.distance) if any(True for _ in self.distance.parameters()) else self.distance
 
-        @torch.no_grad()
         def observe() -> Seen:
             positive, negative = [h.new_empty(0)], [h.new_empty(0)]
             for anchors, positives, own, d in blocks:
-                d = distance(h[anchors], h[positives]) if d is None else d
+                d = distance(h[anchors], h[positives]).detach() if d is None else d
                 mine = F.one_hot(own, d.shape[1]).bool()
                 positive.append(d[mine])
                 negative.append(d[~mine])

@@ -110,13 +110,12 @@ class TripletMarginLoss(Loss):
         else:
             semi_hard = self.mining == "semi_hard"
             w, active = _active(e.detach(), positive, negative, self.margin, inclusive=semi_hard)
-            valid = (positive.sum(dim=1) * negative.sum(dim=1)).sum()
             if semi_hard:  # without those whose negative is not farther than the positive
                 w_hard, hard = _active(e.detach(), positive, negative, 0.0, inclusive=True)
                 w, active = w - w_hard, active - hard
-                valid = active
+            valid = active if semi_hard else (positive.sum(dim=1) * negative.sum(dim=1)).sum()
             total = (w * e).sum() + self.margin * active.to(e.dtype)
-            loss = total / (active if self.average == "active" else valid).clamp_min(1).to(e.dtype)
+            loss = total / (active if self.average == "active" else valid).clamp_min(1)
 
         def observe() -> Seen:  # the words, too, only when asked: they wait for the device
             cause = ""
@@ -183,10 +182,10 @@ def _active(
     # Each anchor's thresholds e_ij + margin, ascending, with infinity where it has fewer positives than the most.
     threshold, column = torch.where(positive, e + margin, torch.inf).topk(most, dim=1, largest=False)
     # Rank of a negative: how many thresholds it clears. The other n_positive - rank are active with it.
-    rank = torch.searchsorted(threshold.contiguous(), e, right=not inclusive)
+    rank = torch.searchsorted(threshold, e, right=not inclusive)
     rank = torch.where(negative, rank, n_positive)
     w = (rank - n_positive).to(e.dtype)
     # The p-th threshold is active with all negatives of rank <= p: a running count of ranks.
-    count = rank.new_zeros(len(e), most + 1).scatter_add_(1, rank, torch.ones_like(rank)).cumsum(dim=1)[:, :most]
-    count = torch.where(torch.arange(most, device=e.device) < n_positive, count, 0)
+    count = rank.new_zeros(len(e), most + 1).scatter_(1, rank, 1, reduce="add").cumsum(dim=1)[:, :most]
+    count = count.masked_fill_(torch.arange(most, device=e.device) >= n_positive, 0)
     return w.scatter_add_(1, column, count.to(w.dtype)), count.sum()

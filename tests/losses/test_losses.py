@@ -353,7 +353,7 @@ def test_the_repr_tells_options_and_defaults() -> None:
         assert all(f"{key}={value}" in told for key, value in usual.items() if value is not None)
     assert "alpha=40.0" in repr(get_loss("angular", euclidean))
     assert "alpha=2.0, beta=50.0, epsilon=0.1, mining=pairs" in repr(get_loss("multi_similarity", snr))
-    assert "5 proxies of 6 components, rate=1.0, margin=2.0, delta=0.2, alpha=16.0" in repr(
+    assert "5 proxies of 6 components, rate=10.0, margin=2.0, delta=0.2, alpha=16.0" in repr(
         build("proxy_anchor", "snr", margin=2.0, delta=None, alpha=None)
     )
     assert get_loss("n_pair", snr).default_margin == 0
