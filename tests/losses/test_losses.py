@@ -232,9 +232,18 @@ PEERS: list[tuple[str, str, dict[str, Any], Any]] = [
         )
         for name, d in (("euclidean", SQUARED), ("snr", SNR), ("cosine", COSINE))
     ),
+    ("multi_similarity", "euclidean", {**MS, "epsilon": 0.1, "power": 1}, mined_multi_similarity(PLAIN)),
+    ("nt_xent", "euclidean", {"scale": 5.0, "power": 1}, peer.NTXentLoss(0.2, distance=PLAIN)),
+    ("supcon", "euclidean", {"scale": 5.0, "power": 1}, peer.SupConLoss(0.2, distance=PLAIN)),
 ]
 WITH_PROXIES: list[tuple[str, str, dict[str, Any], Any]] = [
     ("proxy_nca", "euclidean", {"scale": 3.0}, partial(peer.ProxyNCALoss, distance=SQUARED, softmax_scale=3)),
+    (
+        "proxy_nca",
+        "euclidean",
+        {"scale": 3.0, "power": 1},
+        partial(peer.ProxyNCALoss, distance=PLAIN, softmax_scale=3),
+    ),
     ("proxy_nca", "snr", {"scale": 3.0}, partial(peer.ProxyNCALoss, distance=SNR, softmax_scale=3)),
     ("proxy_nca", "cosine", {"scale": 18.0}, partial(peer.ProxyNCALoss, softmax_scale=9)),  # ||a - b||^2 = 2 (1 - cos)
     ("proxy_anchor", "cosine", {}, peer.ProxyAnchorLoss),
@@ -271,6 +280,25 @@ def test_the_peer_agrees_on_proxies(loss: str, name: str, options: dict[str, Any
         for a, b in zip(value_and_gradient(ours, x, y), value_and_gradient(reference, x, y), strict=True):
             assert_equal(a, b)
         assert_equal(ours.proxies.grad, weights.grad.T if across else weights.grad)
+
+
+@pytest.mark.parametrize("name", ["euclidean", "snr", "cosine"])
+@pytest.mark.parametrize("loss", ["multi_similarity", "nt_xent", "supcon"])
+def test_an_anchor_meets_the_second_set_alone(loss: str, name: str) -> None:
+    (x, y), (ref, labels) = (BATCHES[batch] for batch in ("uneven", "pairs"))
+    fast, expected = build(loss, name, reduction="none"), []
+    for row, label in zip(x, y, strict=True):  # what it is worth as the first of a batch with that set
+        terms = fast(torch.cat([row[None], ref]), torch.tensor([label, *labels]))
+        own = labels.count(label)
+        expected.append(terms[: {"nt_xent": own, "supcon": min(own, 1)}.get(loss, 1)])
+    terms = fast(x, torch.tensor(y), ref, torch.tensor(labels))
+    assert_equal(terms, torch.cat(expected))
+    second = x, torch.tensor(y), [x, ref], [torch.tensor(y), torch.tensor(labels)]
+    joined = fast(torch.cat([x, ref]), torch.tensor([*y, *labels]))
+    assert_equal(fast(*second), joined[: len(fast(*second))])  # no sample meets itself
+    assert_equal(build(loss, name)(x, torch.tensor(y), ref, torch.tensor(labels)), terms.mean())
+    active = build(loss, name, average="active")(x, torch.tensor(y), ref, torch.tensor(labels))
+    assert_equal(active, terms[terms != 0].mean())
 
 
 def test_without_margin_arcface_is_normalised_softmax() -> None:
@@ -413,6 +441,10 @@ test_bad_input_is_refused = refusals(
     *bad_options(make("proxy_anchor"), margin=[0.0, *no_number], alpha=[0.0], delta=[-0.1]),
     *bad_options(make("normalised_softmax", cosine), scale=[0.0, *no_number]),
     *bad_options(make("arcface", cosine), scale=[0.0], margin=[-0.1, 3.2, *no_number]),
+    *(
+        (partial(make(loss), power=3), ValueError, "power must be 1, 2 or None, got 3")
+        for loss in ("multi_similarity", "nt_xent", "supcon", "proxy_nca", "proxy_anchor")
+    ),
     *bad_options(make("proxy_nca"), rate=[0.0], n_classes=[1, 2.0, True], embedding_size=[0, "64"]),
     *(
         (make(loss, member(name)), ValueError, r"a softmax over cosines, defined over cosine, .* got Distance\(")
