@@ -186,6 +186,6 @@ def _active(
     rank = torch.where(negative, rank, n_positive)
     w = (rank - n_positive).to(e.dtype)
     # The p-th threshold is active with all negatives of rank <= p: a running count of ranks.
-    count = rank.new_zeros(len(e), most + 1).scatter_(1, rank, 1, reduce="add").cumsum(dim=1)[:, :most]
+    count = rank.new_zeros(len(e), most + 1).scatter_add_(1, rank, torch.ones_like(rank)).cumsum(dim=1)[:, :most]
     count = count.masked_fill_(torch.arange(most, device=e.device) >= n_positive, 0)
     return w.scatter_add_(1, column, count.to(w.dtype)), count.sum()
