@@ -244,8 +244,7 @@ def naive_triplet(
     else:
         if mining == "batch_hard":
             pairs = {i: [(j, k) for a, j, k in chosen if a == i] for i, _, _ in chosen}
-            hardest = {i: max(jk, key=lambda jk, i=i: (E[i, jk[0]], -E[i, jk[1]])) for i, jk in pairs.items()}
-            chosen = [(i, *hardest[i]) for i in sorted(hardest)]
+            chosen = [(i, *max((E[i, j], -E[i, k], j, k) for j, k in pairs[i])[2:]) for i in sorted(pairs)]
         gaps = [E[i, j] - (torch.minimum(E[i, k], E[j, k]) if swap else E[i, k]) for i, j, k in chosen]
     terms = [gap.exp().log1p() if soft_margin else (gap + margin).relu() for gap in gaps]
     value = mean_of(terms, options.get("average", "all"))

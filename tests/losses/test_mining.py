@@ -157,5 +157,5 @@ test_bad_input_is_refused = refusals(
     ),
     (lambda: mine(D[:2], two, "hard"), ValueError, r"distances must be of shape \(n, n\), got \(2, 7\)"),
     (lambda: mine(D, two, "hard"), ValueError, "labels must be 7 integers"),
-    (lambda: mine(D.tolist(), LABELS, "hard"), TypeError, "distances must be a torch.Tensor"),  # type: ignore[arg-type]
+    (lambda: mine(D.tolist(), LABELS, "hard"), TypeError, "distances must be a torch.Tensor"),
 )
