@@ -22,19 +22,38 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "contrastive squared": ("contrastive", {"margin": 1.0, "hinge": "squared"}),
     "contrastive positive_margin": ("contrastive", {"margin": 1.1, "positive_margin": 0.9}),
     "contrastive balanced": ("contrastive", {"margin": 1.1, "hinge": "linear", "balanced": True}),
+    "contrastive balanced active": (
+        "contrastive",
+        {"margin": 1.1, "positive_margin": 0.9, "power": 1, "balanced": True, "average": "active"},
+    ),
+    "contrastive power 2": ("contrastive", {"margin": 1.1, "positive_margin": 0.9, "power": 2, "average": "active"}),
     "triplet": ("triplet", {"margin": 0.3}),
     "triplet, negative margin": ("triplet", {"margin": -0.2, "average": "active"}),
     "triplet semi-hard": ("triplet", {"margin": 0.5, "mining": "semi_hard"}),
     "triplet batch-hard": ("triplet", {"margin": 0.3, "mining": "batch_hard"}),
     "triplet batch-hard active": ("triplet", {"margin": -0.3, "mining": "batch_hard", "average": "active"}),
+    "triplet power 1": ("triplet", {"margin": 0.3, "power": 1}),
+    "triplet power 2 semi-hard": ("triplet", {"margin": 0.9, "power": 2, "mining": "semi_hard"}),
+    "triplet soft": ("triplet", {"margin": 0.3, "soft_margin": True}),
+    "triplet swap": ("triplet", {"margin": -0.1, "swap": True, "average": "active"}),
+    "triplet soft batch-hard swap": (
+        "triplet",
+        {"margin": 0.3, "mining": "batch_hard", "swap": True, "soft_margin": True},
+    ),
+    "triplet semi-hard swap": ("triplet", {"margin": 0.5, "mining": "semi_hard", "swap": True}),
     "n_pair": ("n_pair", {}),
+    "n_pair scale": ("n_pair", {"similarity": "negative", "scale": 0.3, "power": 1}),
+    "n_pair power 2": ("n_pair", {"similarity": "negative", "margin": 0.5, "power": 2, "scale": 0.2}),
     "n_pair negative margin": ("n_pair", {"similarity": "negative", "margin": 0.5}),
     "n_pair inverse": ("n_pair", {"similarity": "inverse", "margin": 0.5}),
     "lifted": ("lifted", {"margin": 1.0}),
     "lifted, negative margin": ("lifted", {"margin": -0.3}),
+    "lifted scale": ("lifted", {"margin": -0.3, "scale": 0.4, "average": "active"}),
+    "lifted power 2": ("lifted", {"margin": -0.3, "power": 2, "scale": 0.5, "average": "active"}),
     "angular": ("angular", {}),
     "ranked_list": ("ranked_list", {"margin": 0.4, "alpha": 1.2}),
     "ranked_list temperature 0": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "temperature": 0.0}),
+    "ranked_list active": ("ranked_list", {"margin": 0.4, "alpha": 0.7, "average": "active"}),
     "ranked_list positives": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "balance": 0.0}),
     "ranked_list negatives": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "balance": 1.0}),
     "ranked_list constant": (
@@ -61,10 +80,12 @@ def case_options(case: str, name: str) -> tuple[str, dict[str, Any]]:
     """The loss of a case, and its options in the units of one distance."""
     loss, options = CASES[case]
     kind = LOSSES[loss]
-    unit = TYPICAL.get(name, 2.0) if kind.margin_unit or kind.default_scale else 1.0
-    if name not in RELATIVE and kind.margin_unit != "distance":
-        unit = unit**2
-    powers = dict.fromkeys(("margin", "positive_margin", "epsilon", "delta"), 1) | dict.fromkeys(("beta", "scale"), -1)
+    usual = 1 if name in RELATIVE or kind.margin_unit == "distance" else 2
+    unit = TYPICAL.get(name, 2.0) ** (usual if loss == "contrastive" else options.get("power", usual))
+    if not kind.margin_unit and not kind.default_scale:
+        unit = 1.0
+    powers = dict.fromkeys(("margin", "positive_margin", "epsilon", "delta"), 1) | {"beta": -1}
+    powers["scale"] = -1 if kind.default_scale else 0
     powers["alpha"] = -1 if loss in ("multi_similarity", "proxy_anchor") else 1
     if loss in OVER_COSINES:
         powers = {}
@@ -118,14 +139,20 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 every_loss_and_distance = pytest.mark.parametrize(
     ("loss", "name"), [(loss, name) for loss in LOSSES for name in DISTANCES if defined(loss, name)]
 )
-# An absolute distance has no anchor side: there "ref" must change nothing, which one case of every loss shows.
+# One case of every loss shows all members, and that an anchor side changes nothing where there is none; its options
+# are shown over three.
 every_case = pytest.mark.parametrize(
     ("case", "name", "anchor"),
     [
         (case, name, anchor)
         for case in CASES
         for name, anchor in FAMILY
-        if defined(case, name) and (anchor == "query" or case in LOSSES or name in RELATIVE)
+        if defined(case, name)
+        and (
+            case in LOSSES
+            or name in ("snr", "correlation")
+            or (name in ("euclidean", "mahalanobis") and anchor == "query")
+        )
     ],
 )
 
@@ -158,7 +185,10 @@ BATCHES: dict[str, tuple[Tensor, list[int]]] = {
     "twins in a class": with_twins(UNEVEN, (0, 2), (1, 4)),
     "twins in two classes": with_twins(UNEVEN, (0, 1), (2, 3)),
     "four of a kind": with_twins(UNEVEN, (0, 1), (0, 2), (0, 5)),
+    "two sets": with_twins([0, 1, 0, 2, 3, 1, 0, 4, 1, 0, 4]),
 }
+FIRST = 5
+"""Samples of "two sets" that stand in the first; both sets have a class that the other has not."""
 
 
 class Table(NamedTuple):
@@ -198,9 +228,14 @@ def naive_table(kind: str, name: str, anchor: str, batch: str, proxies: bool = F
 
 
 @cache
-def naive_case(case: str, name: str, anchor: str, batch: str) -> tuple[Loops, Tensor]:
-    """The loops of a case, and the gradient of their value for the embeddings, and for the proxies below them."""
+def naive_case(case: str, name: str, anchor: str, batch: str, first: int | None = None) -> tuple[Loops, Tensor]:
+    """The loops of a case, and the gradient of their value for the embeddings, all or the first of them as anchors.
+
+    Below it stands the gradient for the proxies, where there are some.
+    """
     loss, options = case_options(case, name)
+    if first is not None:
+        options = {**options, "first": first}
     inner = loss == "n_pair" and name not in RELATIVE and "similarity" not in options
     kind = "cosine" if loss in ("angular", *OVER_COSINES) else "inner product" if inner else "distance"
     table = naive_table(kind, name, anchor, batch, proxies=LOSSES[loss].has_proxies)

@@ -119,6 +119,27 @@ def test_losses_hold_under_compile_vmap_and_grad(name: str, distance: str) -> No
     torch.testing.assert_close(torch.func.grad(f)(X), outcome(f, X)[1])
 
 
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("contrastive", {"power": 1, "average": "active"}),
+    ("triplet", {"soft_margin": True, "swap": True}),
+    ("triplet", {"mining": "batch_hard", "swap": True}),
+    ("lifted", {"scale": 0.5, "power": 2}),
+    ("n_pair", {"scale": 0.5, "similarity": "negative"}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_options_and_second_sets_hold_under_compile_and_vmap(name: str, options: dict[str, Any]) -> None:
+    loss, second = get_loss(name, member("snr"), **options), () if name == "n_pair" else (Y, LABELS[:9])
+
+    def f(x: Tensor) -> Tensor:
+        return loss(x, LABELS, *second)
+
+    assert_same(f, torch.compile(f, backend="eager", fullgraph=name == "contrastive"), X)
+    torch.testing.assert_close(torch.func.vmap(f)(torch.stack([X, 2 * X])), torch.stack([f(X), f(2 * X)]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["euclidean", "snr", "relative_mahalanobis", "cosine"])
 def test_compiled_code_computes_the_same(name: str) -> None:

@@ -160,7 +160,10 @@ class Loss(nn.Module):
 
     def squared(self, d: Tensor) -> Tensor:
         """What stands for the equations' squared distance: ``d^exponent``."""
-        return d if self.exponent == 1 else d.square()
+        if self.exponent == 1:
+            return d
+        # The relative distance of a constant anchor is undefined and may be huge: held, its square is a float32.
+        return (d.clamp_max(1e9) if self.distance.relative else d).square()
 
     @property
     def exponent(self) -> int:
@@ -175,8 +178,7 @@ class Loss(nn.Module):
     def report(self) -> Report:
         """What the last batch was like, from what the forward pass left.
 
-        Next to no time is spent before you ask; the (n, n) distances and the embeddings of the last batch are kept,
-        detached.
+        Next to no time is spent before you ask; the distances and the embeddings of the last batch are kept, detached.
 
         Raises:
             RuntimeError: no batch was seen yet.

@@ -50,6 +50,7 @@ class CrossBatchMemory(nn.Module):
 
     embeddings: Tensor
     labels: Tensor
+    size: int
 
     def __init__(self, loss: Loss, size: int):
         super().__init__()

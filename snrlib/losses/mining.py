@@ -125,6 +125,5 @@ def negative_weights(d: Tensor, negative: Tensor, n_components: int, cutoff: flo
     inside = negative & (d < 1.4)
     chance = torch.where(inside, weight, -torch.inf).softmax(dim=1)
     # A softmax of nothing is NaN.
-    return torch.where(
-        inside.any(dim=1, keepdim=True), chance, negative / negative.sum(dim=1, keepdim=True).clamp_min(1)
-    )
+    alike = negative / negative.sum(dim=1, keepdim=True).clamp_min(1)
+    return torch.where(inside.any(dim=1, keepdim=True), chance, alike)

