@@ -183,6 +183,6 @@ def _way(way: Any, name: str, x: Tensor, y: Tensor | None) -> tuple[Distance, Te
         raise TypeError(f"search must hold distances or fitted transformers, got {way!r} as {name!r}")
 
     def mapped(x: Tensor) -> Tensor:
-        return torch.as_tensor(way.transform(check_embeddings(x).cpu().numpy()), device=x.device)
+        return torch.as_tensor(way.transform(check_embeddings(x).detach().cpu().numpy()), device=x.device)
 
     return get_distance("euclidean"), mapped(x), None if y is None else mapped(y)
