@@ -13,7 +13,19 @@ from torch.nn import functional as F
 from snrlib.distances import Distance
 from snrlib.utils.checks import check_choice, check_embeddings, check_labels
 
-__all__ = ["Loss", "Report", "Seen", "SharedOptions", "held", "log_one_plus_sum_exp", "pair_masks"]
+__all__ = [
+    "Loss",
+    "Report",
+    "Seen",
+    "Several",
+    "SharedOptions",
+    "check_indices",
+    "check_power",
+    "held",
+    "joined",
+    "log_one_plus_sum_exp",
+    "pair_masks",
+]
 
 Several = Tensor | Sequence[Tensor]
 """One set, or the parts of one, which are joined."""
