@@ -208,7 +208,7 @@ def triplets(y: list[int], first: int | None = None) -> list[tuple[int, int, int
 
 def log_one_plus_sum_exp(exponents: list[Tensor]) -> Tensor:
     """log(1 + exp(e_1) + exp(e_2) + ...), which a large exponent does not overflow."""
-    return torch.stack([torch.zeros_like(exponents[0]), *exponents]).logsumexp(dim=0)
+    return torch.stack([torch.zeros((), dtype=F64), *exponents]).logsumexp(dim=0)
 
 
 def naive_contrastive(D: Tensor, y: list[int], relative: bool, margin: float, **options: Any) -> Loops:
@@ -303,21 +303,126 @@ def naive_angular(D: Tensor, y: list[int], relative: bool, alpha: float = 40.0) 
     return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
 
 
-def naive_ranked_list(D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, **options: Any) -> Loops:
+def naive_ranked_list(
+    D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, balance: float = 0.5, **options: Any
+) -> Loops:
     """Hinges outside and inside of a shell, the mean over queries."""
-    first, temperature, balance = options.get("first"), options.get("temperature", 10.0), options.get("balance", 0.5)
+    first = options.get("first")
     positive, negative = ordered_pairs(y, first)
     queries, active = [], 0
     for i in range(first or len(y)):
         outside = [D[ij] for ij in positive if ij[0] == i and D[ij] > alpha - margin]
         inside = [D[ij] for ij in negative if ij[0] == i and D[ij] < alpha]
-        w = [(temperature * (alpha - d)).exp() for d in inside]
-        pull = mean_of([d - (alpha - margin) for d in outside])
-        push = total([v * (alpha - d) for v, d in zip(w, inside, strict=True)]) / (total(w) if w else 1)
+        sides = []
+        for excess, temperature in (
+            ([d - (alpha - margin) for d in outside], options.get("positive_temperature", 0)),
+            ([alpha - d for d in inside], options.get("temperature", 10)),
+        ):
+            w = [(temperature * x).exp() for x in excess]
+            if options.get("weights") == "constant":
+                w = [v.detach() for v in w]
+            sides.append(total([v * x for v, x in zip(w, excess, strict=True)]) / (total(w) if w else 1))
+        pull, push = sides
         queries.append((1 - balance) * pull + balance * push)
         active += (len(outside) if balance < 1 else 0) + (len(inside) if balance > 0 else 0)
     value = mean_of(queries, options.get("average", "all"))
     return Loops(value, len(positive) + len(negative), active, positive, negative)
+
+
+def naive_multi_similarity(
+    D: Tensor, y: list[int], relative: bool, margin: float, mining: str = "pairs", **options: Any
+) -> Loops:
+    """Weighted pairs of every anchor, the mean over all anchors; without mining, pairs stand alone."""
+    alpha, beta = options.get("alpha", 1 / margin), options.get("beta", 25 / margin)
+    epsilon, first = options.get("epsilon", margin / 5), options.get("first")
+    positive, negative = ordered_pairs(y, first)
+    E = D if relative else D**2
+    anchors, terms, active = [], 0, 0
+    for i in range(first or len(y)):
+        P, N = [E[ij] for ij in positive if ij[0] == i], [E[ij] for ij in negative if ij[0] == i]
+        if mining == "pairs":
+            nearest, farthest = min(N, default=torch.inf), max(P, default=-torch.inf)
+            terms += len(P) + len(N) if P and N else 0
+            P, N = [e for e in P if e > nearest - epsilon], [e for e in N if e < farthest + epsilon]
+        else:
+            terms += len(P) + len(N)
+        active += len(P) + len(N)
+        pull = log_one_plus_sum_exp([alpha * (e - margin) for e in P]) / alpha
+        push = log_one_plus_sum_exp([beta * (margin - e) for e in N]) / beta
+        anchors.append(pull + push)
+    return Loops(mean_of(anchors), terms, active, positive, negative)
+
+
+def naive_nt_xent(D: Tensor, y: list[int], relative: bool, scale: float, first: int | None = None) -> Loops:
+    """Every positive pair alone against the anchor's negatives."""
+    positive, negative = ordered_pairs(y, first)
+    S = -scale * (D if relative else D**2)
+    terms = [
+        log_one_plus_sum_exp([S[a, n] - S[a, p] for i, n in negative if i == a])
+        for a, p in (positive if negative else [])
+    ]
+    return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
+
+
+def naive_supcon(D: Tensor, y: list[int], relative: bool, scale: float, first: int | None = None) -> Loops:
+    """L_out: the logarithm of each positive's share of all others, averaged over an anchor's positives."""
+    positive, negative = ordered_pairs(y, first)
+    S = -scale * (D if relative else D**2)
+    terms, active = [], 0
+    for i in range(first or len(y)):
+        P = [S[i, p] for a, p in positive if a == i]
+        if not P or not negative:
+            continue
+        others = torch.stack([S[i, k] for k in range(first or 0, len(y)) if k != i])
+        terms.append(-mean_of([s - others.logsumexp(dim=0) for s in P]))
+        active += bool(terms[-1] > math.log(2 * len(P)))
+    return Loops(mean_of(terms), len(terms), active, positive, negative)
+
+
+# Of losses with proxies the table has more columns than labels: those of the proxies, one for each class.
+
+
+def cross_entropies(S: Tensor, y: list[int]) -> Loops:
+    """Of every sample, S (n, C); the report compares the samples."""
+    terms = [log_one_plus_sum_exp([s - S[i, c] for k, s in enumerate(S[i]) if k != c]) for i, c in enumerate(y)]
+    return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), *ordered_pairs(y))
+
+
+def naive_proxy_nca(D: Tensor, y: list[int], relative: bool, scale: float) -> Loops:
+    """A softmax over distances to proxies."""
+    D = D[: len(y), len(y) :]
+    return cross_entropies(-scale * (D if relative else D**2), y)
+
+
+def naive_proxy_anchor(D: Tensor, y: list[int], relative: bool, margin: float, **options: float) -> Loops:
+    """Every proxy against all samples: a mean over the proxies with samples, and one over all."""
+    delta, alpha = options.get("delta", margin / 10), options.get("alpha", 32 / margin)
+    E = (D if relative else D**2)[: len(y), len(y) :]
+    pulls, pushes, present = [], [], sorted(set(y))
+    for c in range(E.shape[1]):
+        own = [alpha * (e - margin + delta) for e, label in zip(E[:, c], y, strict=True) if label == c]
+        others = [alpha * (margin + delta - e) for e, label in zip(E[:, c], y, strict=True) if label != c]
+        pulls.append(log_one_plus_sum_exp(own))
+        pushes.append(log_one_plus_sum_exp(others))
+    value = total(pulls) / len(present) + total(pushes) / len(pushes)
+    C, share = len(pushes), len(pushes) / len(present)
+    active = sum(bool(share * pull + push > math.log(2)) for pull, push in zip(pulls, pushes, strict=True))
+    return Loops(value, C, active, *ordered_pairs(y))
+
+
+def naive_normalised_softmax(D: Tensor, y: list[int], relative: bool, scale: float) -> Loops:
+    """A softmax over cosines, which D holds."""
+    return cross_entropies(scale * D[: len(y), len(y) :], y)
+
+
+def naive_arcface(D: Tensor, y: list[int], relative: bool, scale: float, margin: float) -> Loops:
+    """The same, the own angle turned by the margin."""
+    rows = []
+    for row, c in zip(D[: len(y), len(y) :], y, strict=True):
+        theta = row[c].acos()
+        turned = (theta + margin).cos() if theta <= math.pi - margin else row[c] - margin * math.sin(margin)
+        rows.append(torch.stack([turned if k == c else cosine for k, cosine in enumerate(row)]))
+    return cross_entropies(scale * torch.stack(rows), y)
 
 
 NAIVE: dict[str, Callable[..., Loops]] = {
@@ -327,4 +432,11 @@ NAIVE: dict[str, Callable[..., Loops]] = {
     "lifted": naive_lifted,
     "angular": naive_angular,
     "ranked_list": naive_ranked_list,
+    "multi_similarity": naive_multi_similarity,
+    "nt_xent": naive_nt_xent,
+    "supcon": naive_supcon,
+    "proxy_nca": naive_proxy_nca,
+    "proxy_anchor": naive_proxy_anchor,
+    "normalised_softmax": naive_normalised_softmax,
+    "arcface": naive_arcface,
 }

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from snrlib.distances import Distance
 from snrlib.utils.checks import check_choice, check_embeddings, check_labels
 
-__all__ = ["Loss", "Report", "Seen", "SharedOptions", "pair_masks"]
+__all__ = ["Loss", "Report", "Seen", "SharedOptions", "held", "log_one_plus_sum_exp", "pair_masks"]
 
 Several = Tensor | Sequence[Tensor]
 """One set, or the parts of one, which are joined."""
@@ -131,6 +131,10 @@ class Loss(nn.Module):
     margin_unit: ClassVar[Literal["distance", "squared distance"] | None] = None
     """What the margin is compared with under an absolute distance; under a relative one, a ratio of squares, it is a
     plain number. None where it is not compared with a distance, and need not be tuned for each."""
+    default_scale: ClassVar[float | None] = None
+    """Of a softmax over distances, taken where none is given. None of a loss without one."""
+    has_proxies: ClassVar[bool] = False
+    """Whether it is made for a number of classes and of components, ``n_classes=`` and ``embedding_size=``."""
 
     def __init__(
         self,
@@ -343,3 +347,18 @@ def pair_masks(
 def joined(parts: Several) -> Tensor:
     """One tensor of one or several."""
     return parts if isinstance(parts, Tensor) else torch.cat(tuple(parts))
+
+
+def held(x: Tensor) -> Tensor:
+    """``x`` within the root of the largest number, and without a gradient beyond: a sum of such numbers is finite.
+
+    Only the undefined relative distance of a constant anchor reaches it.
+    """
+    limit = torch.finfo(x.dtype).max ** 0.5
+    return x.clamp(-limit, limit)
+
+
+def log_one_plus_sum_exp(x: Tensor, mask: Tensor, dim: int = 1) -> Tensor:
+    """``log(1 + sum exp(x))`` over what the mask leaves of a matrix along a dimension; 0 where that is nothing."""
+    one = torch.zeros_like(x.narrow(dim, 0, 1))
+    return torch.cat([one, torch.where(mask, x, -torch.inf)], dim=dim).logsumexp(dim=dim)

@@ -191,7 +191,8 @@ def tuned_rows() -> list[dict[str, Any]]:
 
     Returns:
         A row per data, backbone, loss, distance, map, ``embedding_size``, ``pretrained`` (whether the network started
-        from given weights) and ``profile`` (of ``study.yaml``, or None), with ``margin``, ``learning_rate`` or both.
+        from given weights) and ``profile`` (of ``study.yaml``, or None), with one or more of ``margin``, ``scale`` and
+        ``learning_rate``.
 
     Raises:
         ValueError: a damaged file.

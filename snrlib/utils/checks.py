@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_labels", "check_choice", "check_embeddings", "check_flag", "check_labels", "check_number", "is_traced"]
+__all__ = [
+    "as_labels",
+    "check_choice",
+    "check_class_labels",
+    "check_embeddings",
+    "check_flag",
+    "check_labels",
+    "check_number",
+    "is_traced",
+]
 
 
 def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
@@ -64,6 +73,22 @@ def check_labels(labels: Any, n: int | None = None, name: str = "labels") -> Ten
     if not whole or labels.ndim != 1 or (n is not None and len(labels) != n):
         wanted = "a row of integers" if n is None else f"{n} integers"
         raise ValueError(f"{name} must be {wanted}, got {labels.dtype} of shape {tuple(labels.shape)}")
+    return labels
+
+
+def check_class_labels(labels: Any, n: int, n_classes: int) -> Tensor:
+    """Refuse anything but n integers from 0 to n_classes - 1: those of training classes, one proxy or neuron for each.
+
+    While a graph is traced there are no numbers to look at, and none is refused.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: not 1-D, not integers, of another length, or out of the range.
+    """
+    labels = check_labels(labels, n)
+    if not is_traced(labels) and not 0 <= labels.min() <= labels.max() < n_classes:
+        low, high = labels.min().item(), labels.max().item()
+        raise ValueError(f"labels must be from 0 to {n_classes - 1}, one for each class, got {low} to {high}")
     return labels
 
 

@@ -16,6 +16,7 @@ from loss_cases import (
     defined,
     every_case,
     labelled,
+    labels_of,
     naive_case,
     value_and_gradient,
 )
@@ -27,8 +28,10 @@ from pytorch_metric_learning.reducers import MeanReducer
 from snrlib.distances import get_distance
 from snrlib.losses import LOSSES, CrossBatchMemory, NPairsLoss, ZeroMeanRegularizer, get_loss
 
-SECOND = ("contrastive", "triplet", "lifted", "ranked_list")
+SECOND = ("contrastive", "triplet", "lifted", "ranked_list", "multi_similarity", "nt_xent", "supcon")
 """Losses that take a second set."""
+ANCHORS = ("ranked_list", "multi_similarity")
+"""Those with one term for every anchor."""
 X, Y = BATCHES["two sets"]
 FIRST_SET = X[:FIRST], torch.tensor(Y[:FIRST])
 SECOND_SET = X[FIRST:], torch.tensor(Y[FIRST:])
@@ -58,8 +61,8 @@ def test_the_batch_as_its_own_reference_changes_nothing(loss: str, name: str) ->
     (x, y), (other, labels), fast = labelled(9, 3), SECOND_SET, build(loss, name)
     assert_equal(fast(x, y, x, y), fast(x, y))
     assert_equal(fast(x, y, [x, other], [y, labels]), fast(x, y, [other, x], [labels, y]))
-    copied = fast(x, y, x.clone(), y)  # another sample, at distance 0, which only a shell does not notice
-    assert (copied == pytest.approx(fast(x, y).item(), rel=1e-10)) == (loss == "ranked_list")
+    copied = fast(x, y, x.clone(), y)  # another sample, at distance 0, which those with a shell do not notice
+    assert (copied == pytest.approx(fast(x, y).item(), rel=1e-10)) == (loss in ANCHORS)
 
 
 PEERS: list[tuple[str, dict[str, Any], Any]] = [
@@ -110,19 +113,22 @@ def test_two_sets_without_a_term_say_why(loss: str) -> None:
 
 @pytest.mark.parametrize("case", [case for case in CASES if "balanced" not in case])  # that is a mean of two means
 def test_all_and_active_terms_have_the_loss_for_mean(case: str) -> None:
-    (x, y), name = BATCHES["uneven"], "euclidean" if defined(case, "euclidean") else "snr"
-    labels, rows = torch.tensor(y), build(case, name, average="all", reduction="none")
+    x, y = BATCHES["uneven"]
+    name = next(name for name in ("euclidean", "snr", "cosine") if defined(case, name))
+    loss = CASES[case][0]
+    labels, rows = labels_of(loss, y), build(case, name, average="all", reduction="none").double()
     terms = rows(x, labels)
     for average, counted in (("all", terms), ("active", terms[terms != 0])):
-        plain = build(case, name, average=average)
+        plain = build(case, name, average=average).double()
         value, gradient = value_and_gradient(plain, x, labels)
         n = max(len(counted), 1)
         mean, through = value_and_gradient(lambda x, n=n: rows(x, labels).sum() / n, x)
         assert_equal(value, mean)
         assert_equal(gradient, through)
-    assert len(terms) == (len(x) if "ranked_list" in case else plain.report().terms)
+    assert len(terms) == (len(x) if loss in ANCHORS else plain.report().terms)
     assert rows.report().loss == pytest.approx(terms.mean().item())
-    assert "ranked_list" in case or rows(x[:1], labels[:1]).shape == (0,)
+    if loss not in ANCHORS and not LOSSES[loss].has_proxies:
+        assert rows(x[:1], labels[:1]).shape == (0,)
 
 
 # --- the caller's pairs -----------------------------------------------------------------------------------------------
@@ -206,7 +212,9 @@ def remember(*args: Any) -> Any:
 
 
 def make(loss: str) -> Any:
-    return lambda **options: get_loss(loss, euclidean, **options)
+    distance = get_distance("euclidean", normalize_embeddings=True)
+    proxies = {"n_classes": 3, "embedding_size": M} if LOSSES[loss].has_proxies else {}
+    return lambda **options: get_loss(loss, distance, **proxies, **options)
 
 
 test_bad_input_is_refused = refusals(
