@@ -13,6 +13,7 @@ Behind each notebook stand these modules of ``snrlib``, beside `plots`, which dr
     08 t-SNE                    explore.maps, explore.inspector, study.embeddings
     09 scoreboard               study.scoreboard, study.robustness, stats
     10 errata and glossary      distances, losses.triplet
+    11 hashing                  hashing, study.hashing
 
 `notebooks` runs them as programs, `study` runs many and keeps what they found, `report` makes the pages out of it, and
 `cli` is the command ``snr`` that asks for all this. Imports run one way; pyproject.toml states which.

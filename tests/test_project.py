@@ -28,6 +28,7 @@ PUBLIC = {  # what notebooks and other people's code import
     "snrlib.distances": ["DISTANCES", "Distance", "get_distance"],
     "snrlib.evaluate": ["compare", "evaluate", "interval", "knn"],
     "snrlib.explore": ["inspect", "playground", "tsne"],
+    "snrlib.hashing": ["METHODS", "PROTOCOLS", "get_method", "hamming", "hasher", "pack", "score_codes"],
     "snrlib.losses": [
         *("ContrastiveLoss", "LiftedStructureLoss", "NPairsLoss", "TripletMarginLoss"),
         *("ZeroMeanRegularizer", "get_loss"),

@@ -30,7 +30,9 @@ def add_commands(commands: Any) -> None:
     one.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each (default: 2)")
     one = commands.add_parser("measure", aliases=["reference"], help="measure what stands in data/reference")
     one.set_defaults(do=_measure)
-    one.add_argument("name", help="a profile of study.yaml; or maps, cub_features, robustness, embeddings, untrained")
+    one.add_argument(
+        "name", help="a profile of study.yaml; or maps, cub_features, robustness, embeddings, untrained, hashing"
+    )
     one.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each (default: 2)")
     one.add_argument(
         "--weights",

@@ -20,6 +20,7 @@ __all__ = ["contents", "loss_tables", "reference_table", "tables", "untrained_ta
 _SHOWN = ("precision_at_1", "mean_average_precision_at_r", "EER")
 _OTHERS = {  # files that are no studies: what they hold, and the command that makes them where none is stored
     "cub_features": ("the data set of that name: pooled features of photographs of CUB", "snr measure cub_features"),
+    "hashing": ("codes of bits: eight methods by mAP over Hamming distance; what each radius finds", ""),
     "embeddings": ("embeddings of test characters before and after training", "snr measure embeddings"),
     "maps": ("fitted maps (whitening, LMNN, NCA) on fixed vectors: errors over splits; unseen classes", ""),
     "robustness": ("R@1 on spoiled images, and after training on spoiled images or wrong labels", ""),
@@ -117,7 +118,7 @@ def _files(found: dict[str, Results]) -> str:
     files: dict[str, list[str]] = {}
     for path in sorted(data_folder("reference").iterdir()):
         if path.suffix in (".csv", ".json", ".npz", ".png") and not path.name.startswith("."):
-            name = "maps" if path.stem == "maps_unseen" else path.stem
+            name = {"maps_unseen": "maps", "hashing_curves": "hashing"}.get(path.stem, path.stem)
             files.setdefault(name, []).append(path.name)
     rows = []
     for name, names in files.items():

@@ -8,6 +8,7 @@ from snrlib.study.bird_features import measure_features
 from snrlib.study.embeddings import measure_embeddings
 from snrlib.study.fitted_maps import measure_maps
 from snrlib.study.grid import Grid
+from snrlib.study.hashing import measure_hashing
 from snrlib.study.profiles import cells, check, profiles
 from snrlib.study.robustness import measure_robustness
 from snrlib.study.storing import store
@@ -17,7 +18,7 @@ from snrlib.study.workflow import finish_tasks
 
 __all__ = ["OTHERS", "measure"]
 
-OTHERS: tuple[str, ...] = ("maps", "cub_features", "robustness", "embeddings", "untrained")
+OTHERS: tuple[str, ...] = ("maps", "cub_features", "robustness", "embeddings", "untrained", "hashing")
 """What is measured beside the profiles of ``study.yaml``."""
 
 
@@ -49,6 +50,8 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> list
         return [measure_embeddings()]
     if name == "robustness":
         return [measure_robustness(jobs, weights)]
+    if name == "hashing":
+        return [measure_hashing(jobs)]
     if name == "untrained":
         return [measure_untrained(weights)]
     if name == "cub_features":

@@ -33,7 +33,7 @@ def _outputs(path: Path) -> list[NotebookNode]:
 
 
 def test_the_notebooks_are_there() -> None:
-    assert [path.stem[:2] for path in PATHS] == ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10"]
+    assert [path.stem[:2] for path in PATHS] == ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11"]
 
 
 @each_notebook

@@ -48,7 +48,7 @@ def test_each_name_is_measured_by_its_function(name: str, monkeypatch: pytest.Mo
     function = {"cub_features": "measure_features"}.get(name, f"measure_{name}")
     monkeypatch.setattr(module, function, measured)
     assert measure(name, 3, "w.pth") == [Path("found.csv")]
-    assert called == [{"robustness": (3, "w.pth"), "maps": (), "embeddings": ()}.get(name, ("w.pth",))]
+    assert called == [{"robustness": (3, "w.pth"), "maps": (), "embeddings": (), "hashing": (3,)}.get(name, ("w.pth",))]
 
 
 @pytest.mark.parametrize("word", ["measure", "reference"])
@@ -117,7 +117,7 @@ def test_a_tiny_profile_is_measured_once(real_root: Path, in_process: None, caps
     for task in Grid("small").notebooks:
         finish(task)
     assert run_study("small") == 0
-    assert "Profile small: 2 cells, 2 up to date; 11 notebooks, 11 up to date" in capsys.readouterr().out
+    assert "Profile small: 2 cells, 2 up to date; 12 notebooks, 12 up to date" in capsys.readouterr().out
     scores = pd.read_csv(real_root / "data" / "runs" / "grid" / "small.csv").precision_at_1
     assert scores.tolist() == pytest.approx(own.query("anchor != 'ref'").precision_at_1.tolist(), abs=1e-5)
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing was done again"
