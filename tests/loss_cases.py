@@ -147,8 +147,7 @@ every_case = pytest.mark.parametrize(
         (case, name, anchor)
         for case in CASES
         for name, anchor in FAMILY
-        if defined(case, name)
-        and (case in LOSSES or name == "snr" or (name in SHOWN and anchor == "query"))
+        if defined(case, name) and (case in LOSSES or name == "snr" or (name in SHOWN and anchor == "query"))
     ],
 )
 
