@@ -80,10 +80,9 @@ def case_options(case: str, name: str) -> tuple[str, dict[str, Any]]:
     """The loss of a case, and its options in the units of one distance."""
     loss, options = CASES[case]
     kind = LOSSES[loss]
+    unit = TYPICAL.get(name, 2.0) if kind.margin_unit or kind.default_scale else 1.0
     usual = 1 if name in RELATIVE or kind.margin_unit == "distance" else 2
-    unit = TYPICAL.get(name, 2.0) ** (usual if loss == "contrastive" else options.get("power", usual))
-    if not kind.margin_unit and not kind.default_scale:
-        unit = 1.0
+    unit = unit ** (usual if loss == "contrastive" else options.get("power", usual))
     powers = dict.fromkeys(("margin", "positive_margin", "epsilon", "delta"), 1) | {"beta": -1}
     powers["scale"] = -1 if kind.default_scale else 0
     powers["alpha"] = -1 if loss in ("multi_similarity", "proxy_anchor") else 1
@@ -140,19 +139,15 @@ every_loss_and_distance = pytest.mark.parametrize(
     ("loss", "name"), [(loss, name) for loss in LOSSES for name in DISTANCES if defined(loss, name)]
 )
 # One case of every loss shows all members, and that an anchor side changes nothing where there is none; its options
-# are shown over three.
+# are shown over four.
+SHOWN = ("euclidean", "mahalanobis", "correlation")
 every_case = pytest.mark.parametrize(
     ("case", "name", "anchor"),
     [
         (case, name, anchor)
         for case in CASES
         for name, anchor in FAMILY
-        if defined(case, name)
-        and (
-            case in LOSSES
-            or name in ("snr", "correlation")
-            or (name in ("euclidean", "mahalanobis") and anchor == "query")
-        )
+        if defined(case, name) and (case in LOSSES or name == "snr" or (name in SHOWN and anchor == "query"))
     ],
 )
 
@@ -229,9 +224,9 @@ def naive_table(kind: str, name: str, anchor: str, batch: str, proxies: bool = F
 
 @cache
 def naive_case(case: str, name: str, anchor: str, batch: str, first: int | None = None) -> tuple[Loops, Tensor]:
-    """The loops of a case, and the gradient of their value for the embeddings, all or the first of them as anchors.
+    """The loops of a case, and the gradient of their value for the embeddings, and for the proxies below them.
 
-    Below it stands the gradient for the proxies, where there are some.
+    With ``first`` so many samples are the anchors, and all others the second set.
     """
     loss, options = case_options(case, name)
     if first is not None:

@@ -303,9 +303,11 @@ def naive_angular(D: Tensor, y: list[int], relative: bool, alpha: float = 40.0) 
     return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
 
 
-def naive_ranked_list(D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, **options: Any) -> Loops:
+def naive_ranked_list(
+    D: Tensor, y: list[int], relative: bool, margin: float, alpha: float, balance: float = 0.5, **options: Any
+) -> Loops:
     """Hinges outside and inside of a shell, the mean over queries."""
-    first, balance = options.get("first"), options.get("balance", 0.5)
+    first = options.get("first")
     positive, negative = ordered_pairs(y, first)
     queries, active = [], 0
     for i in range(first or len(y)):
@@ -357,8 +359,7 @@ def naive_nt_xent(D: Tensor, y: list[int], relative: bool, scale: float, first: 
     S = -scale * (D if relative else D**2)
     terms = [
         log_one_plus_sum_exp([S[a, n] - S[a, p] for i, n in negative if i == a])
-        for a, p in positive
-        if any(i == a for i, _ in negative)
+        for a, p in (positive if negative else [])
     ]
     return Loops(mean_of(terms), len(terms), sum(bool(t > math.log(2)) for t in terms), positive, negative)
 
@@ -368,11 +369,11 @@ def naive_supcon(D: Tensor, y: list[int], relative: bool, scale: float, first: i
     positive, negative = ordered_pairs(y, first)
     S = -scale * (D if relative else D**2)
     terms, active = [], 0
-    for i in range(len(y)):
-        P, N = [S[i, p] for a, p in positive if a == i], [S[i, n] for a, n in negative if a == i]
-        if not P or not N:
+    for i in range(first or len(y)):
+        P = [S[i, p] for a, p in positive if a == i]
+        if not P or not negative:
             continue
-        others = torch.stack(P + N)
+        others = torch.stack([S[i, k] for k in range(first or 0, len(y)) if k != i])
         terms.append(-mean_of([s - others.logsumexp(dim=0) for s in P]))
         active += bool(terms[-1] > math.log(2 * len(P)))
     return Loops(mean_of(terms), len(terms), active, positive, negative)

@@ -17,6 +17,7 @@ __all__ = [
     "Loss",
     "Report",
     "Seen",
+    "Several",
     "SharedOptions",
     "check_indices",
     "check_power",

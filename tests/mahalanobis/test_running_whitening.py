@@ -128,7 +128,7 @@ def test_only_labelled_batches_of_a_loss_are_shown() -> None:
         lambda: f.distance.pairwise_distance(x, x),
         lambda: f.distance.map(x),
         lambda: f(x, triplets=triplets),
-        lambda: f(x, None, triplets),
+        lambda: f(x, None, triplets=triplets),
     ):
         measure()
         assert same(f.distance.map, running())
