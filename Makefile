@@ -15,8 +15,9 @@ LOCAL = --ip=127.0.0.1 --ServerApp.allow_remote_access=False --ServerApp.allow_o
   --ServerApp.disable_check_xsrf=False --ServerApp.allow_credentials=False --ServerApp.authenticate_prometheus=True \
   --ServerApp.tornado_settings={} --ServerApp.identity_provider_class=snrlib.notebooks.lab.SignIn \
   --ServerKernelManager.ip=127.0.0.1 --ServerKernelManager.transport_encryption=auto
-# it asks no other machine for news, updates or extensions.
-QUIET = --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
+# it asks no other machine for news, updates or extensions, and no reader whether it may.
+QUIET = --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly \
+  --LabApp.app_settings_dir="$(CURDIR)/snrlib/notebooks/lab_settings"
 # What only tests and benchmarks import may be an extra; all else needs nothing but the dependencies.
 NOT_RUN = tests|benchmarks|notebooks/conftest
 # Tests run on up to four cores, each process on one thread; a module stays in one, so that its costly fixtures are made once.

@@ -87,11 +87,19 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG file, without the opacity that no figure uses: a tenth smaller; it is closed."""
-    drawn, file = io.BytesIO(), io.BytesIO()
+    """The figure as PNG file, small, without the opacity that no figure uses; it is closed."""
+    drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110)
     plt.close(figure)
-    Image.open(drawn).convert("RGB").save(file, format="png", optimize=True)
+    return _packed(Image.open(drawn).convert("RGB"))
+
+
+def _packed(image: Image.Image) -> bytes:
+    """With 256 colours where they are enough, as for a drawing: a third of the size. Photographs keep all of theirs."""
+    few = image.quantize(256, dither=Image.Dither.NONE)
+    lost = np.abs(np.asarray(few.convert("RGB"), dtype=int) - np.asarray(image)).mean()
+    file = io.BytesIO()
+    (few if lost < 0.5 else image).save(file, format="png", optimize=True)  # of 255
     return file.getvalue()
 
 

@@ -22,21 +22,56 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "contrastive squared": ("contrastive", {"margin": 1.0, "hinge": "squared"}),
     "contrastive positive_margin": ("contrastive", {"margin": 1.1, "positive_margin": 0.9}),
     "contrastive balanced": ("contrastive", {"margin": 1.1, "hinge": "linear", "balanced": True}),
+    "contrastive balanced active": (
+        "contrastive",
+        {"margin": 1.1, "positive_margin": 0.9, "power": 1, "balanced": True, "average": "active"},
+    ),
+    "contrastive power 2": ("contrastive", {"margin": 1.1, "positive_margin": 0.9, "power": 2, "average": "active"}),
     "triplet": ("triplet", {"margin": 0.3}),
     "triplet, negative margin": ("triplet", {"margin": -0.2, "average": "active"}),
     "triplet semi-hard": ("triplet", {"margin": 0.5, "mining": "semi_hard"}),
     "triplet batch-hard": ("triplet", {"margin": 0.3, "mining": "batch_hard"}),
     "triplet batch-hard active": ("triplet", {"margin": -0.3, "mining": "batch_hard", "average": "active"}),
+    "triplet power 1": ("triplet", {"margin": 0.3, "power": 1}),
+    "triplet power 2 semi-hard": ("triplet", {"margin": 0.9, "power": 2, "mining": "semi_hard"}),
+    "triplet soft": ("triplet", {"margin": 0.3, "soft_margin": True}),
+    "triplet swap": ("triplet", {"margin": -0.1, "swap": True, "average": "active"}),
+    "triplet soft batch-hard swap": (
+        "triplet",
+        {"margin": 0.3, "mining": "batch_hard", "swap": True, "soft_margin": True},
+    ),
+    "triplet semi-hard swap": ("triplet", {"margin": 0.5, "mining": "semi_hard", "swap": True}),
     "n_pair": ("n_pair", {}),
+    "n_pair scale": ("n_pair", {"similarity": "negative", "scale": 0.3, "power": 1}),
+    "n_pair power 2": ("n_pair", {"similarity": "negative", "margin": 0.5, "power": 2, "scale": 0.2}),
     "n_pair negative margin": ("n_pair", {"similarity": "negative", "margin": 0.5}),
     "n_pair inverse": ("n_pair", {"similarity": "inverse", "margin": 0.5}),
     "lifted": ("lifted", {"margin": 1.0}),
     "lifted, negative margin": ("lifted", {"margin": -0.3}),
+    "lifted scale": ("lifted", {"margin": -0.3, "scale": 0.4, "average": "active"}),
+    "lifted power 2": ("lifted", {"margin": -0.3, "power": 2, "scale": 0.5, "average": "active"}),
     "angular": ("angular", {}),
     "ranked_list": ("ranked_list", {"margin": 0.4, "alpha": 1.2}),
     "ranked_list temperature 0": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "temperature": 0.0}),
+    "ranked_list active": ("ranked_list", {"margin": 0.4, "alpha": 0.7, "average": "active"}),
     "ranked_list positives": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "balance": 0.0}),
     "ranked_list negatives": ("ranked_list", {"margin": 0.4, "alpha": 1.2, "balance": 1.0}),
+    "ranked_list constant": (
+        "ranked_list",
+        {"margin": 0.4, "alpha": 1.2, "weights": "constant", "positive_temperature": 2.0},
+    ),
+    "ranked_list no margin": ("ranked_list", {"margin": 0.0, "alpha": 0.8, "positive_temperature": 2.0}),
+    "multi_similarity": ("multi_similarity", {"margin": 0.5}),
+    "multi_similarity options": ("multi_similarity", {"margin": 1.0, "alpha": 3.0, "beta": 9.0, "epsilon": 0.3}),
+    "multi_similarity all": ("multi_similarity", {"margin": 1.0, "mining": "all"}),
+    "nt_xent": ("nt_xent", {"scale": 3.0}),
+    "supcon": ("supcon", {"scale": 3.0}),
+    "proxy_nca": ("proxy_nca", {"scale": 3.0}),
+    "proxy_anchor": ("proxy_anchor", {"margin": 0.7}),
+    "proxy_anchor options": ("proxy_anchor", {"margin": 0.7, "delta": 0.3, "alpha": 4.0}),
+    "normalised_softmax": ("normalised_softmax", {"scale": 5.0}),
+    "arcface": ("arcface", {"margin": 0.5, "scale": 8.0}),
+    "arcface wide": ("arcface", {"margin": 2.0, "scale": 8.0}),
 }
 TYPICAL = {"euclidean": 3.5, "centred_euclidean": 3.2, "mahalanobis": 7.0}  # absolute distances; a relative one is 2
 
@@ -44,24 +79,55 @@ TYPICAL = {"euclidean": 3.5, "centred_euclidean": 3.2, "mahalanobis": 7.0}  # ab
 def case_options(case: str, name: str) -> tuple[str, dict[str, Any]]:
     """The loss of a case, and its options in the units of one distance."""
     loss, options = CASES[case]
-    unit = TYPICAL.get(name, 2.0) ** (2 if loss == "triplet" and name not in RELATIVE else 1)
-    if loss in ("n_pair", "angular"):
-        unit = 1.0
-    return loss, {k: unit * v if k in ("margin", "positive_margin", "alpha") else v for k, v in options.items()}
+    kind = LOSSES[loss]
+    unit = TYPICAL.get(name, 2.0) if kind.margin_unit or kind.default_scale else 1.0
+    usual = 1 if name in RELATIVE or kind.margin_unit == "distance" else 2
+    unit = unit ** (usual if loss == "contrastive" else options.get("power", usual))
+    powers = dict.fromkeys(("margin", "positive_margin", "epsilon", "delta"), 1) | {"beta": -1}
+    powers["scale"] = -1 if kind.default_scale else 0
+    powers["alpha"] = -1 if loss in ("multi_similarity", "proxy_anchor") else 1
+    if loss in OVER_COSINES:
+        powers = {}
+    return loss, {k: unit ** powers[k] * v if k in powers else v for k, v in options.items()}
+
+
+OVER_COSINES = ("normalised_softmax", "arcface")
 
 
 def defined(case: str, name: str) -> bool:
-    """Angles and inner products go with absolute distances only, 1/d with relative ones."""
+    """Angles and inner products go with absolute distances or cosines only, 1/d with relative ones."""
     loss, options = CASES[case]
+    if loss in OVER_COSINES:
+        return name in ("cosine", "correlation")
     if name in RELATIVE:
         return loss != "angular"
     return options.get("similarity") != "inverse"
 
 
+def over(loss: str, name: str) -> str:
+    """The name, or cosine where it must be."""
+    return "cosine" if loss in OVER_COSINES else name
+
+
+N_CLASSES = 5
+
+
+def sized(loss: str, n_classes: int = N_CLASSES, components: int = M) -> dict[str, Any]:
+    """What a loss with proxies is made for."""
+    sizes = {"n_classes": n_classes, "embedding_size": components, "seed": 0}
+    return sizes if LOSSES[loss].has_proxies else {}
+
+
+def labels_of(loss: str, y: list[int]) -> Tensor:
+    """As they are, or from 0 where every label has its proxy."""
+    labels = torch.tensor(y)
+    return labels.unique(return_inverse=True)[1] if LOSSES[loss].has_proxies else labels
+
+
 def build(case: str, name: str, anchor: str = "query", components: Any = L, **options: Any) -> Loss:
     """The loss of a case, options changed."""
     loss, usual = case_options(case, name)
-    return get_loss(loss, member(name, anchor, components), **{**usual, **options})
+    return get_loss(loss, member(name, anchor, components), **{**usual, **sized(loss), **options})
 
 
 def cases_of(loss: str, name: str) -> list[str]:
@@ -72,14 +138,16 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 every_loss_and_distance = pytest.mark.parametrize(
     ("loss", "name"), [(loss, name) for loss in LOSSES for name in DISTANCES if defined(loss, name)]
 )
-# An absolute distance has no anchor side: there "ref" must change nothing, which one case of every loss shows.
+# One case of every loss shows all members, and that an anchor side changes nothing where there is none; its options
+# are shown over four.
+SHOWN = ("euclidean", "mahalanobis", "correlation")
 every_case = pytest.mark.parametrize(
     ("case", "name", "anchor"),
     [
         (case, name, anchor)
         for case in CASES
         for name, anchor in FAMILY
-        if defined(case, name) and (anchor == "query" or case in LOSSES or name in RELATIVE)
+        if defined(case, name) and (case in LOSSES or name == "snr" or (name in SHOWN and anchor == "query"))
     ],
 )
 
@@ -112,7 +180,10 @@ BATCHES: dict[str, tuple[Tensor, list[int]]] = {
     "twins in a class": with_twins(UNEVEN, (0, 2), (1, 4)),
     "twins in two classes": with_twins(UNEVEN, (0, 1), (2, 3)),
     "four of a kind": with_twins(UNEVEN, (0, 1), (0, 2), (0, 5)),
+    "two sets": with_twins([0, 1, 0, 2, 3, 1, 0, 4, 1, 0, 4]),
 }
+FIRST = 5
+"""Samples of "two sets" that stand in the first; both sets have a class that the other has not."""
 
 
 class Table(NamedTuple):
@@ -132,9 +203,12 @@ class Table(NamedTuple):
 
 
 @cache
-def naive_table(kind: str, name: str, anchor: str, batch: str) -> Table:
-    """Distances, inner products or cosines."""
+def naive_table(kind: str, name: str, anchor: str, batch: str, proxies: bool = False) -> Table:
+    """Distances, inner products or cosines; of the batch, or of the batch and the first proxies after it."""
     x = BATCHES[batch][0]
+    if proxies:
+        first: Any = get_loss("proxy_nca", member("euclidean"), **sized("proxy_nca"))
+        x = torch.cat([x, first.proxies.detach().double()])
     n = len(x)
     q, r = (side.reshape(n * n, M).requires_grad_() for side in (x.repeat_interleave(n, dim=0), x.repeat(n, 1)))
 
@@ -149,12 +223,18 @@ def naive_table(kind: str, name: str, anchor: str, batch: str) -> Table:
 
 
 @cache
-def naive_case(case: str, name: str, anchor: str, batch: str) -> tuple[Loops, Tensor]:
-    """The loops of a case, and the gradient of their value for the embeddings."""
+def naive_case(case: str, name: str, anchor: str, batch: str, first: int | None = None) -> tuple[Loops, Tensor]:
+    """The loops of a case, and the gradient of their value for the embeddings, and for the proxies below them.
+
+    With ``first`` so many samples are the anchors, and all others the second set.
+    """
     loss, options = case_options(case, name)
+    if first is not None:
+        options = {**options, "first": first}
     inner = loss == "n_pair" and name not in RELATIVE and "similarity" not in options
-    kind = "cosine" if loss == "angular" else "inner product" if inner else "distance"
-    return naive_table(kind, name, anchor, batch).chain(NAIVE[loss], BATCHES[batch][1], name in RELATIVE, **options)
+    kind = "cosine" if loss in ("angular", *OVER_COSINES) else "inner product" if inner else "distance"
+    table = naive_table(kind, name, anchor, batch, proxies=LOSSES[loss].has_proxies)
+    return table.chain(NAIVE[loss], labels_of(loss, BATCHES[batch][1]).tolist(), name in RELATIVE, **options)
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------

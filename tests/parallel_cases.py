@@ -20,8 +20,11 @@ def every_loss() -> dict[str, nn.Module]:
         for distance in ("euclidean", "snr"):
             if (name, distance) == ("angular", "snr"):
                 continue  # angles go with absolute distances only
-            options = {} if name in ("angular", "n_pair") else {"margin": 0.5}
+            if name in ("normalised_softmax", "arcface"):
+                distance = {"euclidean": "cosine", "snr": "correlation"}[distance]
+            options: dict[str, Any] = {"margin": 0.5} if LOSSES[name].margin_unit else {}
             options |= {"alpha": 1.2} if name == "ranked_list" else {}
+            options |= {"n_classes": 8, "embedding_size": M, "seed": 3} if LOSSES[name].has_proxies else {}
             found[f"{name}, {distance}"] = get_loss(name, get_distance(distance), **options)
     found["n_pair, inner product"] = NPairsLoss(get_distance("euclidean"), similarity="inner_product")
     torch.manual_seed(3)

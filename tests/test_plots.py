@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from oracles import refusals
+from PIL import Image
 from scipy.stats import t as student_t
 
 from snrlib import plots
@@ -208,3 +209,14 @@ test_what_cannot_be_drawn_is_refused = refusals(
     (lambda: plots.robustness_curves(table[table.when != "training"], "training"), ValueError, f"{when}'training'"),
     (lambda: plots.confusion_matrix_plot(np.ones((2, 3))), ValueError, r"square matrix.* got shape \(2, 3\)"),
 )
+
+
+def test_drawings_take_few_colours_photographs_keep_theirs() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    kept = Image.open(io.BytesIO(plots._packed(noise)))
+    assert np.array_equal(np.asarray(kept), np.asarray(noise))
+    figure, axis = plt.subplots()
+    axis.plot([0, 1], [0, 1])
+    drawn = Image.open(io.BytesIO(plots.png(figure)))
+    assert drawn.mode == "P"
+    assert {(255, 255, 255), (0, 0, 0)} <= {colour for _, colour in drawn.convert("RGB").getcolors(10**6) or ()}

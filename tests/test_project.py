@@ -133,6 +133,7 @@ def test_the_code_of_the_readme_runs(repository: Path, capsys: pytest.CaptureFix
     (code,) = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
     embeddings = torch.randn(200, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
     names: dict[str, Any] = {"embeddings": embeddings, "labels": torch.arange(200) // 4}
+    names |= {"train_embeddings": embeddings.detach().numpy(), "train_labels": names["labels"].numpy()}
     exec(code, names)
     assert embeddings.grad is not None
     assert names["scores"]["precision_at_1"] == names["table"].precision_at_1.iloc[0]

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from snrlib.distances import DISTANCES, Distance, get_distance
-from snrlib.losses import LOSSES, get_loss
+from snrlib.losses import LOSSES, Loss, get_loss
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, Y = (torch.randn(n, 6, dtype=torch.float64, generator=GENERATOR) for n in (12, 9))
 LABELS = torch.arange(12) // 3
-WHOLE = {"contrastive", "triplet", "angular", "ranked_list"}
-"""Losses of one graph. The shapes of the others depend on the labels, so that a graph breaks there."""
+BREAKING = {"n_pair", "lifted", "nt_xent"}
+"""Losses whose shapes depend on the labels, so that a graph breaks there; the others are one graph."""
 
 
 def member(name: str, anchor: str = "query") -> Distance:
@@ -32,11 +32,22 @@ def forms(d: Distance) -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, .
     }
 
 
+def make(name: str, distance: Distance) -> Loss:
+    sizes = {"n_classes": 5, "embedding_size": 6, "seed": 0} if LOSSES[name].has_proxies else {}
+    return get_loss(name, distance, **sizes)
+
+
+def defined(name: str, distance: str) -> bool:
+    if name in ("normalised_softmax", "arcface"):
+        return distance == "cosine"
+    return distance != "cosine" and (name != "angular" or distance == "euclidean")
+
+
 def losses() -> list[Any]:
     found = []
     for name in LOSSES:
-        for distance in ("euclidean", "snr", "relative_mahalanobis"):
-            if name != "angular" or distance == "euclidean":
+        for distance in ("euclidean", "snr", "relative_mahalanobis", "cosine"):
+            if defined(name, distance):
                 found.append(pytest.param(name, distance, id=f"{name}-{distance}"))
     return found
 
@@ -98,18 +109,39 @@ def test_distances_hold_under_vmap_and_grad(name: str, anchor: str) -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it where a graph breaks
 @pytest.mark.parametrize(("name", "distance"), losses())
 def test_losses_hold_under_compile_vmap_and_grad(name: str, distance: str) -> None:
-    loss = get_loss(name, member(distance))
+    loss = make(name, member(distance))
 
     def f(x: Tensor) -> Tensor:
         return loss(x, LABELS)
 
-    assert_same(f, torch.compile(f, backend="eager", fullgraph=name in WHOLE), X)
+    assert_same(f, torch.compile(f, backend="eager", fullgraph=name not in BREAKING), X)
     torch.testing.assert_close(torch.func.vmap(f)(torch.stack([X, 2 * X])), torch.stack([f(X), f(2 * X)]))
     torch.testing.assert_close(torch.func.grad(f)(X), outcome(f, X)[1])
 
 
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("contrastive", {"power": 1, "average": "active"}),
+    ("triplet", {"soft_margin": True, "swap": True}),
+    ("triplet", {"mining": "batch_hard", "swap": True}),
+    ("lifted", {"scale": 0.5, "power": 2}),
+    ("n_pair", {"scale": 0.5, "similarity": "negative"}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_options_and_second_sets_hold_under_compile_and_vmap(name: str, options: dict[str, Any]) -> None:
+    loss, second = get_loss(name, member("snr"), **options), () if name == "n_pair" else (Y, LABELS[:9])
+
+    def f(x: Tensor) -> Tensor:
+        return loss(x, LABELS, *second)
+
+    assert_same(f, torch.compile(f, backend="eager", fullgraph=name == "contrastive"), X)
+    torch.testing.assert_close(torch.func.vmap(f)(torch.stack([X, 2 * X])), torch.stack([f(X), f(2 * X)]))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["euclidean", "snr", "relative_mahalanobis"])
+@pytest.mark.parametrize("name", ["euclidean", "snr", "relative_mahalanobis", "cosine"])
 def test_compiled_code_computes_the_same(name: str) -> None:
     d = member(name)
     with warnings.catch_warnings():
@@ -117,8 +149,8 @@ def test_compiled_code_computes_the_same(name: str) -> None:
         for f, given in forms(d).values():
             assert_same(f, torch.compile(f, backend="inductor"), *given)
         for one in LOSSES:
-            if one != "angular" or not d.relative:
-                loss = get_loss(one, d)
+            if defined(one, name):
+                loss = make(one, d)
                 f = lambda x, loss=loss: loss(x, LABELS)  # noqa: E731
                 assert_same(f, torch.compile(f, backend="inductor"), X)
 

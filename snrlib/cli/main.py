@@ -18,8 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0 done, 1 a notebook or a training failed or a data set is damaged, 2 refused or not writable,
-        130 interrupted.
+        The exit status: 0 done, 1 a notebook or a training failed, memory ran out or a data set is damaged, 2 refused
+        or not writable, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
     for chatty in ("asyncio", "papermill"):  # on a kernel that was stopped; errors arrive as exceptions
@@ -37,9 +37,25 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"snr: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not _is_want_of_memory(error):
+            raise
+        last = str(error).strip().splitlines()[-1:] or ["nothing more is known"]
+        print(
+            f"snr: there is not enough memory ({last[0]}); what was finished is kept. Smaller batches, "
+            "or fewer processes at a time, need less",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("\nsnr: interrupted; what was finished is kept, nothing half-written is left", file=sys.stderr)
         return 130
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Torch says so in a RuntimeError, of a processor or of a GPU; a library that finds no room is an ImportError."""
+    signs = ("allocate memory", "out of memory", "could not create a primitive", "failed to map segment")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def _parser() -> argparse.ArgumentParser:

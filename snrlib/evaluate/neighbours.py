@@ -113,8 +113,10 @@ def _blocks(
     """Distances of the nearest ``places`` neighbours, and indices of all k, a block of queries at a time."""
     left, right = distance.inner_product_form(query, database)
     search = (_search_torch if backend == "torch" else _search_faiss)(right, k, skip_self)
+    # A ranking of most candidates, and what scores make of it, takes several times the bytes of the products.
+    rows = _BLOCK // len(right) // (8 if 2 * k > len(right) else 1)
     start = 0
-    for block in left.split(max(1, _BLOCK // len(right))):
+    for block in left.split(max(1, rows)):
         indices = search(block, start)
         # The products rank; the distances themselves come from differences, which keep their digits near zero.
         nearest, rest = indices[:, :places], indices[:, places:]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
 from snrlib.evaluate.retrieval import Labels, checked_sets
+from snrlib.utils.checks import check_number
 
 __all__ = ["Verification", "verification"]
 
@@ -42,6 +43,31 @@ class Verification:
         """The threshold at which the two errors are most nearly equal."""
         balance = abs(self.false_positive_rate + self.true_positive_rate - 1)
         return float(self.thresholds[1:][np.argmin(balance[1:])])
+
+    def false_non_match_rate(self, at: float) -> float:
+        """FNMR at an FMR: the share of positive pairs refused where at most a share ``at`` of negative ones is taken.
+
+        Of all thresholds that keep the false match rate (FMR) at or below ``at``, the loosest counts; nothing is
+        interpolated, unlike in ``EER``, so that the rate is one that a threshold on these pairs has. The terms are
+        those of ISO/IEC 19795-1.
+
+        Args:
+            at: the FMR, in [0, 1]. Below one over the number of negative pairs it means no false match at all: an FMR
+                of 0.001 needs well over 1,000 of them.
+
+        Returns:
+            FNMR, in [0, 1].
+
+        Raises:
+            ValueError: ``at`` out of range.
+        """
+        check_number(at, "at", at_least=0, at_most=1)
+        n = len(self.negative)
+        allowed = int(
+            np.searchsorted(np.arange(1, n + 1) / n, at, side="right")
+        )  # m false matches of n while m/n <= at
+        first_refused = np.append(np.sort(self.negative), np.inf)[allowed]  # and all as far apart as it
+        return float((self.positive >= first_refused).mean())
 
     def __repr__(self) -> str:
         return (

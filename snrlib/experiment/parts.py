@@ -18,7 +18,7 @@ from snrlib.data.base import Split
 from snrlib.data.fetch.source import data_root
 from snrlib.distances import MAPPED, Distance, get_distance
 from snrlib.experiment.settings import FROZEN, SOFTMAX, Settings
-from snrlib.losses import LogDetRegularizer, SoftmaxClassifier, ZeroMeanRegularizer, get_loss
+from snrlib.losses import EnergyConfusion, LogDetRegularizer, SoftmaxClassifier, Together, ZeroMeanRegularizer, get_loss
 from snrlib.mahalanobis import LMNN, RunningWhitening, Whitening
 
 __all__ = ["Parts", "build", "distance_of", "first_embeddings", "images_of", "stack", "unfitted"]
@@ -50,18 +50,22 @@ class Parts:
 
         Args:
             settings: that name it.
-            n_classes: of the training images, which a classifier has a neuron for.
+            n_classes: of the training images, which a classifier has a neuron for, and other losses a proxy.
         """
         s, distance = settings, self.distance
         if s.loss == SOFTMAX:
             return SoftmaxClassifier(n_classes, s.embedding_size)
-        options: dict[str, Any] = {} if s.margin is None else {"margin": s.margin}
-        loss = get_loss(s.loss, distance, **options)
+        loss = get_loss(s.loss, distance, **s.loss_options(n_classes, s.embedding_size))
+        added: list[nn.Module] = []
         if s.regularizer and s.map == "learned":
             unit = loss.unit if distance.relative else loss.unit**2
-            loss.regularizer = LogDetRegularizer(s.regularizer * unit, distance.map)  # type: ignore[arg-type]
+            added.append(LogDetRegularizer(s.regularizer * unit, distance.map))  # type: ignore[arg-type]
         elif s.regularizer:
-            loss.regularizer = ZeroMeanRegularizer(s.regularizer)
+            added.append(ZeroMeanRegularizer(s.regularizer))
+        if s.energy_confusion:
+            added.append(EnergyConfusion(s.energy_confusion, self.model.head))  # type: ignore[arg-type]
+        if added:
+            loss.regularizer = added[0] if len(added) == 1 else Together(added)
         return loss
 
     def fit_map(self, settings: Settings, embeddings: Tensor, labels: Tensor) -> None:

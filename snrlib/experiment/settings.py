@@ -14,7 +14,7 @@ from snrlib.data.splits import usual_validation_share
 from snrlib.distances import DISTANCES, MAPPED, get_distance
 from snrlib.losses import LOSSES, get_loss
 from snrlib.sampling import usual_batch
-from snrlib.utils.checks import check_choice
+from snrlib.utils.checks import check_choice, check_number
 
 __all__ = ["BUDGETS", "FROZEN", "MAPS", "SOFTMAX", "Settings", "default_settings"]
 
@@ -49,8 +49,10 @@ class Settings:
         normalize_embeddings: scale embeddings to length 1.
         loss: see `snrlib.losses`; or "softmax", a classifier, which is judged by the distance named.
         margin: of the loss, in the unit that it states; None of a loss without one.
+        scale: of a loss that is a softmax, its reciprocal temperature; None of the others.
         regularizer: weight of the zero-mean penalty; with a learned map, of the log-det penalty on that, in units of
             the loss at its margin.
+        energy_confusion: weight of the energy confusion of the last layer (`snrlib.losses.EnergyConfusion`).
         steps: batches of the training.
         batch_size: images per step, m of each class.
         m: images per class and step.
@@ -79,7 +81,9 @@ class Settings:
     normalize_embeddings: bool
     loss: str
     margin: float | None
+    scale: float | None
     regularizer: float
+    energy_confusion: float
     steps: int
     batch_size: int
     m: int
@@ -111,19 +115,45 @@ class Settings:
         check_choice(self.loss, "loss", (*LOSSES, SOFTMAX))
         if self.loss == SOFTMAX and self.distance in MAPPED and self.map not in FROZEN:
             raise ValueError(f"softmax trains no map; take map={FROZEN[0]}, got {self.map}")
-        has_margin = self.loss != SOFTMAX and LOSSES[self.loss].default_margin is not None
-        if has_margin != (self.margin is not None):
-            raise ValueError(f"{self.loss} {'needs a' if has_margin else 'has no'} margin, got {self.margin}")
+        if self.loss == SOFTMAX and self.energy_confusion:
+            raise ValueError(f"softmax takes no energy confusion, got {self.energy_confusion}")
+        for name in ("margin", "scale"):
+            value, taken = getattr(self, name), _usual_of(self.loss, name) is not None
+            if taken != (value is not None):
+                raise ValueError(f"{self.loss} {'needs a' if taken else 'has no'} {name}, got {value}")
         if self.loss in LOSSES:  # it refuses itself what it cannot take
-            distance = get_distance(self.distance, components=torch.eye(2) if self.distance in MAPPED else None)
-            get_loss(self.loss, distance, **({"margin": self.margin} if has_margin else {}))
+            distance = get_distance(
+                self.distance,
+                components=torch.eye(2) if self.distance in MAPPED else None,
+                normalize_embeddings=self.normalize_embeddings,
+            )
+            get_loss(self.loss, distance, **self.loss_options(n_classes=2, embedding_size=2))
+        check_number(self.energy_confusion, "energy_confusion", at_least=0)
+
+    def loss_options(self, n_classes: int, embedding_size: int) -> dict[str, Any]:
+        """What `snrlib.losses.get_loss` takes beside name and distance.
+
+        Args:
+            n_classes: of the training images.
+            embedding_size: M.
+        """
+        found: dict[str, Any] = {"margin": self.margin, "scale": self.scale}
+        found = {name: value for name, value in found.items() if value is not None}
+        if LOSSES[self.loss].has_proxies:
+            found |= {"n_classes": n_classes, "embedding_size": embedding_size, "seed": self.seed}
+        return found
+
+
+def _usual_of(loss: str, name: str) -> float | None:
+    """The usual margin or scale of a loss, None if it takes none."""
+    return getattr(LOSSES[loss], f"default_{name}") if loss in LOSSES else None
 
 
 def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes: Any) -> Settings:
     """The settings that suit the data, the network and the loss, and the caller's changes.
 
-    Of an optional choice (``root``, ``weights``, ``map``, ``margin``, ``clip``, ``patience``) None is a value of its
-    own or what suits; of any other, None is what suits.
+    Of an optional choice (``root``, ``weights``, ``map``, ``margin``, ``scale``, ``clip``, ``patience``) None is a
+    value of its own or what suits; of any other, None is what suits.
 
     Args:
         data: name of the data set.
@@ -165,8 +195,10 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
         "anchor": "query",
         "normalize_embeddings": False,
         "loss": loss,
-        "margin": LOSSES[loss].default_margin if loss in LOSSES else None,
+        "margin": _usual_of(loss, "margin"),
+        "scale": _usual_of(loss, "scale"),
         "regularizer": 0.1 if mapping == "learned" else 0.0,
+        "energy_confusion": 0.0,
         "steps": BUDGETS["quick"],
         "optimizer": "adamw",
         "learning_rate": rate,

@@ -40,8 +40,9 @@ FIGURE_ALT = (
 def playground(save: str | Path | None = None) -> ExplorePage:
     """A page on which anchor, positive and negatives are moved, or two signals drawn.
 
-    It shows the six distances in both directions, the four losses of eqs. 1-5 and their gradients with the formulas
-    beside, and asks seven questions. Its numbers are computed in the page and equal snrlib's in float64.
+    It shows the nine distances in both directions, the four losses of eqs. 1-5 and three rivals, and their gradients,
+    with the formulas beside, and asks eight questions. Its numbers are computed in the page and equal snrlib's in
+    float64.
 
     Args:
         save: a file that ends in ``.html``; it opens from disk with no network. None writes none.
@@ -71,8 +72,8 @@ def playground(save: str | Path | None = None) -> ExplorePage:
 def playground_figure() -> Figure:
     """The first state of the playground as a picture, for print and for pages that run no script.
 
-    Lines of equal distance, the two signals, and for each loss the step of gradient descent of every point. All numbers
-    are of `snrlib.distances` and `snrlib.losses`. `FIGURE_ALT` says what is seen.
+    Lines of equal distance, the two signals, and for each of the four losses of eqs. 1-5 the step of gradient descent
+    of every point. All numbers are of `snrlib.distances` and `snrlib.losses`. `FIGURE_ALT` says what is seen.
     """
     start = _start()
     figure, axes = plt.subplots(2, 3, figsize=(10, 7))
@@ -108,6 +109,7 @@ def _start() -> dict[str, Any]:
         "distance": "snr",
         "loss": "triplet",
         "margin": 1.0,
+        "scale": 1.0,
         "normalize_embeddings": False,
         "anchor": "query",
         "stretch": 2.0,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen, pair_masks
+from snrlib.losses.base import Loss, Seen, SharedOptions, pair_masks
 from snrlib.utils.checks import check_number
 
 __all__ = ["AngularLoss"]
@@ -30,14 +31,14 @@ class AngularLoss(Loss):
     Args:
         distance: an absolute member of the family.
         alpha: the angle in degrees, in (0, 60]; 40 or 45 are usual.
-        regularizer: added to the loss.
+        **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`.
 
     An embedding that A maps to (nearly) 0 has no direction: cosines of 0, and no gradient. The report counts a pair as
     active if its loss is above ``log 2``, and gives chords ``||z_a - z_p||`` as distances. pytorch-metric-learning does
     not bring z_n to length 1; on embeddings of length 1 both are the same.
 
     Shape: embeddings (n, M) and integer labels (n,) -> scalar; 0 with a working backward if there is no positive or no
-    negative pair.
+    negative pair. There is no second set.
 
     Raises:
         TypeError, ValueError: bad arguments (a relative distance is one), embeddings or labels.
@@ -49,9 +50,10 @@ class AngularLoss(Loss):
     """
 
     term = "positive pair"
+    told = ("alpha",)
 
-    def __init__(self, distance: Distance, alpha: float = 40.0, regularizer: nn.Module | None = None):
-        super().__init__(distance, regularizer)
+    def __init__(self, distance: Distance, alpha: float = 40.0, **shared: Unpack[SharedOptions]):
+        super().__init__(distance, **shared)
         if distance.relative:
             raise ValueError(f"the angular loss is defined over absolute distances only, got {distance!r}")
         self.alpha = check_number(alpha, "alpha (degrees)", above=0, at_most=60)
@@ -71,7 +73,7 @@ class AngularLoss(Loss):
         # Either every sample has a negative or, with a single class, none has: no pair is valid then.
         i, j = torch.nonzero(positive & negative.any()).T
         terms = torch.log1p(total[i, j] * (-2 * (1 + t) * s[i, j]).exp())
-        loss = terms.sum() / max(len(i), 1)
+        loss = self._reduce(terms)
         seen, cosine = terms.detach(), s.detach()
 
         def observe() -> Seen:
@@ -79,6 +81,3 @@ class AngularLoss(Loss):
             return Seen(len(i), (seen > math.log(2)).sum(), chord[positive], chord[negative])
 
         return self._finish(loss, embeddings, labels, observe)
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}"

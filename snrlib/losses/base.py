@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snrlib.distances import Distance
-from snrlib.utils.checks import check_embeddings, check_labels
+from snrlib.utils.checks import check_choice, check_embeddings, check_labels
 
-__all__ = ["Loss", "Report", "Seen", "pair_masks"]
+__all__ = [
+    "Loss",
+    "Report",
+    "Seen",
+    "Several",
+    "SharedOptions",
+    "check_indices",
+    "check_power",
+    "held",
+    "joined",
+    "log_one_plus_sum_exp",
+    "pair_masks",
+]
+
+Several = Tensor | Sequence[Tensor]
+"""One set, or the parts of one, which are joined."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +100,21 @@ class Seen(NamedTuple):
     cause: str = ""  # of no terms, where the labels alone do not tell
 
 
+class SharedOptions(TypedDict, total=False):
+    """The keywords that every loss takes beside its own; `Loss` says what they are."""
+
+    regularizer: nn.Module | None
+    average: Literal["all", "active"]
+    reduction: Literal["mean", "none"]
+
+
 class Loss(nn.Module):
     """A loss over a distance: ``loss(embeddings, labels) -> scalar``.
+
+    With a second set, ``loss(embeddings, labels, reference, reference_labels)``, the embeddings are the anchors alone,
+    and positives and negatives stand in the reference: one row per anchor, one column per reference, no pair left out.
+    The reference may come in parts, a list of tensors and one of their labels. A part that is the tensor of embeddings
+    itself, ``loss(x, y, [x, memory], [y, memory_labels])``, is known as that: no sample is then compared with itself.
 
     Where the equations print a squared distance, an absolute distance is squared and a relative one, a ratio of squares
     already, enters as it is (our reading of section 4.5): `squared` is that switch. Beside it only two defaults depend
@@ -96,25 +124,46 @@ class Loss(nn.Module):
     Args:
         distance: a member of the family; the loss's anchor i is its query, whichever side is in its denominator.
         regularizer: a module ``(embeddings, labels) -> scalar`` whose value is added, as `ZeroMeanRegularizer`; labels
-            are None for given triplets.
+            are None for given triplets and pairs.
+        average: over "all" valid terms, as in the equations, or over the "active" ones alone, which are not 0.
+        reduction: "mean", or "none" for the row of all valid terms, empty without any; a regularizer, a number for the
+            whole batch, is refused with it.
 
     Raises:
-        TypeError, ValueError: a distance that is none; in a call, embeddings or labels of a wrong type, shape or value.
+        TypeError, ValueError: a distance that is none, another option; in a call, embeddings or labels of a wrong type,
+            shape or value.
     """
 
     term = "pair"
+    power: Literal[1, 2] | None = None
+    told: ClassVar[tuple[str, ...]] = ()
+    """Attributes that the ``repr`` names; what all losses share is named where it is not the default."""
     default_margin: ClassVar[float | None] = None
     """Taken where none is given: what is usual for distances of about 1. None of a loss without a margin."""
     margin_unit: ClassVar[Literal["distance", "squared distance"] | None] = None
     """What the margin is compared with under an absolute distance; under a relative one, a ratio of squares, it is a
     plain number. None where it is not compared with a distance, and need not be tuned for each."""
+    default_scale: ClassVar[float | None] = None
+    """Of a softmax over distances, taken where none is given. None of a loss without one."""
+    has_proxies: ClassVar[bool] = False
+    """Whether it is made for a number of classes and of components, ``n_classes=`` and ``embedding_size=``."""
 
-    def __init__(self, distance: Distance, regularizer: nn.Module | None = None):
+    def __init__(
+        self,
+        distance: Distance,
+        regularizer: nn.Module | None = None,
+        average: Literal["all", "active"] = "all",
+        reduction: Literal["mean", "none"] = "mean",
+    ):
         super().__init__()
         if not isinstance(distance, Distance):
             raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
         if not isinstance(regularizer, nn.Module | None):
             raise TypeError(f"regularizer must be a torch.nn.Module, got {type(regularizer).__name__}")
+        self.average = check_choice(average, "average", ("all", "active"))
+        self.reduction = check_choice(reduction, "reduction", ("mean", "none"))
+        if reduction == "none" and regularizer is not None:
+            raise ValueError(f"reduction 'none' leaves no sum that a regularizer could be added to, got {regularizer}")
         self.distance = distance
         self.regularizer = regularizer
         if hasattr(distance.map, "update"):  # as snrlib.mahalanobis.RunningWhitening
@@ -122,8 +171,16 @@ class Loss(nn.Module):
         self._report: Callable[[], Report] | None = None
 
     def squared(self, d: Tensor) -> Tensor:
-        """What stands for the equations' squared distance: ``d^2`` if absolute, ``d`` if relative."""
-        return d if self.distance.relative else d.square()
+        """What stands for the equations' squared distance: ``d^exponent``."""
+        if self.exponent == 1:
+            return d
+        # The relative distance of a constant anchor is undefined and may be huge: held, its square is a float32.
+        return (d.clamp_max(1e9) if self.distance.relative else d).square()
+
+    @property
+    def exponent(self) -> int:
+        """``power`` where the loss takes one and one is given; else 2 if the distance is absolute, 1 if relative."""
+        return self.power or (1 if self.distance.relative else 2)
 
     @property
     def unit(self) -> float:
@@ -133,7 +190,7 @@ class Loss(nn.Module):
     def report(self) -> Report:
         """What the last batch was like, from what the forward pass left.
 
-        Next to no time is spent before you ask; the (n, n) distances of the last batch are kept, detached.
+        Next to no time is spent before you ask; the distances and the embeddings of the last batch are kept, detached.
 
         Raises:
             RuntimeError: no batch was seen yet.
@@ -142,11 +199,46 @@ class Loss(nn.Module):
             raise RuntimeError(f"{type(self).__name__} has seen no batch yet")
         return self._report()
 
-    def _pairs(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All distances, and which of the ordered pairs i != j are positive and which negative; (n, n) each."""
+    def _pairs(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        reference: Several | None = None,
+        reference_labels: Several | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All distances, and which of the pairs are positive and which negative.
+
+        (n, n) each, ordered pairs i != j; with a second set (n, n_reference), rows are the embeddings.
+        """
         self._report = None  # what it keeps of the last batch makes room
-        d = self.distance(embeddings)  # checks the embeddings
-        return d, *pair_masks(labels, len(embeddings), d.device)
+        if (reference is None) != (reference_labels is None):
+            raise ValueError("give reference and reference_labels together, or neither")
+        if reference is None or reference_labels is None:
+            d = self.distance(embeddings)  # checks the embeddings
+            return d, *pair_masks(labels, len(embeddings), d.device)
+        parts = [reference] if isinstance(reference, Tensor) else list(reference)
+        others = joined(parts)
+        d = self.distance(embeddings, others)
+        positive, negative = pair_masks(labels, len(embeddings), d.device, joined(reference_labels), len(others))
+        start = 0
+        for part in parts:
+            if part is embeddings:  # no sample with itself
+                positive[:, start : start + len(part)].fill_diagonal_(False)
+            start += len(part)
+        return d, positive, negative
+
+    def _reduce(self, terms: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The mean of the valid terms, all or the active of them, or with reduction "none" the terms themselves.
+
+        ``valid`` is a mask of the terms' shape; None takes all. The mean of no term is 0, with a working backward.
+        """
+        if self.reduction == "none":
+            return terms if valid is None else terms[valid]
+        if valid is not None:
+            terms = torch.where(valid, terms, 0)
+        if self.average == "active":
+            valid = terms != 0
+        return terms.sum() / (max(len(terms), 1) if valid is None else valid.sum().clamp_min(1))
 
     def _finish(
         self,
@@ -154,29 +246,34 @@ class Loss(nn.Module):
         embeddings: Tensor,
         labels: Tensor | None,
         observe: Callable[[], Seen],
+        reference_labels: Several | None = None,
     ) -> Tensor:
-        """Keep what the report needs, and add the regularizer.
+        """Keep what the report needs, and add the regularizer; ``loss`` is what `_reduce` returns.
 
         ``observe`` is called when somebody asks; what it refers to must be detached and not change meanwhile.
         """
-        value, unit, h = loss.detach(), self.unit, embeddings.detach()
-        # At once: an optimizer may change free embeddings in place.
-        norm = torch.linalg.vector_norm(h, dim=1, dtype=value.dtype).mean()
-        row_mean = h.mean(dim=1, dtype=value.dtype).abs().mean()
+        value, unit = loss.detach(), self.unit
+        h = embeddings.detach().clone()  # an optimizer may change free embeddings in place
 
         def report() -> Report:
             terms, active, positive, negative, cause = observe()
             causes = []
             if labels is not None:
-                sizes = labels.unique(return_counts=True)[1]
-                if sizes.max() == 1:
-                    causes.append("no class has two samples")
+                if reference_labels is not None:
+                    others = joined(reference_labels).to(labels.device)
+                    sizes = torch.cat([labels, others]).unique(return_counts=True)[1]
+                    if not torch.isin(labels, others).any():
+                        causes.append("no class stands in both sets")
+                else:
+                    sizes = labels.unique(return_counts=True)[1]
+                    if sizes.max() == 1:
+                        causes.append("no class has two samples")
                 if len(sizes) == 1:
                     causes.append("there is only one class")
             if cause and not causes:
                 causes.append(cause)
             return Report(
-                loss=value.item(),
+                loss=value.sum().item() / max(value.numel(), 1),  # of reduction "none", too
                 term=self.term,
                 terms=int(terms),
                 causes=tuple(causes) if terms == 0 else (),
@@ -184,12 +281,17 @@ class Loss(nn.Module):
                 positive_distance=positive.mean().item(),
                 negative_distance=negative.mean().item(),
                 unit=unit,
-                norm=norm.item(),
-                row_mean=row_mean.item(),
+                norm=torch.linalg.vector_norm(h, dim=1, dtype=value.dtype).mean().item(),
+                row_mean=h.mean(dim=1, dtype=value.dtype).abs().mean().item(),
             )
 
         self._report = report
         return loss if self.regularizer is None else loss + self.regularizer(embeddings, labels)
+
+    def extra_repr(self) -> str:
+        usual = {"average": "all", "reduction": "mean"}
+        names = [*self.told, *(name for name in usual if getattr(self, name) != usual[name])]
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_report": None}  # a copy or a checkpoint needs no batch
@@ -203,12 +305,72 @@ def _show_batch(loss: Loss, positional: tuple[Any, ...], named: dict[str, Any]) 
         distance.map.update(F.normalize(embeddings) if distance.normalize_embeddings else embeddings, given["labels"])
 
 
-def pair_masks(labels: Tensor, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which of the ordered pairs i != j of n samples are of one class, and which of two; (n, n) each.
+def check_power(power: Any) -> Literal[1, 2] | None:
+    """The exponent with which a distance enters a loss.
 
     Raises:
-        TypeError, ValueError: labels that are not n integers.
+        ValueError: not 1, 2 or None.
+    """
+    if power is not None and (isinstance(power, bool) or power not in (1, 2)):
+        raise ValueError(f"power must be 1, 2 or None, got {power!r}")
+    return power
+
+
+def check_indices(given: Any, name: str, n: int, n_reference: int) -> Tensor:
+    """A table of indices: of n embeddings in its first column, of n_reference in the others.
+
+    Returns:
+        The columns, two for pairs and three for triplets.
+
+    Raises:
+        ValueError: another type, shape or value.
+    """
+    letter, width = ("t", 3) if name == "triplets" else ("p", 2)
+    whole = isinstance(given, Tensor) and given.dtype in (torch.int64, torch.int32)
+    if not whole or given.ndim != 2 or given.shape[1] != width:
+        raise ValueError(f"{name} must be a tensor of integers of shape ({letter}, {width}), got {given!r}")
+    if ((given < 0) | (given >= torch.tensor([n] + [n_reference] * (width - 1), device=given.device))).any():
+        behind = "" if n_reference == n else f" and, from the second column on, of {n_reference}"
+        raise ValueError(
+            f"{name} must be indices of the {n} embeddings{behind}, got {given.min().item()} to {given.max().item()}"
+        )
+    return given.T
+
+
+def pair_masks(
+    labels: Tensor, n: int, device: torch.device, reference_labels: Tensor | None = None, n_reference: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Which pairs of n samples, or of n samples and a second set, are of one class, and which of two.
+
+    Returns:
+        Two masks (n, n) of the ordered pairs i != j; with a second set (n, n_reference), of all pairs.
+
+    Raises:
+        TypeError, ValueError: labels that are not n integers, reference_labels that are not n_reference ones.
     """
     labels = check_labels(labels, n).to(device)
+    if reference_labels is not None:
+        same = labels[:, None] == check_labels(reference_labels, n_reference, "reference_labels").to(device)
+        return same, ~same
     same = labels[:, None] == labels
     return same.clone().fill_diagonal_(False), ~same
+
+
+def joined(parts: Several) -> Tensor:
+    """One tensor of one or several."""
+    return parts if isinstance(parts, Tensor) else torch.cat(tuple(parts))
+
+
+def held(x: Tensor) -> Tensor:
+    """``x`` within the root of the largest number, and without a gradient beyond: a sum of such numbers is finite.
+
+    Only the undefined relative distance of a constant anchor reaches it.
+    """
+    limit = torch.finfo(x.dtype).max ** 0.5
+    return x.clamp(-limit, limit)
+
+
+def log_one_plus_sum_exp(x: Tensor, mask: Tensor, dim: int = 1) -> Tensor:
+    """``log(1 + sum exp(x))`` over what the mask leaves of a matrix along a dimension; 0 where that is nothing."""
+    one = torch.zeros_like(x.narrow(dim, 0, 1))
+    return torch.cat([one, torch.where(mask, x, -torch.inf)], dim=dim).logsumexp(dim=dim)

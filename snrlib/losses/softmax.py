@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.utils.checks import check_embeddings, check_labels
+from snrlib.utils.checks import check_class_labels, check_embeddings
 
 __all__ = ["SoftmaxClassifier"]
 
@@ -38,10 +38,5 @@ class SoftmaxClassifier(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Embeddings (n, M) and labels (n,) -> scalar."""
         x = check_embeddings(embeddings)
-        labels = check_labels(labels, len(x)).to(x.device)
-        if labels.min() < 0 or labels.max() >= self.neurons.out_features:
-            raise ValueError(
-                f"labels must be from 0 to {self.neurons.out_features - 1}, one a neuron, "
-                f"got {labels.min().item()} to {labels.max().item()}"
-            )
+        labels = check_class_labels(labels, len(x), self.neurons.out_features).to(x.device)
         return F.cross_entropy(self.neurons(x), labels.long())

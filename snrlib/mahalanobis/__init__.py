@@ -3,11 +3,15 @@
 Three ways to come by one: `Whitening` and `LMNN` are fitted to given vectors, as scikit-learn estimators;
 `RunningWhitening` follows a network while it trains; a ``torch.nn.Parameter`` as ``components`` of
 `snrlib.distances.get_distance` is trained with it (`snrlib.losses.LogDetRegularizer` keeps it regular).
+
+What to do with one: `whitened_search` searches finished embeddings, `EnergyClassifier` classifies by LMNN's objective.
 """
 
 from snrlib.mahalanobis.base import FittedMap
+from snrlib.mahalanobis.energy import EnergyClassifier
 from snrlib.mahalanobis.lmnn import LMNN
 from snrlib.mahalanobis.running import RunningWhitening
+from snrlib.mahalanobis.search import whitened_search
 from snrlib.mahalanobis.whitening import Whitening
 
-__all__ = ["LMNN", "FittedMap", "RunningWhitening", "Whitening"]
+__all__ = ["LMNN", "EnergyClassifier", "FittedMap", "RunningWhitening", "Whitening", "whitened_search"]

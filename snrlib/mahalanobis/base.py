@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,24 +70,45 @@ class FittedMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """``-D_M`` of each pair, (n,): the higher, the more alike. Arguments and errors as `pair_distance`."""
         return -self.pair_distance(pairs)
 
+    def get_metric(self) -> Callable[[ArrayLike, ArrayLike], float]:
+        """``D_M(u, v)`` as a function of two vectors, for what takes a metric, as scikit-learn's neighbours do.
+
+        It keeps the map of now, and a later fit does not change it. A call costs a product of L and a vector;
+        for many pairs `transform` and Euclid are faster.
+
+        Returns:
+            A function of u and v, (M,) each, which raises ValueError for other shapes.
+        """
+        check_is_fitted(self)
+        return partial(_distance, self.components_.copy())
+
     @property
     def _n_features_out(self) -> int:
         return len(self.components_)
 
-    def _check(self, X: Any) -> NDArray:
-        """X as float64, without constant columns."""
+    def _check(self, X: Any, constant: bool = False) -> NDArray:
+        """X as float64, without constant columns unless they may be."""
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        check_no_constant_column(X)
+        if not constant:
+            check_no_constant_column(X)
         return X
 
-    def _check_both(self, X: Any, y: Any) -> tuple[NDArray, NDArray]:
+    def _check_both(self, X: Any, y: Any, constant: bool = False) -> tuple[NDArray, NDArray]:
         """The same, and y as numbers of classes, from 0."""
         if y is None:
             raise ValueError(f"{self!r} requires y to be passed, but the target y is None")
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
-        check_no_constant_column(X)
+        if not constant:
+            check_no_constant_column(X)
         return X, np.unique(y, return_inverse=True)[1]
+
+
+def _distance(L: NDArray, u: ArrayLike, v: ArrayLike) -> float:
+    a, b = np.asarray(u, dtype=float), np.asarray(v, dtype=float)
+    if a.shape != L.shape[1:] or b.shape != L.shape[1:]:
+        raise ValueError(f"u and v must have shape ({L.shape[1]},), got {a.shape} and {b.shape}")
+    return float(np.linalg.norm(L @ (b - a)))
 
 
 def check_no_constant_column(X: NDArray) -> None:

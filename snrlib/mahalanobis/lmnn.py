@@ -48,7 +48,9 @@ class LMNN(FittedMap):
         mu: weight of the impostors, in [0, 1]; the paper finds 0.5 good and the value unimportant.
         n_components: rows r of L; None takes as many as ``init`` gives.
         init: "identity", its first r rows; "pca", the principal axes; "lda", the discriminant axes, at most as many as
-            classes less one; or a matrix (r, M).
+            classes less one; "auto", of the r rows asked for (M without ``n_components``): "lda" if there are so many
+            such axes, else "pca" if r is below both M and n, else "identity", the rule of scikit-learn's
+            `NeighborhoodComponentsAnalysis`; or a matrix (r, M).
         max_iter: iterations of L-BFGS at most.
         tol: it stops when F falls by less than this share of ``max(F, 1)`` in an iteration.
 
@@ -73,7 +75,7 @@ class LMNN(FittedMap):
         *,
         mu: float = 0.5,
         n_components: int | None = None,
-        init: Literal["identity", "pca", "lda"] | ArrayLike = "identity",
+        init: Literal["identity", "pca", "lda", "auto"] | ArrayLike = "identity",
         max_iter: int = 500,
         tol: float = 1e-5,
     ):
@@ -141,14 +143,19 @@ class LMNN(FittedMap):
                 raise ValueError(f"n_components is {self.n_components}, but init has {len(L)} rows")
             return L
         most = {"identity": M, "pca": min(X.shape), "lda": min(M, classes - 1)}
-        if self.init not in most:
-            raise ValueError(f"init must be one of {', '.join(most)}, or a matrix of shape (r, {M}), got {self.init!r}")
-        r = most[self.init] if self.n_components is None else self.n_components
-        if not 1 <= _check_count(r, "n_components") <= most[self.init]:
-            raise ValueError(f"n_components must be 1 to {most[self.init]} with init {self.init!r}, got {r}")
-        if self.init == "identity":
+        init, r = self.init, self.n_components
+        if init == "auto":
+            r = M if r is None else _check_count(r, "n_components")
+            init = "lda" if r <= most["lda"] else "pca" if r < most["pca"] else "identity"
+        if init not in most:
+            names = ", ".join([*most, "auto"])
+            raise ValueError(f"init must be one of {names}, or a matrix of shape (r, {M}), got {init!r}")
+        r = most[init] if r is None else r
+        if not 1 <= _check_count(r, "n_components") <= most[init]:
+            raise ValueError(f"n_components must be 1 to {most[init]} with init {init!r}, got {r}")
+        if init == "identity":
             return np.eye(r, M)
-        if self.init == "pca":
+        if init == "pca":
             return PCA(r, svd_solver="full").fit(X).components_
         L = LinearDiscriminantAnalysis().fit(X, y).scalings_.T[:r]
         if self.n_components is not None and len(L) < r:

@@ -26,15 +26,20 @@ class Whitening(FittedMap):
             ask for (Ledoit and Wolf 2004); needed where there are not many more samples than components.
         within_class: the covariance of the samples about their own class mean, which is the noise of a class, and not
             about the common mean, which holds the differences between classes too; needs y.
+        pinv: of a singular S the root of the pseudo-inverse: directions along which the data do not vary count nothing,
+            and constant columns are such. Distances between the data are then those of their coordinates in the other
+            directions, whitened. With ``within_class``, a direction that only tells classes apart counts nothing
+            either, however useful it is: "ledoit_wolf" keeps it.
 
     Attributes:
-        components_: L, (M, M), symmetric.
+        components_: L, (M, M), symmetric, of rank ``rank_``.
         covariance_: S, (M, M).
         shrinkage_: share of the multiple of I in S; 0 if empirical.
+        rank_: directions with more than M eps of the largest variance; M unless ``pinv``.
 
     Raises:
-        ValueError: on fitting, X not finite, with a constant column or fewer than two rows, unknown ``covariance``,
-            ``within_class`` without y or with one sample a class, or a singular S.
+        ValueError: on fitting, X not finite or with fewer than two rows, unknown ``covariance``, ``within_class``
+            without y or with one sample a class, an S of zeros; without ``pinv`` a constant column or a singular S.
 
     >>> X = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [2.0, 4.0]])
     >>> Whitening().fit(X).components_.round(3) + 0.0
@@ -42,9 +47,16 @@ class Whitening(FittedMap):
            [0. , 0.5]])
     """
 
-    def __init__(self, covariance: Literal["empirical", "ledoit_wolf"] = "empirical", *, within_class: bool = False):
+    def __init__(
+        self,
+        covariance: Literal["empirical", "ledoit_wolf"] = "empirical",
+        *,
+        within_class: bool = False,
+        pinv: bool = False,
+    ):
         self.covariance = covariance
         self.within_class = within_class
+        self.pinv = pinv
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Whitening:
         """Estimate S and its inverse root.
@@ -55,9 +67,9 @@ class Whitening(FittedMap):
         """
         check_choice(self.covariance, "covariance", ("empirical", "ledoit_wolf"))
         if self.within_class:
-            residuals, freedom = within_class(*self._check_both(X, y))
+            residuals, freedom = within_class(*self._check_both(X, y, constant=self.pinv))
         else:
-            checked = self._check(X)
+            checked = self._check(X, constant=self.pinv)
             residuals, freedom = checked - checked.mean(axis=0), len(checked)
         if self.covariance == "ledoit_wolf":
             self.covariance_, self.shrinkage_ = ledoit_wolf(residuals, assume_centered=True)
@@ -66,13 +78,17 @@ class Whitening(FittedMap):
         n, M = residuals.shape
         self.covariance_ = self.covariance_ * (n / freedom)
         values, vectors = np.linalg.eigh(self.covariance_)
-        rank = int((values > M * np.finfo(float).eps * values[-1]).sum())
-        if rank < M:
+        varying = values > M * np.finfo(float).eps * values[-1]
+        self.rank_ = int(varying.sum())
+        if self.rank_ == 0:
+            where = " within its class" if self.within_class else ""
+            raise ValueError(f"no component of the {n} samples varies{where}: there is nothing to whiten")
+        if self.rank_ < M and not self.pinv:
             raise ValueError(
-                f"the covariance of {n} samples with {M} components has rank {rank} and no inverse: "
-                "take more samples, fewer components, or covariance='ledoit_wolf'"
+                f"the covariance of {n} samples with {M} components has rank {self.rank_} and no inverse: "
+                "take more samples, fewer components, covariance='ledoit_wolf' or pinv=True"
             )
-        self.components_ = vectors / np.sqrt(values) @ vectors.T
+        self.components_ = vectors / np.sqrt(np.where(varying, values, np.inf)) @ vectors.T
         return self
 
     def __sklearn_tags__(self) -> Tags:

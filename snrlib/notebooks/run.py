@@ -232,6 +232,10 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
     import papermill  # here, since listing notebooks should not wait for it
 
     resolve_places()  # a kernel works in the folder of the notebooks
+    # How to reach the kernel, a secret key included. In a folder for temporary files, which may be full, a killed run
+    # would leave it.
+    connection = output.with_suffix(".kernel") / "connection.json"
+    connection.parent.mkdir(mode=0o700)
     before = {name: os.environ.get(name) for name in places}  # of a run that this one is part of
     os.environ.update(places)
     try:
@@ -241,7 +245,7 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
             kernel_name="python3",
             cwd=str(source.parent),
             progress_bar=progress,
-            config=KERNEL_CONFIG,
+            config=Config({"KernelManager": {**KERNEL_CONFIG.KernelManager, "connection_file": str(connection)}}),
             extra_arguments=["--log-level=CRITICAL"],  # what a cell raises comes through the notebook
         )
     except papermill.exceptions.PapermillExecutionError as error:
@@ -249,6 +253,7 @@ def _papermill(source: Path, values: dict[str, Any], output: Path, progress: boo
     except RuntimeError as error:  # nbclient's: the kernel died
         return f"{type(error).__name__}: {error}"
     finally:
+        shutil.rmtree(connection.parent, ignore_errors=True)  # the kernel may remove it itself
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -23,6 +23,7 @@ from snrlib.experiment import default_settings, distance_of, experiment, images_
 from snrlib.explore.maps import Map, tsne
 from snrlib.study import stored
 from snrlib.study.tuned import tuned
+from snrlib.utils.files import data_folder
 from snrlib.utils.provenance import provenance
 
 __all__ = ["SPACES", "Stored", "measure_embeddings", "run_embeddings", "stored_embeddings"]
@@ -102,17 +103,19 @@ def stored_embeddings() -> Stored:
     """
     arrays, about = stored.read_arrays("embeddings"), stored.read_about("embeddings")
     images = _kept(load("glyphs", "test"))
-    if (len(images), _digest(images)) != (about["images"], about["characters"]):
-        raise ValueError(
-            "the stored embeddings are of other characters than matplotlib has here; "
-            "`snr measure embeddings` measures them anew"
-        )
-    embeddings = {space: torch.from_numpy(arrays[space]) for space in SPACES}
-    distances = {}
-    for space in SPACES:
-        chosen = {key: about["settings"][space][key] for key in ("distance", "map", "anchor", "normalize_embeddings")}
-        chosen["map"] = chosen["map"] or None  # "" in files of earlier editions
-        distances[space] = distance_of(default_settings(**chosen), arrays.get(f"{space}_components"))
+    embeddings, distances = {}, {}
+    with stored.taken_apart(data_folder("reference") / "embeddings.json"):
+        if (len(images), _digest(images)) != (about["images"], about["characters"]):
+            raise ValueError(
+                "the stored embeddings are of other characters than matplotlib has here; "
+                "`snr measure embeddings` measures them anew"
+            )
+        for space in SPACES:
+            made = about["settings"][space]
+            chosen = {key: made[key] for key in ("distance", "map", "anchor", "normalize_embeddings")}
+            chosen["map"] = chosen["map"] or None  # "" in files of earlier editions
+            embeddings[space] = torch.from_numpy(arrays[space])
+            distances[space] = distance_of(default_settings(**chosen), arrays.get(f"{space}_components"))
     titles = {space: f"trained under {_WORDS.get(space, space)}" for space in SPACES} | {"untrained": "before training"}
     return Stored(images, embeddings, distances, titles, about)
 

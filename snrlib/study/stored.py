@@ -6,7 +6,8 @@ there are more, ``NAME_SUFFIX.csv``; or in ``NAME.npz``, arrays. A *study* is a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "read_arrays",
     "read_table",
     "studies",
+    "taken_apart",
     "tuned_rows",
     "write",
     "write_arrays",
@@ -85,12 +87,13 @@ def read(name: str) -> Results:
     """
     runs, about = read_table(name), read_about(name)
     path = _path(name, ".csv")
+    with taken_apart(_path(name, ".json")):
+        shared = {"data": _data_of(about)}
+        confused = pd.DataFrame([shared | row for row in about.get("most_confused", [])], columns=list(_CONFUSED))
     if missing := [column for column in JUDGED if column not in runs]:
         raise ValueError(f"{path} is no study: it has no column {', '.join(missing)}")
     if twice := int(runs.duplicated(list(JUDGED)).sum()):
         raise ValueError(f"{path} judges {twice} runs twice by the same distance and anchor")
-    shared = {"data": _data_of(about)}
-    confused = pd.DataFrame([shared | row for row in about.get("most_confused", [])], columns=list(_CONFUSED))
     return Results(runs, confused, about)
 
 
@@ -120,11 +123,12 @@ def read_table(name: str, suffix: str = "") -> pd.DataFrame:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
         raise ValueError(f"{path} is damaged: {error}") from error
+    with taken_apart(_path(name, ".json")):
+        data, expected = _data_of(about), about.get("rows", {}).get(path.stem, len(table))
     try:
-        table = modern_table(table, _data_of(about))
+        table = modern_table(table, data)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    expected = about.get("rows", {}).get(path.stem, len(table))
     if len(table) != expected:
         raise ValueError(f"{path} has {len(table)} rows, {_path(name, '.json').name} speaks of {expected}")
     return table
@@ -179,7 +183,7 @@ def studies() -> list[str]:
     """The names of the studies that are stored, in alphabetical order."""
     names = []
     for path in sorted(data_folder("reference").glob("*.csv")):
-        with path.open() as lines:
+        with path.open(errors="replace") as lines:  # a damaged one is refused when it is read
             columns = set(next(lines, "").strip().split(","))
         if {"backbone", "loss", "seed"} <= columns and "study" not in columns:  # not a table about studies
             names.append(path.stem)
@@ -191,7 +195,8 @@ def tuned_rows() -> list[dict[str, Any]]:
 
     Returns:
         A row per data, backbone, loss, distance, map, ``embedding_size``, ``pretrained`` (whether the network started
-        from given weights) and ``profile`` (of ``study.yaml``, or None), with ``margin``, ``learning_rate`` or both.
+        from given weights) and ``profile`` (of ``study.yaml``, or None), with one or more of ``margin``, ``scale`` and
+        ``learning_rate``.
 
     Raises:
         ValueError: a damaged file.
@@ -206,14 +211,15 @@ def _tuned_rows(files: tuple[tuple[Path, int], ...]) -> list[dict[str, Any]]:
     found = []
     for path, _ in files:
         about = _about(path)
-        found += [{"profile": about.get("profile"), "pretrained": False} | row for row in about.get("tuned", [])]
-        networks = about.get("study", {}).get("backbones", {})
-        shared = {"data": _data_of(about), "profile": None}
-        shared["embedding_size"] = about.get("settings", {}).get("embedding_size")
-        found += [
-            shared | {"pretrained": "weights" in networks.get(row["backbone"], {})} | row
-            for row in about.get("tuned_margins", [])  # of studies of earlier editions
-        ]
+        with taken_apart(path):
+            found += [{"profile": about.get("profile"), "pretrained": False} | row for row in about.get("tuned", [])]
+            networks = about.get("study", {}).get("backbones", {})
+            shared = {"data": _data_of(about), "profile": None}
+            shared["embedding_size"] = about.get("settings", {}).get("embedding_size")
+            found += [
+                shared | {"pretrained": "weights" in networks.get(row["backbone"], {})} | row
+                for row in about.get("tuned_margins", [])  # of studies of earlier editions
+            ]
     return found
 
 
@@ -271,12 +277,26 @@ def _modern(value: Any) -> Any:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    cure = f"`snr measure {path.stem}` makes it anew"
-    about = read_json(path, cure)
-    try:
+    about = read_json(path, _cure(path))
+    with taken_apart(path):
         return _modern(about)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}; {cure}") from error
+
+
+@contextmanager
+def taken_apart(path: Path) -> Iterator[None]:
+    """Whatever is of another kind than expected, while the content of a file is taken apart, is damage of the file.
+
+    Raises:
+        ValueError: so; the message names the file and what makes it anew.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}; {_cure(path)}") from error
+
+
+def _cure(path: Path) -> str:
+    return f"`snr measure {path.stem}` makes it anew"
 
 
 def _data_of(about: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Margins and learning rates that were tuned before, for whoever leaves them open."""
+"""Margins, scales and learning rates that were tuned before, for whoever leaves them open."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from snrlib.study.stored import tuned_rows
 
 __all__ = ["from_parameters", "tuned", "tuned_parameters"]
 
-_OPEN = ("margin", "learning_rate")
+_OPEN = ("margin", "scale", "learning_rate")
 
 
 def from_parameters(parameters: Mapping[str, Any]) -> Settings:
     """The settings that the parameters of notebook 05 name; None leaves the choice to us.
 
-    Margin and learning rate are then the `tuned` ones, if there are any for this data set, network, loss and distance.
+    Margin, scale and learning rate are then the `tuned` ones, if there are any for this data set, network, loss and
+    distance.
 
     Raises:
         ValueError: two choices that do not go together.
@@ -31,7 +32,7 @@ def from_parameters(parameters: Mapping[str, Any]) -> Settings:
 
 
 def tuned_parameters(parameters: Mapping[str, Any], profile: str | None = None) -> dict[str, float]:
-    """What is tuned of the margin and the learning rate that the parameters of notebook 05 leave open.
+    """What is tuned of the margin, the scale and the learning rate that the parameters of notebook 05 leave open.
 
     Nothing with embeddings of length 1, which have another unit than those that were tuned.
 
@@ -58,7 +59,7 @@ def tuned(
     pretrained: bool = False,
     profile: str | None = None,
 ) -> dict[str, float]:
-    """What was found best on validation classes, from ``data/reference``: "margin", "learning_rate", or neither.
+    """What was found best on validation classes, from ``data/reference``: any of margin, scale, learning_rate.
 
     The same embedding size comes before another, the profile's own tuning before others, and what was tuned together
     with a learning rate before a margin alone.

@@ -1,4 +1,4 @@
-"""Margins and learning rates, tuned for each distance and loss with equal trials on validation classes.
+"""Margins, scales and learning rates, tuned for each distance and loss with equal trials on validation classes.
 
 A margin means something else under every distance, and so does a step: comparing distances at one margin and one
 learning rate compares how well those happen to suit. So each gets the same number of trials, over the same range in its
@@ -33,30 +33,33 @@ from snrlib.utils.files import data_folder, digest, write_json
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.provenance import cpu, provenance
 
-__all__ = ["MARGINS", "RATES", "is_tuned", "margin_unit", "tune", "tune_one"]
+__all__ = ["MARGINS", "RATES", "SCALES", "is_tuned", "margin_unit", "tune", "tune_one"]
 
 MARGINS: tuple[float, float] = (0.03, 3.0)
 """Between which margins are tried, in units of the distance, see `margin_unit`."""
+SCALES: tuple[float, float] = (0.1, 10.0)
+"""Between which scales of a softmax are tried, in units of the loss's usual one, over the distance's unit."""
 RATES: tuple[float, float] = (0.25, 4.0)
 """Between which learning rates are tried, in units of the one that suits the network."""
 _SEED = 1000
 _KEY = ("data", "backbone", "loss", "distance", "map", "embedding_size", "pretrained")
 _FIRST: tuple[dict[str, float], ...] = (
-    {"margin": 0.3, "learning_rate": 1.0},
-    {"margin": 1.0, "learning_rate": 0.5},
-    {"margin": 0.1, "learning_rate": 2.0},
-    {"margin": 2.0, "learning_rate": 1.5},
+    {"margin": 0.3, "scale": 1.0, "learning_rate": 1.0},
+    {"margin": 1.0, "scale": 0.3, "learning_rate": 0.5},
+    {"margin": 0.1, "scale": 3.0, "learning_rate": 2.0},
+    {"margin": 2.0, "scale": 0.15, "learning_rate": 1.5},
 )  # tried first for every distance; then the sampler takes account of what was found
 
 
 def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
     """Tune what the cells of a profile of ``study.yaml`` leave open; write ``data/reference/tuned_PROFILE.json``.
 
-    Cells that differ by seed share the outcome. A margin or a learning rate that the profile's settings fix is not
-    tuned; N-pair loss has no margin. Cells that train on all classes are tuned on the usual share of them. Trials stand
-    in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning goes on, with the trials that it would have made
-    uninterrupted. Other settings or images start anew; another version of the library does not: remove the folder for
-    that. A training that diverges is a trial that scored 0.
+    Cells that differ by seed share the outcome. A margin, scale or learning rate that the profile's settings fix is not
+    tuned. Of a loss's own numbers one is: the margin that is compared with a distance, else the scale of a softmax;
+    N-pair and angular loss have neither. Cells that train on all classes are tuned on the usual share of them. Trials
+    stand in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning goes on, with the trials that it would have
+    made uninterrupted. Other settings or images start anew; another version of the library does not: remove the folder
+    for that. A training that diverges is a trial that scored 0.
 
     Args:
         profile: its name.
@@ -110,10 +113,14 @@ def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
         open_ = []
         if given["margin"] is None and loss is not None and loss.margin_unit is not None:
             open_.append("margin")
+        elif given["scale"] is None and loss is not None and loss.default_scale is not None:
+            open_.append("scale")
         if given["learning_rate"] is None:
             open_.append("learning_rate")
         if open_ and settings.normalize_embeddings:
-            raise ValueError(f"{task.name}: embeddings of length 1 are not tuned; give a margin and a learning_rate")
+            raise ValueError(
+                f"{task.name}: embeddings of length 1 are not tuned; give a margin or a scale, and a learning_rate"
+            )
         if open_:
             found[settings] = open_
     keys = [_key(settings) for settings in found]
@@ -139,7 +146,7 @@ def _usual(given: dict[str, Any]) -> Settings:
 
 
 def margin_unit(settings: Settings) -> float:
-    """In which margins are tried: 1 for a relative distance, whose unit is the anchor's length.
+    """In which margins are tried, and over which scales: 1 for a relative distance, whose unit is the anchor's length.
 
     The unit of an absolute distance is the network's own: the mean squared distance of the untrained one
     (`snrlib.experiment.initial_scale`), or its root where the loss compares distances that are not squared.
@@ -147,7 +154,7 @@ def margin_unit(settings: Settings) -> float:
     if settings.distance in RELATIVE:
         return 1.0
     squared = initial_scale(settings)
-    return squared if LOSSES[settings.loss].margin_unit == "squared distance" else squared**0.5
+    return squared**0.5 if LOSSES[settings.loss].margin_unit == "distance" else squared
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:
@@ -165,7 +172,7 @@ def _step(folder: Path, settings: Settings, open_: list[str], trials: int) -> St
 
 def _name(settings: Settings, open_: list[str]) -> str:
     """Of the trials: the label, and a digest of all that decides them."""
-    decides = [asdict(settings), images_of(settings, "train").fingerprint, open_, MARGINS, RATES, _FIRST]
+    decides = [asdict(settings), images_of(settings, "train").fingerprint, open_, MARGINS, SCALES, RATES, _FIRST]
     return f"{_label(settings)} {digest(decides)}"
 
 
@@ -179,7 +186,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
 
     Args:
         settings: as a dictionary.
-        open_: "margin", "learning_rate" or both.
+        open_: "margin" or "scale", "learning_rate", or two of them.
         trials: how many.
         path: of the result; the trials stand beside it.
 
@@ -189,9 +196,9 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     s = Settings(**settings)
     study = _study(path.parent, s, open_)
-    ranges = {"margin": MARGINS, "learning_rate": RATES}
+    ranges = {"margin": MARGINS, "scale": SCALES, "learning_rate": RATES}
     space: dict[str, BaseDistribution] = {name: FloatDistribution(*ranges[name], log=True) for name in open_}
-    unit = margin_unit(s) if "margin" in open_ else 1.0
+    unit = margin_unit(s) if {"margin", "scale"} & set(open_) else 1.0
     while (done := len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))) < trials:
         # A sampler of its own for each trial: what it proposes depends on the finished trials alone.
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=len(_FIRST), multivariate=True, seed=done)
@@ -231,6 +238,10 @@ def _try(settings: Settings, trial: optuna.Trial, unit: float) -> float:
     changes: dict[str, float] = {}
     if "margin" in trial.params:
         changes["margin"] = float(f"{trial.params['margin'] * unit:.3g}")
+    if "scale" in trial.params:
+        usual = LOSSES[settings.loss].default_scale
+        assert usual is not None
+        changes["scale"] = float(f"{trial.params['scale'] * usual / unit:.3g}")
     if "learning_rate" in trial.params:
         rate = float(f"{trial.params['learning_rate'] * settings.learning_rate:.3g}")
         ratio = settings.trunk_learning_rate / settings.learning_rate
@@ -256,6 +267,7 @@ def _about(profile: str, trials: int, found: list[dict[str, Any]]) -> dict[str, 
         "command": f"snr tune --profile {profile} --trials {trials}",
         "profile": profile,
         "margins": {"from": MARGINS[0], "to": MARGINS[1], "unit": "of the distance, snrlib.study.tuning.margin_unit"},
+        "scales": {"from": SCALES[0], "to": SCALES[1], "unit": "the loss's usual one over that of the distance"},
         "learning_rates": {"from": RATES[0], "to": RATES[1], "unit": "the rate that suits the network"},
         "trials": trials,
         "seed": _SEED,

@@ -6,6 +6,7 @@ the ``Snakefile`` asks `begin` what there is to do. In both, a run is finished w
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import shlex
@@ -13,24 +14,23 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from snrlib.study.grid import Grid, scores
 from snrlib.study.profiles import Task, check
 from snrlib.utils.files import data_folder, resolve_places, write_atomically
+from snrlib.utils.locks import one_study_at_a_time
 from snrlib.utils.processes import run_jobs
 from snrlib.utils.provenance import ONE_THREAD
 
 __all__ = ["Begun", "begin", "cores", "finish_tasks", "plan", "run_study", "summarize"]
 
 _ROOM = 2**20  # bytes, of a run
-_held: list[FileLock] = []  # until this process ends
+_held = ExitStack()  # until this process ends
+atexit.register(_held.close)
 
 
 def run_study(profile: str = "quick", at_once: int | None = None, force: bool = False) -> int:
@@ -55,7 +55,8 @@ def run_study(profile: str = "quick", at_once: int | None = None, force: bool = 
     resolve_places()
     grid = Grid(profile, force)
     check(grid.cells)
-    with _alone(data_folder("runs")):
+    _writable(data_folder("runs") / "grid")
+    with one_study_at_a_time(data_folder("runs")):
         print(f"{_describe(grid)}. Cores: {at_once or cores()}", flush=True)
         summarize(grid)  # so that a study that is killed has one, too
         finish_tasks(grid.to_do(), at_once, force)
@@ -154,27 +155,6 @@ def _writable(folder: Path) -> None:
         ) from error
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other studies out of this folder until then; the lock ends with its process, however that ends."""
-    lock = _hold(folder)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _hold(folder: Path) -> FileLock:
-    _writable(folder / "grid")
-    lock = FileLock(folder / ".study.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another study is at work in {folder}; this one waits for it to end.", flush=True)
-        lock.acquire()
-    return lock
-
-
 # --- on a cluster: the Snakefile calls this ---------------------------------------------------------------------------
 
 
@@ -210,7 +190,8 @@ def begin(config: dict[str, Any], workflow: Any) -> Begun:
         return Begun(grid, str(folder), [])
     check(grid.cells)
     if not workflow.output_settings.dryrun:
-        _held.append(_hold(folder))
+        _writable(folder / "grid")
+        _held.enter_context(one_study_at_a_time(folder))
         for left in (folder / ".study", folder / ".snakemake" / "locks"):
             shutil.rmtree(left, ignore_errors=True)
         summarize(grid)  # so that a study that is killed has one, too

@@ -75,7 +75,8 @@ def train(  # noqa: PLR0913  each is a thing of its own that calls name by keywo
     Args:
         model: images (n, C, H, W) -> embeddings (n, M); the images go to the device of its parameters.
         data: a data set of `snrlib.data`: the training images; no class of theirs may be a test class.
-        loss: ``loss(embeddings, labels) -> scalar``.
+        loss: ``loss(embeddings, labels) -> scalar``. What is trainable in it has the learning rate of the head, unless
+            it has a method ``parameter_groups(learning_rate)``, as losses with proxies.
         recipe: the numbers; None is ``Recipe()``.
         validation: images of other classes than ``data``, to choose the best weights by; never test images.
         augment: changes each training image (C, H, W) at random, see `snrlib.backbones.transforms`.

@@ -33,7 +33,9 @@ class Training:
         self.model, self.loss, self.recipe = model, loss, recipe
         self.device = next(model.parameters()).device
         self.half = recipe.mixed_precision and self.device.type == "cuda"
-        groups = _parameter_groups(model, loss, recipe)
+        groups = _parameter_groups(model, recipe)
+        self.head = len(groups) - 1  # whose learning rate is told
+        groups += _loss_groups(loss, recipe)
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer: torch.optim.Optimizer
         if recipe.optimizer == "adamw":
@@ -59,7 +61,7 @@ class Training:
             FloatingPointError: the embeddings or the loss are not finite any more; the message names the step.
         """
         value = self._compare(network, images, labels)
-        rate = float(self.schedule.get_last_lr()[-1])
+        rate = float(self.schedule.get_last_lr()[self.head])
         self.optimizer.zero_grad()
         self.scaler.scale(value).backward()
         self.scaler.unscale_(self.optimizer)
@@ -142,14 +144,16 @@ class Training:
         return table
 
 
-def _parameter_groups(model: nn.Module, loss: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """What the optimizer changes, each group with its learning rate."""
-    rate = recipe.learning_rate
+def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """What the optimizer changes in the network, each group with its learning rate; the head is the last."""
     if isinstance(model, Embedder):
-        groups = model.parameter_groups(rate, recipe.trunk_learning_rate)
-    else:
-        groups = [{"params": list(model.parameters()), "lr": rate}]
-    of_loss = [p for p in loss.parameters() if p.requires_grad]
-    if of_loss:
-        groups.append({"params": of_loss, "lr": rate})
-    return groups
+        return model.parameter_groups(recipe.learning_rate, recipe.trunk_learning_rate)
+    return [{"params": list(model.parameters()), "lr": recipe.learning_rate}]
+
+
+def _loss_groups(loss: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """What is trainable in the loss; one with proxies says at which rates."""
+    if callable(groups := getattr(loss, "parameter_groups", None)):
+        return groups(recipe.learning_rate)
+    trained = [p for p in loss.parameters() if p.requires_grad]
+    return [{"params": trained, "lr": recipe.learning_rate}] if trained else []

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_labels", "check_choice", "check_embeddings", "check_labels", "check_number", "is_traced"]
+__all__ = [
+    "as_labels",
+    "check_choice",
+    "check_class_labels",
+    "check_embeddings",
+    "check_flag",
+    "check_labels",
+    "check_number",
+    "is_traced",
+]
 
 
 def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
@@ -51,7 +60,7 @@ def is_traced(x: Tensor) -> bool:
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def check_labels(labels: Any, n: int | None = None) -> Tensor:
+def check_labels(labels: Any, n: int | None = None, name: str = "labels") -> Tensor:
     """Refuse anything but a row of integers, ``n`` of them if given.
 
     Raises:
@@ -59,11 +68,27 @@ def check_labels(labels: Any, n: int | None = None) -> Tensor:
         ValueError: not 1-D, not integers, or of another length.
     """
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a torch.Tensor of integers, got {type(labels).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor of integers, got {type(labels).__name__}")
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if not whole or labels.ndim != 1 or (n is not None and len(labels) != n):
         wanted = "a row of integers" if n is None else f"{n} integers"
-        raise ValueError(f"labels must be {wanted}, got {labels.dtype} of shape {tuple(labels.shape)}")
+        raise ValueError(f"{name} must be {wanted}, got {labels.dtype} of shape {tuple(labels.shape)}")
+    return labels
+
+
+def check_class_labels(labels: Any, n: int, n_classes: int) -> Tensor:
+    """Refuse anything but n integers from 0 to n_classes - 1: those of training classes, one proxy or neuron for each.
+
+    While a graph is traced there are no numbers to look at, and none is refused.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: not 1-D, not integers, of another length, or out of the range.
+    """
+    labels = check_labels(labels, n)
+    if not is_traced(labels) and not 0 <= labels.min() <= labels.max() < n_classes:
+        low, high = labels.min().item(), labels.max().item()
+        raise ValueError(f"labels must be from 0 to {n_classes - 1}, one for each class, got {low} to {high}")
     return labels
 
 
@@ -131,3 +156,14 @@ def check_choice(value: Any, name: str, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """True or False.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{name} must be True or False, got {value!r}")

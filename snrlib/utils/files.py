@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,15 +102,16 @@ def make_readable(temporary: Path, mode: int) -> None:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: a reader sees the old file or the new one.
 
-    The temporary name keeps the ending of ``path``; it is removed if ``write`` fails or is interrupted.
+    The temporary name keeps the ending of ``path``; it is removed if ``write`` fails or is interrupted, and by the next
+    one if its process was killed.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; ``path`` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=partial_prefix(path), suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    for left_behind in path.parent.glob(f"{escape(partial_prefix(path))}*{escape(path.suffix)}"):
+        _remove_dead(left_behind)
+    handle, temporary = _begin(path)
     try:
         make_readable(temporary, 0o666)
         write(temporary)
@@ -116,6 +120,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _begin(path: Path) -> tuple[int, Path]:
+    """A temporary file beside a path, locked as long as the handle is open: a sign that its process lives."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=partial_prefix(path), suffix=path.suffix, dir=path.parent)
+        with suppress(OSError):  # where there are no locks, nobody removes it
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # taken for a dead one before it was locked
+
+
+def _remove_dead(temporary: Path) -> None:
+    """Remove a temporary file, unless a process that lives is writing it."""
+    with suppress(OSError), temporary.open("rb") as file:  # a folder, gone meanwhile, or locked
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.unlink()
 
 
 def check_page(path: str | Path) -> None:

@@ -34,6 +34,8 @@ from snrlib.mahalanobis import LMNN, RunningWhitening, Whitening
 from snrlib.notebooks.parameters import parameters
 from snrlib.study.profiles import cells
 from snrlib.study.tuned import from_parameters
+from snrlib.train.recipe import Recipe
+from snrlib.train.state import Training
 from snrlib.utils.torchvision_import import torchvision
 
 MAPPINGS = [(name, None) for name in DISTANCES if name not in MAPPED] + [
@@ -150,8 +152,8 @@ def test_the_seed_alone_decides_the_bits(distance: str, kind: str | None) -> Non
     again = experiment(settings, device="cpu")
     assert_same(again, first)
     assert first.history.loss.notna().all()
-    assert first.distance.relative == ("relative" in distance or distance == "snr")
-    assert len(first.scores) == (3 if first.distance.relative else 2)
+    assert first.distance.anchored == ("relative" in distance or distance == "snr")
+    assert len(first.scores) == (3 if first.distance.anchored else 2)
     before = untrained(settings)
     assert before.scores.index.tolist() == first.scores.index.tolist()
     assert before.scores.precision_at_1.between(0, 1).all()
@@ -272,7 +274,7 @@ def test_the_penalty_of_maps_is_in_loss_units(loss: str, distance: str) -> None:
 
 @pytest.mark.parametrize("loss", [*LOSSES, "softmax"])
 def test_every_loss_trains_and_is_judged(loss: str) -> None:
-    distance = "euclidean" if loss == "angular" else "snr"
+    distance = {"angular": "euclidean", "normalised_softmax": "cosine", "arcface": "correlation"}.get(loss, "snr")
     result = experiment(small(loss=loss, distance=distance, steps=2), device="cpu")
     assert result.history.loss.notna().all()
     assert result.scores.precision_at_1.between(0, 1).all()
@@ -281,6 +283,26 @@ def test_every_loss_trains_and_is_judged(loss: str) -> None:
 def test_the_zero_mean_penalty_takes_part() -> None:
     plain, penalised = (module.fit(small(regularizer=weight, steps=1), device="cpu") for weight in (0.0, 10.0))
     assert penalised.history.loss[1] > plain.history.loss[1] + 0.1
+
+
+def test_the_energy_confusion_moves_the_last_layer_alone() -> None:
+    settings = small(steps=1, optimizer="sgd", regularizer=0.1)
+    plain, confused = (module.fit(replace(settings, energy_confusion=w), device="cpu").model for w in (0.0, 0.13))
+    for (name, a), b in zip(plain.state_dict().items(), confused.state_dict().values(), strict=True):
+        assert torch.equal(a, b) == (name != "head.weight"), name
+
+
+def test_proxies_have_a_rate_of_their_own() -> None:
+    settings = small(loss="proxy_nca", distance="mahalanobis", map="learned")
+    parts = unfitted(settings, 1)
+    loss: Any = parts.loss(settings, 6)
+    loss.rate = 3.0
+    training = Training(parts.model, loss, Recipe(steps=10, learning_rate=0.01, trunk_learning_rate=0.001))
+    rates = {id(p): group["max_lr"] for group in training.optimizer.param_groups for p in group["params"]}
+    wanted = ((loss.proxies, 0.03), (loss.distance.map.components, 0.01), (parts.model.head.weight, 0.01))
+    assert all(rates[id(p)] == pytest.approx(rate) for p, rate in wanted)
+    _, told, _ = training.take_step(parts.model, torch.rand(4, 1, 16, 16), torch.tensor([0, 0, 1, 1]))
+    assert told == pytest.approx(0.01 / 25), "the head's, as one-cycle begins"
 
 
 def test_a_frozen_trunk_keeps_its_weights() -> None:

@@ -17,7 +17,8 @@ from snrlib.experiment.parts import unfitted
 from snrlib.losses import LOSSES, TripletMarginLoss, get_loss
 
 MAPPINGS = [(name, None) for name in DISTANCES if name not in MAPPED] + list(itertools.product(MAPPED, MAPS))
-MARGINLESS = ["angular", "softmax"]
+MARGINLESS = ["softmax", *(loss for loss in LOSSES if LOSSES[loss].default_margin is None)]
+OVER_COSINES = ("normalised_softmax", "arcface")
 
 
 def test_every_data_set_goes_with_every_network_that_takes_it() -> None:
@@ -44,6 +45,9 @@ def test_losses_distances_and_maps_combine_or_are_refused(loss: str, distance: s
     elif loss == "angular" and distance in RELATIVE:
         with pytest.raises(ValueError, match="angular"):
             default_settings(loss=loss, distance=distance, map=kind)
+    elif loss in OVER_COSINES and distance not in ("cosine", "correlation"):
+        with pytest.raises(ValueError, match="a softmax over cosines, defined over cosine, correlation"):
+            default_settings(loss=loss, distance=distance, map=kind)
     else:
         settings = default_settings("digits", "conv4", loss=loss, distance=distance, map=kind, embedding_size=8)
         assert (settings.map, settings.margin is None) == (kind, loss in MARGINLESS)
@@ -68,10 +72,16 @@ def test_none_chooses_what_nothing_does() -> None:
 
 def test_each_loss_states_its_margin() -> None:
     for name, loss in LOSSES.items():
-        assert default_settings(loss=name, distance="euclidean").margin == loss.default_margin
-        assert (loss.margin_unit is None) == (name in ("n_pair", "angular"))
-        made = get_loss(name, get_distance("euclidean"))
-        assert getattr(made, "margin", None) == loss.default_margin
+        distance = "cosine" if name in OVER_COSINES else "euclidean"
+        settings = default_settings(loss=name, distance=distance)
+        assert (settings.margin, settings.scale) == (loss.default_margin, loss.default_scale)
+        tuned = (loss.margin_unit is not None, loss.default_scale is not None)
+        assert any(tuned) == (name not in ("n_pair", "angular"))
+        made = get_loss(name, get_distance(distance), **settings.loss_options(n_classes=3, embedding_size=4))
+        assert (settings.margin, settings.scale) == tuple(
+            getattr(made, number, None) if number != "scale" or loss.default_scale else None
+            for number in ("margin", "scale")
+        )
         assert made(torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 2, 2])).isfinite()
 
 
@@ -112,6 +122,9 @@ def test_given_weights_train_slowly_and_keep_their_norms() -> None:
         ({"backbone": "conv4", "weights": "imagenet"}, "conv4 has no ImageNet weights; alexnet, .*squeezenet1_1 have"),
         ({"loss": "softmax", "margin": 0.5}, "softmax has no margin, got 0.5"),
         ({"loss": "angular", "distance": "euclidean", "margin": 0.5}, "angular has no margin, got 0.5"),
+        ({"scale": 2.0}, "triplet has no scale, got 2.0"),
+        ({"loss": "softmax", "energy_confusion": 0.1}, "softmax takes no energy confusion, got 0.1"),
+        ({"energy_confusion": -0.1}, "energy_confusion must be a finite number at least 0, got -0.1"),
         ({"loss": "contrastive", "margin": -1.0}, "margin must be a finite number above 0, got -1"),
     ],
 )

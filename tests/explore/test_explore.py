@@ -220,6 +220,14 @@ def test_the_stored_embeddings_are_those_of_the_characters() -> None:
     )
 
 
+def test_damage_of_the_stored_embeddings_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snrlib.study.stored.read_about", lambda name: {"images": 640})
+    with pytest.raises(
+        ValueError, match=r"embeddings\.json is damaged: KeyError: 'characters'; `snr measure embeddings`"
+    ):
+        stored_embeddings()
+
+
 def test_a_runs_embeddings_images_and_distance_are_read(tmp_path: Path) -> None:
     done = experiment(small(distance="mahalanobis", seed=3))
     done.save(tmp_path / "one")

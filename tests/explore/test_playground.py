@@ -21,9 +21,20 @@ from snrlib.explore.playground import _start, playground
 from snrlib.losses import get_loss
 
 pytestmark = pytest.mark.browser
-LOSSES = ("contrastive", "triplet", "n_pair", "lifted", "distance")
+OPTIONS = {
+    "contrastive": ("margin",),
+    "triplet": ("margin",),
+    "n_pair": ("scale",),
+    "lifted": ("margin", "scale"),
+    "multi_similarity": ("margin",),
+    "nt_xent": ("scale",),
+    "supcon": ("scale",),
+}
+"""The losses of the page, and what each takes of a state."""
+LOSSES = (*OPTIONS, "distance")
+ANCHORED = tuple(name for name in DISTANCES if name.startswith("relative") or name == "snr")
 LABELS = torch.tensor([0, 0, 1, 1])
-LESSONS = ("start", "asymmetry", "triangle", "offset", "signals", "normalisation", "flees", "constant")
+LESSONS = ("start", "asymmetry", "triangle", "offset", "signals", "normalisation", "flees", "constant", "unit")
 CLOSE: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-8}  # asked for: 1e-6
 
 
@@ -85,7 +96,7 @@ def loss_of(state: dict[str, Any], name: str, distance: str, anchor: str) -> tup
     if name == "distance":
         value = d(x)[0, 1]
     else:
-        value = get_loss(name, d, **({} if name == "n_pair" else {"margin": state["margin"]}))(x, LABELS)
+        value = get_loss(name, d, **{key: state[key] for key in OPTIONS[name]})(x, LABELS)
     value.backward()
     assert x.grad is not None
     return value.item(), x.grad.numpy()
@@ -113,6 +124,7 @@ def random_state(random: np.random.Generator) -> dict[str, Any]:
         "offset": float(random.choice([0, 0.6, -1.7])),
         "signals": signals.tolist(),
         "margin": float(random.integers(1, 80) / 20),
+        "scale": float(random.choice([0.3, 1, 4])),
         "normalize_embeddings": bool(random.integers(2)),
         "stretch": float(random.choice([0, 1, 0.35, 2.6])),
         "angle": float(5 * random.integers(-18, 19)),
@@ -182,7 +194,8 @@ def test_tables_show_the_numbers(page: Any) -> None:
     for name in DISTANCES:
         d = distances_of(state, name)
         wanted |= {f"{name} {i} {j}": d[i, j] for one in (1, 2, 3) for i, j in ((0, one), (one, 0))}
-        wanted |= {f"{name} {loss}": loss_of(state, loss, name, "query")[0] for loss in LOSSES}
+        columns = [loss for loss in OPTIONS if loss != "supcon"]  # that of nt_xent
+        wanted |= {f"{name} {loss}": loss_of(state, loss, name, "query")[0] for loss in columns}
     d = distances_of(state, "snr")
     wanted |= {f"pair {i} {j}": d[i, j] for i, j in itertools.product(range(4), repeat=2)}
     snr = x[0].var() / (x[1] - x[0]).var()
@@ -206,7 +219,7 @@ def test_controls_change_the_numbers(page: Any, mode: str) -> None:
         page.get_by_role("combobox", name=box).select_option(choice)
     for label in ("reference j", "scale every embedding"):
         page.get_by_label(label).check()
-    ranges = {"margin": 0.65, "stretch": 2.6}
+    ranges = {"margin": 0.65, "scale": 2.3, "stretch": 2.6}
     if mode == "points":
         ranges |= {"angle": -40, "anchor_offset": 0.7, "offset": -1.2}
     for key, value in ranges.items():
@@ -220,8 +233,8 @@ def test_controls_change_the_numbers(page: Any, mode: str) -> None:
 
 def test_copied_python_computes_the_same(page: Any) -> None:
     for number, (mode, loss) in enumerate(itertools.product(("points", "signals"), LOSSES)):
-        distance = ("mahalanobis", "snr")[number % 2]
-        change(page, mode=mode, loss=loss, distance=distance, anchor="ref", offset=0.3)
+        distance = ("mahalanobis", "snr", "symmetric_snr")[number % 3]
+        change(page, mode=mode, loss=loss, distance=distance, anchor="ref", offset=0.3, scale=1.5)
         change(page, normalize_embeddings=loss == "lifted")
         shown = page.evaluate("playground.numbers()")
         space: dict[str, Any] = {}
@@ -358,14 +371,18 @@ def test_lines_and_arrows_are_where_they_belong(page: Any, normalized: bool) -> 
         x = embeddings(state)
         for selector, anchor in ((".iso:not(.back)", "query"), (".iso.back", "ref")):
             (line,) = path_points(page, selector)
-            if anchor == "ref" and name not in RELATIVE:
+            if anchor == "ref" and name not in ANCHORED:
                 assert len(line) == 0
                 continue
             assert len(line) > 20
             distance = distance_of(state, name, anchor)
-            places = [embeddings(state | {"points": [points[0], place, place, place]})[1] for place in line]
-            d = distance(x[:1], torch.stack(places)).numpy()[0]
-            np.testing.assert_allclose(d, distance(x[:1], x[1:2]).item(), rtol=0.02)
+            level = distance(x[:1], x[1:2]).item()
+            for place in line[::5]:
+                # f = 0 is as far away as its value over its slope in the plane.
+                there = torch.tensor(place, requires_grad=True)
+                d = distance(x[:1], (there @ torch.from_numpy(plane.T) + state["offset"])[None])[0, 0]
+                (slope,) = torch.autograd.grad(d, there)
+                assert abs(d.item() - level) < 0.003 * slope.norm().item()
             assert np.linalg.norm(line - points[1], axis=1).min() < 0.12, "it passes through p"
 
 
@@ -377,9 +394,13 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "triangle": ("1.0000 + 0.2500 < 4.0000 = a → n₁", {"points": [[1, 0.5], [-1, 1], [1, 0.6], [0, 2]]}),
     "offset": ("SNR 0.8580 with these offsets, 0.8580 without; Euclid 2.8636", {}),
     "signals": ("SNR distance a → b = 0.0000, correlation 1.0000", {"signals": _start()["signals"]}),
-    "normalisation": ("The first four agree.", {"normalize_embeddings": False}),
+    "normalisation": ("The first seven agree.", {"normalize_embeddings": False}),
     "flees": ("a flees its positive.", FAR),
     "constant": ("2.250e+12; length of the gradient at a: 0.0000, for it is undefined and held.", FAR),
+    "unit": (
+        "SNR 1.0000, 5.0000; symmetric SNR 0.7071, 1.7678; correlation 0.2929, 0.2929. Unchanged: correlation.",
+        {"points": [[1.5, 0], [1, 0], [0, 1], [0, 2]]},  # SNR is smallest between p and 2p
+    ),
 }
 """What the page claims of its numbers at each question, and changes after which that does not hold."""
 
@@ -413,9 +434,12 @@ def test_answers_to_the_questions_are_true(page: Any) -> None:
 
     ask("normalisation")
     set_range(page, "stretch", 1)
-    assert "All six agree" in claim(page)[1]
+    assert "All nine agree" in claim(page)[1]
     set_range(page, "offset", 1)
     assert not claim(page)[0]
+    of_offset = {name: cell(page, f"{name} 0 1") for name in DISTANCES}
+    assert of_offset["euclidean"] ** 2 == pytest.approx(of_offset["relative_euclidean"])
+    assert of_offset["euclidean"] ** 2 == pytest.approx(2 * of_offset["cosine"])
 
     ask("flees")
     state = page.evaluate("playground.state()")
@@ -427,17 +451,51 @@ def test_answers_to_the_questions_are_true(page: Any) -> None:
 
     ask("constant")
     assert page.locator("#legend .back").count() == 0, "every anchor is at 1 from a constant vector"
+    assert cell(page, "symmetric_snr 0 1") == cell(page, "symmetric_snr 1 0") > 1e5
+    assert cell(page, "correlation 0 1") == pytest.approx(0.5)
+    page.get_by_role("combobox", name="Distance").select_option("correlation")
+    assert page.locator("#legend .swatch").count() == 0, "and all are in the same direction"
+    page.get_by_role("combobox", name="Distance").select_option("snr")
     page.locator("#point-0").focus()
     page.keyboard.press("Shift+ArrowRight")
     assert not claim(page)[0]
     assert 1e4 < cell(page, "snr 0 1") < 1e5
     assert cell(page, "gradient 0 length") > 1e5
 
+    ask("unit")
+    a, ray = (1.0, 0.0), np.array([0.6, 0.8])  # the correlation is 0.6
+    found = {}
+    for r in (0.5, 0.6, 0.7, 0.9, 1.0, 1.1):
+        change(page, points=[a, (r * ray).tolist(), *_start()["points"][2:]])
+        found[r] = {name: cell(page, f"{name} 0 1") for name in DISTANCES}
+        assert found[r]["snr"] == pytest.approx(1 + r**2 - 2 * r * 0.6)
+        assert found[r]["symmetric_snr"] == pytest.approx(r + 1 / r - 2 * 0.6)
+        assert found[r]["symmetric_snr"] ** 2 == pytest.approx(found[r]["snr"] * cell(page, "snr 1 0"))
+        assert found[r]["correlation"] == pytest.approx(1 - 0.6)
+    assert min(found, key=lambda r: found[r]["snr"]) == 0.6
+    assert min(found, key=lambda r: found[r]["symmetric_snr"]) == 1
+    assert found[1]["symmetric_snr"] == pytest.approx(2 * found[1]["correlation"])
+    change(page, points=[[2 * u, 2 * v] for u, v in page.evaluate("playground.state().points")])
+    assert cell(page, "snr 0 1") == pytest.approx(found[1.1]["snr"]), "a common scale"
+    assert cell(page, "symmetric_snr 0 1") == pytest.approx(found[1.1]["symmetric_snr"])
+
+
+def test_the_side_of_the_anchor_matters_as_said(page: Any) -> None:
+    values = """anchor => playground.numbers({anchor, anchor_offset: 0.3}).losses"""
+    query, ref = page.evaluate(values, "query"), page.evaluate(values, "ref")
+    differ = {(name, loss) for name in DISTANCES for loss in LOSSES if abs(query[name][loss] - ref[name][loss]) > 1e-9}
+    assert differ == set(itertools.product(ANCHORED, set(LOSSES) - {"contrastive"}))  # question 1
+    for name in DISTANCES:
+        page.get_by_role("combobox", name="Distance").select_option(name)
+        said = page.locator("#legend, #matrix caption, #formulas [data-anchored]:visible").all_inner_texts()
+        assert ("anchor" in " ".join(said)) == (name in ANCHORED)
+        assert ("anchor" in page.locator("#snippet").input_value()) == (name in ANCHORED)
+
 
 def test_answers_about_the_sliders_are_true(page: Any) -> None:
     page.get_by_label("signals of 32 components").check()
     numbers = re.findall(r"question (\d+)", page.locator("#see").inner_html())
-    assert numbers == [str(number) for number in range(8, 13)]
+    assert numbers == [str(number) for number in range(9, 15)]
     page.locator("#see details:has(details) > summary").click()
     asked = page.locator("#see details details summary").all_inner_texts()
     assert [text.split(".")[0] for text in asked] == numbers
@@ -445,19 +503,27 @@ def test_answers_about_the_sliders_are_true(page: Any) -> None:
     def d(**changes: float) -> dict[str, float]:
         """From a to p, and under "back" from p to a by the relative distances."""
         found = page.evaluate("changes => playground.numbers(changes).distances", changes)
-        return {name: d[0][1] for name, d in found.items()} | {f"{name} back": found[name][1][0] for name in RELATIVE}
+        return {name: d[0][1] for name, d in found.items()} | {f"{name} back": found[name][1][0] for name in ANCHORED}
 
-    assert d(stretch=1)["mahalanobis"] == pytest.approx(d()["euclidean"])  # question 9
+    e = distances_of(_start(), "snr")
+    nearest_negative = np.r_[e[:2, 2:].min(axis=1), e[2:, :2].min(axis=1)]
+    hardest = np.maximum(e[[0, 1, 2, 3], [1, 0, 3, 2]] - nearest_negative, 0).mean()
+    nt_xent = "s => playground.numbers({mode: 'points', scale: s}).losses.snr.nt_xent / s"
+    at = [page.evaluate(nt_xent, s) for s in (1, 3, 10, 1e4)]
+    assert at == sorted(at, reverse=True)  # question 10
+    assert at[-1] == pytest.approx(hardest, rel=1e-3)
+    assert hardest > 0.1
+    assert d(stretch=1)["mahalanobis"] == pytest.approx(d()["euclidean"])  # question 11
     assert d(stretch=0)["mahalanobis"] == pytest.approx(d()["centred_euclidean"])
     assert d(stretch=0)["relative_mahalanobis back"] == pytest.approx(d()["snr back"])
     page.get_by_role("button", name="Start again").click()
-    nearest = min(range(-90, 95, 5), key=lambda angle: d(angle=angle)["mahalanobis"])  # question 10
+    nearest = min(range(-90, 95, 5), key=lambda angle: d(angle=angle)["mahalanobis"])  # question 12
     towards = math.degrees(math.atan2(*np.subtract(*page.evaluate("playground.state().points.slice(0, 2)"))[::-1]))
     assert abs((nearest - towards) % 180 - 90) <= 2.5, "the long axis, across the stretched one, points at p"
-    changed = {name for name, value in d(anchor_offset=1).items() if abs(value - d()[name]) > 1e-6}  # question 11
-    assert changed >= {f"{name}{side}" for name in RELATIVE if name != "snr" for side in ("", " back")}
+    changed = {name for name, value in d(anchor_offset=1).items() if abs(value - d()[name]) > 1e-6}  # question 13
+    assert changed >= {f"{name}{side}" for name in ANCHORED if name != "snr" for side in ("", " back")}
     assert not changed & {"snr", "snr back"}
-    by_offset = [d(anchor_offset=both, offset=both)["relative_euclidean"] for both in (2, 1, 0)]  # question 12
+    by_offset = [d(anchor_offset=both, offset=both)["relative_euclidean"] for both in (2, 1, 0)]  # question 14
     assert by_offset == sorted(by_offset)
 
 
@@ -507,6 +573,14 @@ def test_keys_reach_every_control_and_each_has_name(visit: Visit, file: Path, mo
     assert not [role for role, name in controls if not name]
     sliders = [name for role, name in controls if role == "slider"]
     assert len(sliders) == len(set(sliders))
+
+
+@pytest.mark.parametrize("asked", ["<script>document.title='taken'</script>", "constructor", "__proto__", "%"])
+def test_an_unknown_question_begins_at_the_start(visit: Visit, file: Path, asked: str) -> None:
+    page = visit(f"{file.resolve().as_uri()}#{asked}")
+    assert assert_equals_snrlib(page) == _start()
+    assert page.title().startswith("Playground")
+    assert page.locator("[data-lesson='start']:visible").count() == 2
 
 
 def test_it_works_in_a_notebooks_frame(visit: Visit, tmp_path: Path) -> None:

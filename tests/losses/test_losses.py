@@ -9,14 +9,18 @@ import torch
 from loss_cases import (
     BATCHES,
     CASES,
+    OVER_COSINES,
     assert_equal,
     build,
     case_options,
     defined,
     every_case,
     labelled,
+    labels_of,
     naive_case,
     naive_table,
+    over,
+    sized,
     value_and_gradient,
 )
 from oracles import (
@@ -42,9 +46,10 @@ from torch.nn import functional as F
 
 from snrlib.distances import DISTANCES, RELATIVE, get_distance
 from snrlib.losses import LOSSES, Loss, get_loss
+from snrlib.losses.proxies import ProxyLoss
 
 NAN = math.nan
-euclidean, snr = get_distance("euclidean"), get_distance("snr")
+euclidean, snr, cosine = get_distance("euclidean"), get_distance("snr"), get_distance("cosine")
 
 
 def mean(numbers: list[float]) -> float:
@@ -71,13 +76,18 @@ def assert_reports(loss: Loss, loops: Loops, D: Tensor, x: Tensor) -> None:
 
 @every_case
 def test_value_gradient_and_report_equal_the_loops(case: str, name: str, anchor: str) -> None:
-    fast = build(case, name, anchor)
+    fast, loss = build(case, name, anchor).double(), CASES[case][0]
     for batch, (x, y) in BATCHES.items():
-        if "semi-hard" in case and batch in ("twins in two classes", "four of a kind"):
+        if ("semi-hard" in case or "swap" in case) and batch in ("twins in two classes", "four of a kind"):
             continue  # whether a negative is farther than its own twin is a matter of rounding; exact ties stand below
         loops, gradient = naive_case(case, name, anchor, batch)
-        value, actual = value_and_gradient(fast, x, torch.tensor(y))
+        fast.zero_grad()
+        value, actual = value_and_gradient(fast, x, labels_of(loss, y))
         assert_equal(value, loops.value, f"value for {batch}")
+        gradient, of_proxies = gradient[: len(x)], gradient[len(x) :]
+        if isinstance(fast, ProxyLoss):
+            assert fast.proxies.grad is not None
+            assert_equal(fast.proxies.grad, of_proxies, f"gradient of the proxies for {batch}")
         # Of equal embeddings, rounding chooses which is the farthest or the nearest: their common gradient is compared.
         twins = (x[:, None] == x).all(dim=2).double()
         assert_equal(twins @ actual, twins @ gradient, f"gradient for {batch}")
@@ -87,11 +97,15 @@ def test_value_gradient_and_report_equal_the_loops(case: str, name: str, anchor:
             assert_reports(fast, loops, (2 - 2 * D).relu().sqrt() if angular else D, x)
 
 
+ALL_ACTIVE = {"triplet batch-hard", "lifted", "angular", "multi_similarity all"}
+ALL_ACTIVE |= {"proxy_anchor", "proxy_anchor options", "arcface wide"}
+
+
 def test_tested_margins_leave_some_terms_inactive() -> None:
     for case in CASES:
         loops = [naive_case(case, name, "query", "uneven")[0] for name in DISTANCES if defined(case, name)]
         assert any(found.active > 0 for found in loops), case
-        if "semi-hard" not in case and case not in ("triplet batch-hard", "lifted", "angular"):
+        if not {"semi-hard", "soft"} & set(case.split()) and case not in ALL_ACTIVE:
             assert any(found.active < found.terms for found in loops), case
 
 
@@ -158,6 +172,8 @@ SQUARED = peer_distances.LpDistance(power=2, normalize_embeddings=False)
 PLAIN = peer_distances.LpDistance(normalize_embeddings=False)
 SNR = peer_distances.SNRDistance(normalize_embeddings=False)  # its variances are over M - 1, which cancels
 DOT = peer_distances.DotProductSimilarity(normalize_embeddings=False)
+COSINE = peer_distances.CosineSimilarity()
+MS = {"margin": 0.5, "alpha": 2.0, "beta": 50.0}
 
 
 def eq_2(distance: Any, miner: Any = None) -> Any:
@@ -172,6 +188,14 @@ def semi_hard(distance: Any) -> Any:
 def angular(alpha: float) -> Any:
     loss = peer.AngularLoss(alpha)
     return lambda x, y: loss(F.normalize(x), y)  # it leaves negatives long
+
+
+def mined_multi_similarity(distance: Any) -> Any:
+    loss, miner = (
+        peer.MultiSimilarityLoss(2, 50, 0.5, distance=distance),
+        miners.MultiSimilarityMiner(0.1, distance=distance),
+    )
+    return lambda x, y: loss(x, y, miner(x, y))
 
 
 def halved(loss: Any) -> Any:
@@ -198,6 +222,26 @@ PEERS: list[tuple[str, str, dict[str, Any], Any]] = [
     ("contrastive", "snr", linear, halved(contrastive)),
     ("angular", "euclidean", {"alpha": 20}, angular(20)),
     ("angular", "euclidean", {"alpha": 60.0}, angular(60)),
+    *(
+        (loss, name, options, theirs(distance=d))
+        for loss, options, theirs in (
+            ("multi_similarity", {**MS, "mining": "all"}, partial(peer.MultiSimilarityLoss, 2, 50, 0.5)),
+            ("multi_similarity", {**MS, "epsilon": 0.1}, mined_multi_similarity),
+            ("nt_xent", {"scale": 1 / 0.07}, partial(peer.NTXentLoss, 0.07)),
+            ("supcon", {"scale": 10.0}, partial(peer.SupConLoss, 0.1)),
+        )
+        for name, d in (("euclidean", SQUARED), ("snr", SNR), ("cosine", COSINE))
+    ),
+]
+WITH_PROXIES: list[tuple[str, str, dict[str, Any], Any]] = [
+    ("proxy_nca", "euclidean", {"scale": 3.0}, partial(peer.ProxyNCALoss, distance=SQUARED, softmax_scale=3)),
+    ("proxy_nca", "snr", {"scale": 3.0}, partial(peer.ProxyNCALoss, distance=SNR, softmax_scale=3)),
+    ("proxy_nca", "cosine", {"scale": 18.0}, partial(peer.ProxyNCALoss, softmax_scale=9)),  # ||a - b||^2 = 2 (1 - cos)
+    ("proxy_anchor", "cosine", {}, peer.ProxyAnchorLoss),
+    ("proxy_anchor", "cosine", {"delta": 0.3, "alpha": 5.0}, partial(peer.ProxyAnchorLoss, margin=0.3, alpha=5)),
+    ("normalised_softmax", "cosine", {}, peer.NormalizedSoftmaxLoss),
+    ("arcface", "cosine", {"margin": math.radians(28.6)}, peer.ArcFaceLoss),
+    ("arcface", "cosine", {"margin": math.radians(100), "scale": 8.0}, partial(peer.ArcFaceLoss, margin=100, scale=8)),
 ]
 
 
@@ -213,12 +257,43 @@ def test_pytorch_metric_learning_agrees(loss: str, name: str, options: dict[str,
             assert_equal(a, b)
 
 
+@pytest.mark.parametrize(("loss", "name", "options", "theirs"), WITH_PROXIES)
+def test_the_peer_agrees_on_proxies(loss: str, name: str, options: dict[str, Any], theirs: Any) -> None:
+    ours: Any = get_loss(loss, get_distance(name), **options, n_classes=8, embedding_size=M, seed=1).double()
+    reference = theirs(num_classes=8, embedding_size=M).double()
+    across = hasattr(reference, "W")
+    weights = reference.W if across else reference.proxies
+    for seed, classes in enumerate((3, 5, 8)):
+        x, y = normal(24, M, seed=seed), torch.randint(classes, (24,), generator=torch.Generator().manual_seed(seed))
+        weights.data = ours.proxies.detach().T.clone() if across else ours.proxies.detach().clone()
+        ours.zero_grad()
+        reference.zero_grad()
+        for a, b in zip(value_and_gradient(ours, x, y), value_and_gradient(reference, x, y), strict=True):
+            assert_equal(a, b)
+        assert_equal(ours.proxies.grad, weights.grad.T if across else weights.grad)
+
+
+def test_without_margin_arcface_is_normalised_softmax() -> None:
+    x, y = labelled(9, 3)
+    sharp = build("arcface", "correlation", margin=0.0, scale=5.0)
+    assert_equal(sharp(x, y), build("normalised_softmax", "correlation", scale=5.0)(x, y))
+    assert_equal(sharp(x, y), build("proxy_nca", "correlation", scale=5.0)(x, y))
+
+
 @pytest.mark.parametrize(
-    ("case", "name"), [(case, name) for case in CASES for name in ("euclidean", "snr") if defined(case, name)]
+    ("case", "name"),
+    [
+        (case, name)
+        for case, (_, options) in CASES.items()
+        for name in ("euclidean", "snr", "cosine")
+        if defined(case, name)
+        and "constant" not in case  # whose gradient is no derivative, on purpose
+        and (name, options.get("power")) != ("snr", 2)  # too steep for finite differences
+    ],
 )
 def test_first_and_second_derivatives_pass_gradcheck(case: str, name: str) -> None:
     fast = build(case, name)
-    x, y = normal(5, 4, seed=1).requires_grad_(), torch.tensor([0, 0, 1, 1, 1])
+    x, y = normal(5, M, seed=1).requires_grad_(), torch.tensor([0, 0, 1, 1, 1])
     assert fast(x, y) > 0
     assert torch.autograd.gradcheck(lambda x: fast(x, y), (x,))
     assert torch.autograd.gradgradcheck(lambda x: fast(x, y), (x,))
@@ -247,7 +322,7 @@ def assert_nothing_to_learn(loss: Loss, causes: set[str], *args: Any, **kwargs: 
     assert {cause for cause in (NO_PAIR, NO_NEGATIVE) if cause in r.verdict} == causes
 
 
-@pytest.mark.parametrize("case", [*LOSSES, *MINED])
+@pytest.mark.parametrize("case", [*(loss for loss in LOSSES if not LOSSES[loss].has_proxies), *MINED])
 def test_without_a_valid_term_the_loss_is_0(case: str) -> None:
     for labels, causes in EMPTY[: 1 if case in OVER_PAIRS else 4 if case == "n_pair" else 3]:
         for name in DISTANCES:
@@ -266,28 +341,34 @@ def test_without_a_valid_term_the_loss_is_0(case: str) -> None:
 
 def test_the_repr_tells_options_and_defaults() -> None:
     for case in CASES:
-        name = "euclidean" if defined(case, "euclidean") else "snr"
+        name = next(name for name in ("euclidean", "snr", "cosine") if defined(case, name))
         told = repr(build(case, name))
         assert all(f"{key}={value}" in told for key, value in case_options(case, name)[1].items())
         assert repr(member(name)).splitlines()[0] in told
     for d, hinge, similarity in ((euclidean, "squared", "inner_product"), (snr, "linear", "negative")):
         contrastive, n_pair = (repr(get_loss(loss, d, margin=1.0)) for loss in ("contrastive", "n_pair"))
-        assert f"positive_margin=0.0, hinge={hinge}, balanced=False" in contrastive
+        assert f"positive_margin=0.0, power=None, hinge={hinge}, balanced=False" in contrastive
         assert f"similarity={similarity}" in n_pair
     for loss, kind in LOSSES.items():
-        margin = "alpha=40.0" if kind.default_margin is None else f"margin={kind.default_margin}"
-        assert margin in repr(get_loss(loss, euclidean))
+        usual = {"margin": kind.default_margin, "scale": kind.default_scale}
+        told = repr(get_loss(loss, member(over(loss, "euclidean")), **sized(loss)))
+        assert all(f"{key}={value}" in told for key, value in usual.items() if value is not None)
+    assert "alpha=40.0" in repr(get_loss("angular", euclidean))
+    assert "alpha=2.0, beta=50.0, epsilon=0.1, mining=pairs" in repr(get_loss("multi_similarity", snr))
+    assert "5 proxies of 6 components, rate=10.0, margin=2.0, delta=0.2, alpha=16.0" in repr(
+        build("proxy_anchor", "snr", margin=2.0, delta=None, alpha=None)
+    )
     assert get_loss("n_pair", snr).default_margin == 0
     assert "margin=0.25, alpha=0.75" in repr(get_loss("ranked_list", snr, margin=0.25))
-    assert "mining=all, average=all" in repr(build("triplet", "snr"))
+    assert "mining=all" in repr(build("triplet", "snr"))
 
 
 def make(loss: str, distance: Any = snr) -> Any:
-    return partial(get_loss, loss, distance)
+    return partial(get_loss, loss, distance, **(sized(loss) if loss in LOSSES else {}))
 
 
 def see(*args: Any, loss: str = "triplet", **named: Any) -> Any:
-    return lambda: build(loss, "euclidean")(*args, **named)
+    return lambda: build(loss, over(loss, "euclidean"))(*args, **named)
 
 
 x4, y4, one = normal(4, M), torch.tensor([0, 0, 1, 1]), torch.tensor([[0, 1, 2]])
@@ -301,7 +382,11 @@ test_bad_input_is_refused = refusals(
             (see(x4, y4[:3], loss=loss), ValueError, r"labels must be 4 integers, got torch.int64 of shape \(3,\)"),
             (see(x4 * NAN, y4, loss=loss), ValueError, "must be finite, got NaN or infinity in 4 of 4 rows"),
             (make(loss, "snr"), TypeError, "distance must be a Distance, .* got 'snr'"),
-            (partial(make(loss, euclidean), regularizer=0.1), TypeError, "regularizer must be .*Module, got float"),
+            (
+                partial(make(loss, member(over(loss, "euclidean"))), regularizer=0.1),
+                TypeError,
+                "regularizer must be .*Module, got float",
+            ),
         )
     ),
     (see(x4, y4.double()), ValueError, "labels must be 4 integers, got torch.float64"),
@@ -319,9 +404,27 @@ test_bad_input_is_refused = refusals(
     *bad_options(make("lifted"), margin=no_number),
     *bad_options(make("angular", euclidean), alpha=[0.0, -40.0, NAN, "40", 60.5]),
     *((make("angular", member(name)), ValueError, r"absolute distances only, got Distance\(") for name in RELATIVE),
-    *bad_options(make("ranked_list"), margin=[0.0, *no_number], alpha=[0.0], temperature=[-1.0, math.inf]),
+    *bad_options(make("ranked_list"), margin=[-0.1, *no_number], alpha=[0.0], temperature=[-1.0, math.inf]),
+    *bad_options(make("ranked_list"), positive_temperature=[-1.0, NAN], weights=["detached"]),
+    (partial(make("ranked_list"), margin=0.0), ValueError, "a margin of 0 needs an alpha"),
     *bad_options(make("ranked_list"), balance=[-0.1, 1.1, None]),
     (partial(make("ranked_list"), margin=2.0, alpha=1.2), ValueError, "margin must be .*at most 1.2, got 2.0"),
+    *bad_options(make("multi_similarity"), margin=[0.0, *no_number], alpha=[0.0], beta=[0.0], epsilon=[-0.1]),
+    *bad_options(make("multi_similarity"), mining=["hard"]),
+    *(row for loss in ("nt_xent", "supcon", "proxy_nca") for row in bad_options(make(loss), scale=[0.0, *no_number])),
+    *bad_options(make("proxy_anchor"), margin=[0.0, *no_number], alpha=[0.0], delta=[-0.1]),
+    *bad_options(make("normalised_softmax", cosine), scale=[0.0, *no_number]),
+    *bad_options(make("arcface", cosine), scale=[0.0], margin=[-0.1, 3.2, *no_number]),
+    *bad_options(make("proxy_nca"), rate=[0.0], n_classes=[1, 2.0, True], embedding_size=[0, "64"]),
+    *(
+        (make(loss, member(name)), ValueError, r"a softmax over cosines, defined over cosine, .* got Distance\(")
+        for loss in OVER_COSINES
+        for name in set(DISTANCES) - {"cosine", "correlation"}
+    ),
+    (partial(get_loss, "proxy_nca", snr), TypeError, "missing 2 required .*'n_classes' and 'embedding_size'"),
+    (see(x4, y4 - 1, loss="proxy_nca"), ValueError, "labels must be from 0 to 4, one for each class, got -1 to 0"),
+    (see(x4, y4 + 4, loss="arcface"), ValueError, "labels must be from 0 to 4, one for each class, got 4 to 5"),
+    (see(x4[:, :3], y4, loss="proxy_anchor"), ValueError, "embeddings must have 6 components, as the proxies, got 3"),
     (see(x4), ValueError, "give either labels or triplets"),
     (see(x4, y4, triplets=one), ValueError, "give either labels or triplets"),
     (see(x4, triplets=one + 2), ValueError, "triplets must be indices of the 4 embeddings, got 2 to 4"),

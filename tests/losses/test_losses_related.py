@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from loss_cases import assert_equal, build, labelled, value_and_gradient
+from loss_cases import assert_equal, build, defined, labelled, value_and_gradient
 from oracles import F32, F64, M, bad_options, mean_of, normal, ordered_pairs, refusals
 from pytorch_metric_learning import distances as peer_distances
 from pytorch_metric_learning import losses as peer_losses
@@ -17,16 +17,19 @@ from snrlib.losses import LOSSES, RankedListLoss, RelationNetwork, SoftmaxClassi
 
 
 @pytest.mark.parametrize(
-    ("normalize", "alpha", "margin", "balance"), [(True, 1.2, 0.4, 0.5), (False, 4.0, 1.5, 0.0), (False, 4.0, 1.5, 1.0)]
+    ("normalize", "alpha", "margin", "balance", "of_positives"),
+    [(True, 1.2, 0.4, 0.5, 0), (False, 4.0, 1.5, 0.0, 0), (False, 4.0, 1.5, 1.0, 0), (False, 4.0, 0.0, 0.5, 2.0)],
 )
-def test_ranked_list_nearly_equals_its_peer(normalize: bool, alpha: float, margin: float, balance: float) -> None:
+def test_ranked_list_nearly_equals_its_peer(
+    normalize: bool, alpha: float, margin: float, balance: float, of_positives: float
+) -> None:
     x, y = normal(24, M), torch.arange(24) % 5
     d = get_distance("euclidean", normalize_embeddings=normalize)
-    ours = RankedListLoss(d, margin=margin, alpha=alpha, temperature=4.0, balance=balance)(x, y)
-    peer_distance = peer_distances.LpDistance(normalize_embeddings=normalize)
-    peer = peer_losses.RankedListLoss(margin, Tn=4.0, imbalance=balance, alpha=alpha, distance=peer_distance)(x, y)
+    ours = RankedListLoss(d, margin, alpha, temperature=4.0, balance=balance, positive_temperature=of_positives)(x, y)
+    distance = peer_distances.LpDistance(normalize_embeddings=normalize)
+    theirs = peer_losses.RankedListLoss(margin, 4.0, imbalance=balance, alpha=alpha, Tp=of_positives, distance=distance)
     # The peer adds 1e-5 to each of the n weights of a mean, whose sum is at least 1: it is smaller by n 1e-5 at most.
-    assert peer <= ours <= peer * (1 + 24 * 1e-5)
+    assert theirs(x, y) <= ours <= theirs(x, y) * (1 + 24 * 1e-5)
 
 
 def test_a_high_temperature_leaves_the_nearest_negative_alone() -> None:
@@ -52,6 +55,11 @@ def test_a_much_farther_negative_is_pulled_nearer() -> None:
     assert distance.table.grad is not None
     assert distance.table.grad[0, 1] < 0 < distance.table.grad[0, 2]  # as the docstring warns
     assert distance.table.grad[2, 0] < 0  # alone in its row, the same pair is pushed apart
+    distance.table = distance.table.detach().clone().requires_grad_()
+    RankedListLoss(distance, margin=0.4, alpha=1.2, weights="constant")(normal(3, M), torch.arange(3)).backward()
+    constant = distance.table.grad
+    assert constant is not None
+    assert constant[0, 1] < constant[0, 2] < 0  # both are pushed, the nearer harder
 
 
 @pytest.mark.parametrize(("weight", "n"), [(0, 7), (0.1, 1), (3.0, 7)])
@@ -65,7 +73,7 @@ def test_the_penalty_pushes_rows_along_ones_alone(weight: float, n: int) -> None
     assert f"weight={float(weight)}" in repr(ZeroMeanRegularizer(weight))
 
 
-@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "angular"])
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if defined(loss, "snr")])
 def test_centring_replaces_the_penalty_for_snr_alone(loss: str) -> None:
     (x, y), centre = labelled(9, 3), Centre()
     _, push = value_and_gradient(ZeroMeanRegularizer(1.0), x)

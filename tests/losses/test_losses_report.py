@@ -17,6 +17,8 @@ from loss_cases import (
     every_loss,
     every_loss_and_distance,
     labelled,
+    over,
+    sized,
     value_and_gradient,
 )
 from oracles import L, M, normal
@@ -25,12 +27,14 @@ from torch import Tensor, nn
 from snrlib.distances import DISTANCES
 from snrlib.losses import LOSSES, ZeroMeanRegularizer
 
-TERMS = {"contrastive": "pair", "triplet": "triplet", "ranked_list": "pair"}
+TERMS = dict.fromkeys(("contrastive", "ranked_list", "multi_similarity"), "pair")
+TERMS |= {"triplet": "triplet", "supcon": "anchor", "proxy_anchor": "proxy"}
+TERMS |= dict.fromkeys(("proxy_nca", "normalised_softmax", "arcface"), "sample")
 
 
 @every_loss
 def test_the_report_speaks(loss: str) -> None:
-    fast, term = build(loss, "euclidean"), TERMS.get(loss, "positive pair")
+    fast, term = build(loss, over(loss, "euclidean")), TERMS.get(loss, "positive pair")
     with pytest.raises(RuntimeError, match=f"{type(fast).__name__} has seen no batch yet"):
         fast.report()
     fast(*labelled(9, 3))
@@ -46,7 +50,7 @@ class Kept:
 
 @pytest.mark.parametrize("case", [*LOSSES, "triplet batch-hard", "n_pair negative margin"])
 def test_the_report_keeps_no_graph(case: str) -> None:
-    fast, (x, y) = build(case, "centred_euclidean"), labelled(9, 3)
+    fast, (x, y) = build(case, over(case, "centred_euclidean")), labelled(9, 3)
     kept: list[weakref.ref[Kept]] = []
 
     def pack(tensor: Tensor) -> Kept:  # in place of the tensor that the graph keeps
@@ -69,7 +73,8 @@ def test_the_report_keeps_no_graph(case: str) -> None:
 
 @every_loss
 def test_copies_and_checkpoints_take_no_batch_along(loss: str) -> None:
-    fast, (x, y) = build(loss, "centred_euclidean", regularizer=ZeroMeanRegularizer(0.1)), labelled(99, 3)
+    (x, y), options = labelled(99, 3), sized(loss, 33)
+    fast = build(loss, over(loss, "centred_euclidean"), regularizer=ZeroMeanRegularizer(0.1), **options)
     empty = len(pickle.dumps(fast))
     value = fast(x.requires_grad_(), y)
     assert len(pickle.dumps(fast)) == empty
@@ -87,7 +92,7 @@ def test_copies_and_checkpoints_take_no_batch_along(loss: str) -> None:
 @every_loss
 def test_the_report_is_of_the_batch_as_seen(loss: str) -> None:
     (x, y), learned = labelled(9, 3), nn.Parameter(L.clone())
-    fast, twin = build(loss, "mahalanobis", components=learned), build(loss, "mahalanobis")
+    fast, twin = (build(loss, over(loss, "mahalanobis"), components=one) for one in (learned, L))
     fast(x.requires_grad_(), y)
     twin(x.detach().clone(), y)
     with torch.no_grad():  # as an optimiser of the map, or of the embeddings themselves, does
@@ -111,7 +116,13 @@ def test_a_collapse_is_told_in_words(loss: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("loss", "options"),
-    [("contrastive", {"positive_margin": 0.1}), ("triplet", {}), ("lifted", {"margin": 0.5}), ("ranked_list", {})],
+    [
+        ("contrastive", {"positive_margin": 0.1}),
+        ("triplet", {}),
+        ("lifted", {"margin": 0.5}),
+        ("ranked_list", {}),
+        ("multi_similarity", {}),
+    ],
 )
 def test_met_margins_leave_nothing_to_learn(loss: str, options: Any) -> None:
     x, y = labelled(6, 3)
@@ -177,7 +188,7 @@ def test_a_regularizer_is_added_but_not_reported(loss: str) -> None:
             seen.append(labels)
             return ZeroMeanRegularizer(0.3)(embeddings, labels)
 
-    plain, pressed = build(loss, "euclidean"), build(loss, "euclidean", regularizer=Spy())
+    plain, pressed = (build(loss, over(loss, "euclidean"), regularizer=spy) for spy in (None, Spy()))
     for n in (9, 1):  # also where no term is valid
         x, y = (part[:n] for part in labelled(9, 3))
         value, gradient = value_and_gradient(plain, x, y)

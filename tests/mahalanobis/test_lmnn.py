@@ -14,15 +14,15 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import StratifiedShuffleSplit
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors, NeighborhoodComponentsAnalysis
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import Tensor
 
-from snrlib.mahalanobis import LMNN, lmnn
+from snrlib.mahalanobis import LMNN, EnergyClassifier, energy, lmnn
 from snrlib.mahalanobis.lmnn import objective, target_neighbours
 from snrlib.study.fitted_maps import MAPS, balance, split_errors
 
@@ -38,7 +38,7 @@ def rotation(M: int) -> NDArray:
     return np.linalg.qr(np.random.default_rng(0).normal(size=(M, M)))[0]
 
 
-@parametrize_with_checks([LMNN(tol=0.01), LMNN(1, init="lda", tol=0.01)])
+@parametrize_with_checks([LMNN(tol=0.01), LMNN(1, init="lda", tol=0.01), EnergyClassifier(LMNN(tol=0.01))])
 def test_lmnn_keeps_the_rules_of_scikit_learn(estimator: BaseEstimator, check: Any) -> None:
     check(estimator)
 
@@ -235,11 +235,70 @@ def test_the_map_starts_where_init_says() -> None:
         LMNN(init="lda", n_components=2).fit(*on_a_line)
 
 
+@pytest.mark.parametrize(
+    ("shape", "n_classes", "rows", "init"),
+    [
+        ((60, 4), 3, None, "identity"),
+        ((60, 4), 3, 3, "pca"),
+        ((60, 4), 3, 2, "lda"),
+        ((60, 4), 5, None, "lda"),
+        ((60, 4), 5, 4, "lda"),
+        ((10, 12), 2, 9, "pca"),
+        ((10, 12), 2, 10, "identity"),
+    ],
+)
+def test_auto_starts_where_its_peer_does(shape: tuple[int, int], n_classes: int, rows: int | None, init: Any) -> None:
+    X, y = classes(*shape, n_classes=n_classes)
+    for make in (partial(LMNN, tol=0.1), partial(NeighborhoodComponentsAnalysis, max_iter=2)):
+        chosen, named = (make(init=one, n_components=rows).fit(X, y).components_ for one in ("auto", init))
+        assert np.array_equal(chosen, named)
+
+
 def test_too_few_iterations_are_warned_of() -> None:
     X, y = classes()
     with pytest.warns(ConvergenceWarning, match="did not converge in 1 iterations: raise max_iter, or standardise X"):
         fitted = LMNN(max_iter=1).fit(X, y)
     assert (fitted.n_iter_, len(fitted.objective_)) == (1, 2)
+
+
+# --- energy -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("k", "mu", "rows", "block"), [(3, 0.5, None, 2**21), (1, 0.3, 2, 1), (2, 0.9, None, 130)])
+def test_energy_is_what_joining_a_class_costs(
+    k: int, mu: float, rows: int | None, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy, "_BLOCK", block)
+    X, y = classes(26, seed=3, apart=0.5)
+    X, y, new = X[:18], y[:18], X[18:]
+    classifier = EnergyClassifier(LMNN(k, mu=mu, n_components=rows)).fit(X, np.array(["auk", "gull", "tern"])[y])
+    L, targets = classifier.lmnn_.components_, classifier.lmnn_.targets_
+    without = naive_objective(torch.from_numpy(L), X, y, targets, mu)[0] * targets.size
+    expected = np.empty((8, 3))
+    for row, x in enumerate(new):
+        for c in range(3):
+            own = sorted(np.flatnonzero(y == c), key=lambda j: float(np.square(L @ (x - X[j])).sum()))[:k]
+            grown = np.vstack([X, x]), np.append(y, c), np.vstack([targets, own])
+            together = naive_objective(torch.from_numpy(L), *grown, mu)[0] * (targets.size + k)
+            expected[row, c] = together - without
+    np.testing.assert_allclose(classifier.energy(new), expected, rtol=1e-8, atol=1e-8)
+    lowest = np.array(["auk", "gull", "tern"])[expected.argmin(axis=1)]
+    assert classifier.predict(new).tolist() == lowest.tolist()
+    assert (expected > 1e-6).all()
+    far = clone(classifier).fit(X + 1e8, y).energy(new + 1e8)
+    np.testing.assert_allclose(far, expected, rtol=0.1)  # L ends nearby; uncentred products are off by more than 1
+
+
+def test_energy_errs_less_than_neighbours_on_balance() -> None:
+    X, y = balance()
+    errors = []
+    for fit_to, judged in StratifiedShuffleSplit(5, test_size=0.3, random_state=0).split(X, y):
+        scaler = StandardScaler().fit(X[fit_to])
+        by_energy = EnergyClassifier().fit(scaler.transform(X[fit_to]), y[fit_to])
+        by_votes = make_pipeline(by_energy.lmnn_, KNeighborsClassifier(3)).fit(scaler.transform(X[fit_to]), y[fit_to])
+        errors.append([1 - by.score(scaler.transform(X[judged]), y[judged]) for by in (by_energy, by_votes)])
+    own, votes = np.array(errors).T
+    assert (own < votes - 0.03).all()  # 9.4 % against 16.5 % over ten splits
 
 
 X, Y = classes()
@@ -269,6 +328,7 @@ test_bad_data_and_options_are_refused = refusals(
     (fit(y=X[:, 0]), ValueError, "Unknown label type: continuous"),
     *bad_options(fitted, n_neighbors=[0, 2.5], max_iter=[0, 2.5], n_components=[0, 1.5, 5], mu=[1.5, -0.1]),
     *bad_options(fitted, tol=[-1, None], init=["random"]),
+    *bad_options(partial(fitted, init="auto"), n_components=[0, 1.5, 5]),
     *bad_options(partial(fitted, init="pca"), n_components=[5]),
     *bad_options(partial(fitted, init="lda"), n_components=[3]),
     *(
@@ -276,6 +336,14 @@ test_bad_data_and_options_are_refused = refusals(
         for bad in (np.eye(3), np.ones(4), np.full((2, 4), np.nan), None)
     ),
     (fit(init=np.eye(4), n_components=2), ValueError, "n_components is 2, but init has 4 rows"),
+    (lambda: EnergyClassifier().fit(X, None), ValueError, "requires y to be passed, but the target y is None"),  # type: ignore[arg-type]
+    (lambda: EnergyClassifier(LMNN(20)).fit(X, Y), ValueError, "20 target neighbours of its class"),
+    (lambda: EnergyClassifier().energy(X), NotFittedError, "This EnergyClassifier instance is not fitted yet"),
+    (
+        lambda: EnergyClassifier().fit(X, Y).predict(X[:, 1:]),
+        ValueError,
+        "3 features, but EnergyClassifier is expecting",
+    ),
 )
 
 

@@ -1,5 +1,6 @@
 """Maps fitted to data: what all of them share, and whitening against closed forms; LMNN has a file of its own."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracles import naive_within, refusals
-from scipy.spatial.distance import cdist, pdist
-from sklearn.base import BaseEstimator
+from scipy.spatial.distance import cdist, mahalanobis, pdist
+from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 from sklearn.exceptions import NotFittedError
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from snrlib.distances import get_distance
@@ -24,6 +26,7 @@ FITTED = {
     "whitening, shrunk": Whitening("ledoit_wolf"),
     "whitening within classes": Whitening(within_class=True),
     "whitening within classes, shrunk": Whitening("ledoit_wolf", within_class=True),
+    "whitening, pseudo-inverse": Whitening(pinv=True),
     "LMNN": LMNN(),
     "LMNN, 2 rows": LMNN(n_components=2),
 }
@@ -46,7 +49,7 @@ def fit(name: str) -> FittedMap:
     return FITTED[name].fit(X, Y)
 
 
-@parametrize_with_checks([Whitening(), Whitening("ledoit_wolf", within_class=True)])
+@parametrize_with_checks([Whitening(), Whitening("ledoit_wolf", within_class=True), Whitening(pinv=True)])
 def test_whitening_keeps_the_rules_of_scikit_learn(estimator: BaseEstimator, check: Any) -> None:
     check(estimator)
 
@@ -67,6 +70,24 @@ def test_distances_are_those_of_family_and_scipy(fitted: str) -> None:
     assert np.array_equal(L.pair_score(pairs), -found)
     assert L.pair_distance(pairs[:, ::-1].tolist()) == pytest.approx(found)
     assert L.pair_distance(pairs[:0]).shape == (0,)
+
+
+@every_map
+def test_a_metric_serves_the_neighbours_of_scikit_learn(fitted: str) -> None:
+    L = clone(FITTED[fitted]).fit(X, Y)
+    metric = L.get_metric()
+    pairs = np.stack([X[:20], X[20:]], axis=1)
+    assert [metric(u, v) for u, v in pairs] == pytest.approx(L.pair_distance(pairs).tolist())
+    assert metric(X[0].tolist(), X[1].tolist()) == pytest.approx(mahalanobis(X[0], X[1], L.get_mahalanobis_matrix()))
+    for algorithm in ("brute", "ball_tree"):
+        by_metric = KNeighborsClassifier(3, metric=pickle.loads(pickle.dumps(metric)), algorithm=algorithm)
+        by_map = KNeighborsClassifier(3).fit(L.transform(X), Y)
+        found, expected = by_metric.fit(X, Y).kneighbors(), by_map.kneighbors()
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+        assert np.array_equal(found[1], expected[1])
+    before = metric(X[0], X[1])
+    L.fit(3 * X + 1, Y[::-1])
+    assert metric(X[0], X[1]) == before
 
 
 @every_whitening
@@ -130,6 +151,27 @@ def test_shrunk_distances_survive_rotation_and_scale_only(within_class: bool) ->
     np.testing.assert_allclose(pdist(shrunk.fit_transform(3 * X @ np.linalg.qr(B)[0] + 1, Y)), before, rtol=1e-8)
 
 
+@every_whitening
+def test_the_pseudo_inverse_counts_varying_directions_only(within_class: bool) -> None:
+    plain = Whitening(within_class=within_class).fit(X, Y)
+    same = Whitening(within_class=within_class, pinv=True).fit(X, Y)
+    assert np.array_equal(same.components_, plain.components_), "where S is regular"
+    assert same.rank_ == plain.rank_ == 4
+    expected = pdist(plain.transform(X))
+    B = np.random.default_rng(1).normal(size=(9, 4))
+    for data in (CONSTANT, np.column_stack([CONSTANT, np.zeros(40)]), DEPENDENT, X @ B.T + 7):
+        L = Whitening(within_class=within_class, pinv=True).fit(data, Y)
+        np.testing.assert_allclose(pdist(L.transform(data)), expected, rtol=1e-6)  # as in coordinates of the subspace
+        np.testing.assert_allclose(L.get_mahalanobis_matrix(), np.linalg.pinv(L.covariance_, 1e-10), atol=1e-6)
+        assert (L.rank_, np.linalg.matrix_rank(L.components_)) == (4, 4)
+        assert L.components_.shape == (data.shape[1], data.shape[1])
+    away = np.eye(5)[4]
+    ignored = Whitening(within_class=within_class, pinv=True).fit(CONSTANT, Y)
+    assert ignored.pair_distance([[X0 := CONSTANT[0], X0 + 9 * away]]) == 0
+    assert Whitening(pinv=True).fit(classes(4, 6)[0]).rank_ == 3
+    assert Whitening("ledoit_wolf", pinv=True).fit(CONSTANT).rank_ == 5, "shrunk, S is regular"
+
+
 CONSTANT = np.column_stack([X, np.full(40, 3.0)])
 HOLE = np.where(np.arange(160).reshape(40, 4) == 7, np.nan, X)
 DEPENDENT = np.column_stack([X, X[:, 0] - 2 * X[:, 1]])
@@ -156,7 +198,9 @@ test_bad_data_and_options_are_refused = refusals(
     (whiten(X, X[:, 0], within=True), ValueError, "Unknown label type: continuous"),
     (whiten(X, covariance="oas"), ValueError, "covariance must be one of empirical, ledoit_wolf, got 'oas'"),
     (whiten(DEPENDENT), ValueError, "covariance of 40 samples with 5 components has rank 4 and no inverse"),
-    (whiten(classes(4, 6)[0]), ValueError, r"4 samples with 6 components has rank 3 .* or covariance='ledoit_wolf'"),
+    (whiten(classes(4, 6)[0]), ValueError, r"4 samples with 6 components has rank 3 .*'ledoit_wolf' or pinv=True"),
+    (lambda: Whitening(pinv=True).fit(np.ones((9, 3))), ValueError, "no component of the 9 samples varies: "),
+    (whiten(np.eye(3)[Y], Y, within=True), ValueError, "no component of the 40 samples varies within its class"),
     (whiten(np.column_stack([X[:, :3], Y]), Y, within=True), ValueError, "rank 3"),  # the fourth says which class it is
     (lambda: Whitening().transform(X), NotFittedError, "This Whitening instance is not fitted yet"),
     (lambda: LMNN().pair_distance(np.zeros((5, 2, 4))), NotFittedError, "This LMNN instance is not fitted yet"),
@@ -166,6 +210,8 @@ test_bad_data_and_options_are_refused = refusals(
         for shape in ((5, 4), (5, 2, 3), (5, 3, 4), (2,))
     ),
     (pairs(np.full((5, 2, 4), np.nan)), ValueError, "pairs must be finite, got NaN or inf"),
+    (lambda: Whitening().get_metric(), NotFittedError, "This Whitening instance is not fitted yet"),
+    (lambda: fit("whitening").get_metric()(X[0], X[:1]), ValueError, r"shape \(4,\), got \(4,\) and \(1, 4\)"),
     (lambda: fit("whitening").transform(np.zeros((5, 3))), ValueError, "3 features, but Whitening is expecting 4"),
 )
 

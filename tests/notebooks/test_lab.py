@@ -343,6 +343,15 @@ def _interactive(path: Path, draws: str) -> list[NotebookNode]:
 
 @slow
 @in_browser
+def test_no_reader_is_asked_about_news(desk: Desk) -> None:
+    plugin = "@jupyterlab/apputils-extension:notification"
+    asks = f"(await jupyterapp.serviceManager.settings.fetch('{plugin}')).schema.properties.fetchNews.default"
+    assert desk.page.evaluate(f"async () => {asks}") == "false", "the usual 'none' asks"
+    assert desk.page.locator(".Toastify__toast").count() == 0
+
+
+@slow
+@in_browser
 def test_every_slider_redraws_its_figure(desk: Desk) -> None:
     with_sliders = {path: cells for path in notebooks() if (cells := _interactive(path, r"\binteract\("))}
     assert len(with_sliders) == 5

@@ -171,6 +171,33 @@ def test_a_damaged_study_is_named(folder: Path, name: str, content: str, message
         read("small")
 
 
+@pytest.mark.parametrize("value", [None, "x", [1], [{"a": 1}]])
+@pytest.mark.parametrize(
+    ("key", "reader"),
+    [
+        ("rows", lambda: read("small")),
+        ("study", lambda: read("small")),
+        ("study", tuned_rows),
+        ("settings", tuned_rows),
+        ("tuned_margins", tuned_rows),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(folder: Path, key: str, reader: Any, value: Any) -> None:
+    stored.write("small", _runs(), {})
+    (folder / "small.json").write_text(json.dumps({key: value}))
+    with pytest.raises(ValueError, match=r"small\.json is damaged: \w+Error: .*; `snr measure small` makes it anew"):
+        reader()
+
+
+def test_bytes_that_are_no_text_are_named(folder: Path) -> None:
+    stored.write("small", _runs(), {})
+    stored.write("other", _runs(), {})
+    (folder / "small.csv").write_bytes((folder / "small.csv").read_bytes() + b"\xff")
+    assert stored.studies() == ["other", "small"]
+    with pytest.raises(ValueError, match=r"small\.csv is damaged"):
+        read("small")
+
+
 def test_what_was_not_measured_says_how(folder: Path) -> None:
     readers: list[Any] = [read, read_table, read_about, read_arrays]
     for reader in readers:

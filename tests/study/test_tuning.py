@@ -21,10 +21,10 @@ from snrlib.study import tuning
 from snrlib.study.grid import STALE, Grid
 from snrlib.study.profiles import cells
 from snrlib.study.tuned import tuned
-from snrlib.study.tuning import MARGINS, RATES, is_tuned, margin_unit, tune
+from snrlib.study.tuning import MARGINS, RATES, SCALES, is_tuned, margin_unit, tune
 
 FIXED = {"steps": 2, "embedding_size": 8}
-BOTH: dict[str, Any] = {**BLOCK, "loss": ["triplet", "n_pair"], "seed": [0, 1], "settings": FIXED}
+BOTH: dict[str, Any] = {**BLOCK, "loss": ["triplet", "n_pair", "nt_xent"], "seed": [0, 1], "settings": FIXED}
 ONE: dict[str, Any] = {**BLOCK, "distance": ["snr"], "settings": FIXED}
 
 
@@ -71,7 +71,7 @@ def _key(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _found(row: dict[str, Any]) -> dict[str, float]:
-    return {name: row[name] for name in ("margin", "learning_rate") if name in row}
+    return {name: row[name] for name in ("margin", "scale", "learning_rate") if name in row}
 
 
 def test_each_distance_gets_equal_trials_within_equal_bounds(small: Path, trainings: Trainings) -> None:
@@ -88,6 +88,13 @@ def test_each_distance_gets_equal_trials_within_equal_bounds(small: Path, traini
         rates = [trial["learning_rate"] / usual for trial in trials]
         assert rates[:4] == pytest.approx([1, 0.5, 2, 1.5]), "the same first ones for every distance"
         assert all(RATES[0] * 0.99 <= rate <= RATES[1] * 1.01 for rate in rates)
+        assert ("scale" in row) == (row["loss"] == "nt_xent")
+        if "scale" in row:
+            asked = next(one for one in trainings.asked if (one.loss, one.distance) == _key(row))
+            unit = 1.0 if row["distance"] == "snr" else initial_scale(asked)
+            scales = [trial["scale"] * unit / 10 for trial in trials]
+            assert scales[:4] == pytest.approx([1, 0.3, 3, 0.15], rel=0.01)
+            assert all(SCALES[0] * 0.99 <= scale <= SCALES[1] * 1.01 for scale in scales)
         if "margin" in row:
             asked = next(one for one in trainings.asked if (one.loss, one.distance) == _key(row))
             unit = 1.0 if row["distance"] == "snr" else initial_scale(asked)
@@ -105,7 +112,7 @@ def test_each_distance_gets_equal_trials_within_equal_bounds(small: Path, traini
 @pytest.mark.parametrize(
     ("loss", "map"),
     [
-        *((loss, None) for loss in ("triplet", "contrastive", "lifted")),
+        *((loss, None) for loss in ("triplet", "contrastive", "lifted", "multi_similarity", "nt_xent", "proxy_nca")),
         *(("triplet", map) for map in ("running", "whitening", "learned")),
     ],
 )
@@ -115,7 +122,7 @@ def test_margins_of_absolute_distances_have_their_own_unit(loss: str, map: str |
     settings = default_settings("digits", "conv4", distance=absolute, **small)
     squared = initial_scale(settings)
     assert squared != pytest.approx(1, rel=0.01)
-    assert margin_unit(settings) == pytest.approx(squared if loss == "triplet" else squared**0.5)
+    assert margin_unit(settings) == pytest.approx(squared**0.5 if loss in ("contrastive", "lifted") else squared)
     assert margin_unit(default_settings("digits", "conv4", distance=relative, **small)) == 1
 
 
@@ -179,7 +186,7 @@ def test_a_training_that_diverges_scored_nothing(small: Path, trainings: Trainin
 
 
 def test_what_a_profile_fixes_is_not_tuned(small: Path, trainings: Trainings) -> None:
-    both_losses = {**BOTH, "distance": ["snr"]}
+    both_losses = {**BOTH, "loss": ["triplet", "n_pair"], "distance": ["snr"]}
     profile(small, {**both_losses, "settings": {**FIXED, "learning_rate": 0.002}}, name="small")
     assert [row["loss"] for row in _tune(1)["tuned"]] == ["triplet"], "N-pair has nothing left to tune"
     assert {one.learning_rate for one in trainings.asked} == {0.002}

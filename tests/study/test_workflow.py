@@ -296,7 +296,7 @@ def test_a_second_study_of_the_folder_waits(root: Path) -> None:
     first, _ = _start(root, "first")
     _until(lambda: _starts(root), first)
     second, said = _start(root, "second")
-    waits = f"Another study is at work in {root / 'data' / 'runs'}; this one waits for it to end."
+    waits = f"Another study is at work in {root / 'data' / 'runs'} (process {first.pid} on "
     _until(lambda: said.exists() and waits in said.read_text(), second)
     dry = subprocess.run([*SNAKEMAKE, "-n", "--quiet"], cwd=root, capture_output=True, timeout=120)
     assert dry.returncode == 0, "a plan does not wait"

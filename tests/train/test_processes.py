@@ -20,7 +20,7 @@ from snrlib.train import processes
 
 def test_every_loss_has_one_process_values_and_gradients() -> None:
     expected = values_and_gradients()
-    assert len(expected) == 15
+    assert len(expected) == 29
     for found in together(2, values_and_gradients):
         assert found.keys() == expected.keys()
         for name, tensors in expected.items():

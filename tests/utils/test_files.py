@@ -45,6 +45,23 @@ def test_a_killed_write_keeps_the_old_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)])
     assert done.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert list(tmp_path.iterdir()) == [path], "the next one removes what it has left"
+
+
+def test_two_writers_leave_each_other_alone(tmp_path: Path) -> None:
+    path = tmp_path / "[file].txt"
+
+    def write(temporary: Path) -> None:
+        write_atomically(path, lambda other: other.write_text("second"))
+        assert path.read_text() == "second"
+        assert temporary.exists()
+        temporary.write_text("first")
+
+    write_atomically(path, write)
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_write_that_cannot_be_loses_nothing(tmp_path: Path) -> None:

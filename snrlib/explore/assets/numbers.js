@@ -62,23 +62,52 @@ const normalize = (x) => { // x / ||x||; a zero vector stays zero
 };
 
 // --- The family of distances: snrlib/distances.py ------------------------------------------------------------------
-//     absolute   d(a, b) = ||A(b - a)||             A = identity: euclidean (eq. 9), relative_euclidean (eq. 10)
-//     relative   d(a, b) = ||A(b - a)||^2 / ||A a||^2   P: centred_euclidean, snr (eq. 8)   L: mahalanobis, relative_...
+//     no unit      d(a, b) = ||A(b - a)||                          A = I, the identity; P, which centres; or the matrix L
+//     the anchor   d(a, b) = ||A(b - a)||^2 / ||A a||^2
+//     both sides   d(a, b) = ||A(b - a)||^2 / (||A a|| ||A b||)
+//     length 1     d(a, b) = ||A b / ||A b|| - A a / ||A a||||^2 / 2 = 1 - cos(A a, A b)
 
-const DISTANCES = ["euclidean", "centred_euclidean", "relative_euclidean", "snr", "mahalanobis", "relative_mahalanobis"];
-const isRelative = (name) => name === "snr" || name.startsWith("relative");
-const EPS = 1e-12; // floor of ||A a||^2: the relative distance of a constant anchor is undefined
+const FAMILY = { // name: [A, what the squared distance is divided by]
+  euclidean: ["I", null], // eq. 9
+  centred_euclidean: ["P", null],
+  mahalanobis: ["L", null],
+  relative_euclidean: ["I", "anchor"], // eq. 10
+  snr: ["P", "anchor"], // eq. 8
+  relative_mahalanobis: ["L", "anchor"],
+  cosine: ["I", 2], // 2, and vectors of length 1
+  correlation: ["P", 2],
+  symmetric_snr: ["P", "both"],
+};
+const DISTANCES = Object.keys(FAMILY);
+const unitOf = (name) => FAMILY[name][1];
+const isRelative = (name) => unitOf(name) !== null; // a ratio of squares, which enters a loss as it is
+const isAnchored = (name) => unitOf(name) === "anchor"; // it matters which side is the anchor
+const EPS = 1e-12; // floor of ||A x||^2 in a unit: a constant anchor has no SNR distance, a zero vector no direction
 const ROUNDING = 1e-15; // a squared distance up to it is rounding, and counts as 0
 
-const map = (name, L) => (name.endsWith("mahalanobis") ? (x) => apply(L, x) : name === "snr" || name === "centred_euclidean" ? centre : (x) => x);
+/** z / ||z||; under the floor it has no direction: it stays shorter, and without a gradient. */
+function atLengthOne(z) {
+  const squared = power(z);
+  if (data(squared) <= EPS) return z.map((zm) => data(zm) / Math.sqrt(EPS));
+  const length = sqrt(squared);
+  return z.map((zm) => div(zm, length));
+}
 
-/** d(a, b) of two mapped vectors A a and A b; `anchor` is the one in the denominator of a relative distance. */
-function ofMapped(relative, a, b, anchor) {
+/** x -> A x, at length 1 where the distance asks for it. */
+function map(name, L) {
+  const A = { I: (x) => x, P: centre, L: (x) => apply(L, x) }[FAMILY[name][0]];
+  return unitOf(name) === 2 ? (x) => atLengthOne(A(x)) : A;
+}
+
+/** d(a, b) of two mapped vectors; `anchor` is the one of them in whose power an anchored distance is measured. */
+function ofMapped(unit, a, b, anchor) {
   const noise = power(minus(b, a));
-  if (!relative) return data(noise) <= ROUNDING ? 0 : sqrt(noise);
-  const signal = power(anchor);
-  if (data(signal) <= EPS) return data(noise) / EPS; // finite and large, without a gradient
-  return div(noise, signal);
+  if (unit === null) return data(noise) <= ROUNDING ? 0 : sqrt(noise);
+  if (unit === 2) return div(noise, 2);
+  const powers = (unit === "anchor" ? [anchor, anchor] : [a, b]).map(power);
+  const floored = powers.map((one) => Math.max(data(one), EPS));
+  if (floored.includes(EPS)) return data(noise) / Math.sqrt(floored[0] * floored[1]); // finite, without a gradient
+  return div(noise, unit === "anchor" ? powers[0] : sqrt(mul(...powers)));
 }
 
 /** w w' has the unit vector w along which L stretches: in the plane at an angle, for signals along (1, ..., 1). */
@@ -102,17 +131,18 @@ const embeddings = (state) => state.mode === "signals"
   : state.points.map(([u, v], i) => E1.map((_, m) => u * E1[m] + v * E2[m] + (i ? state.offset : state.anchor_offset)));
 const LABELS = [0, 0, 1, 1];
 
-// --- The four losses: snrlib/losses --------------------------------------------------------------------------------
-// e_ij stands for the equations' d^2: d_ij^2 of an absolute distance; a relative one is a ratio of squares already.
+// --- The losses: snrlib/losses ----------------------------------------------------------------------------------------
+// e_ij stands for the equations' d^2: d_ij^2 of an absolute distance; one in a unit is a ratio of squares already.
+// s is the scale, an inverse temperature: 1 in the report.
 
 const all = [0, 1, 2, 3];
 const pairs = all.flatMap((i) => all.filter((j) => j !== i).map((j) => [i, j])); // ordered
 const same = (i, j) => LABELS[i] === LABELS[j];
-const positives = pairs.filter(([i, j]) => same(i, j));
+const positives = pairs.filter(([i, j]) => same(i, j)); // one of every i
 const negatives = (i) => all.filter((k) => !same(i, k));
 
 const LOSSES = {
-  // Eq. 1:  1/(2N) sum_(i,j)  y d^2 + (1 - y) max(0, margin - d)^2, and without the squares if d is relative
+  // Eq. 1:  1/(2N) sum_(i,j)  y d^2 + (1 - y) max(0, margin - d)^2, and without the squares if d is a ratio of squares
   contrastive: ({ d, e, relative, margin }) => {
     const push = (i, j) => { const gap = relu(sub(margin, d(i, j))); return relative ? gap : mul(gap, gap); };
     return div(mean(pairs.map(([i, j]) => (same(i, j) ? e(i, j) : push(i, j)))), 2);
@@ -120,35 +150,57 @@ const LOSSES = {
   // Eq. 2:  1/|T| sum_(i,j,k)  max(d_ij^2 + m - d_ik^2, 0)
   triplet: ({ e, margin }) =>
     mean(positives.flatMap(([i, j]) => negatives(i).map((k) => relu(sub(add(e(i, j), margin), e(i, k)))))),
-  // Eq. 3:  1/N sum_i  log(1 + sum_(j != i) exp(s(f_i, f_j+) - s(f_i, f_i+))), the pairs (a, p) and (n1, n2)
-  //         s = (A f)'(A g) if d is absolute, s = -d if it is relative
-  n_pair: ({ d, z, relative }) => {
-    const s = (i, j) => (relative ? sub(0, d(i, j)) : dot(z[i], z[j]));
-    return mean([[0, 1, 3], [2, 3, 1]].map(([i, own, other]) => logSumExp([0, sub(s(i, other), s(i, own))])));
+  // Eq. 3:  1/N sum_i  log(1 + sum_(j != i) exp(s (sim(f_i, f_j+) - sim(f_i, f_i+)))), the pairs (a, p) and (n1, n2)
+  //         sim = (A f)'(A g) if d is absolute, sim = -d if it is a ratio of squares
+  n_pair: ({ d, z, relative, s }) => {
+    const sim = (i, j) => (relative ? sub(0, d(i, j)) : dot(z[i], z[j]));
+    return mean([[0, 1, 3], [2, 3, 1]].map(([i, own, other]) => logSumExp([0, mul(s, sub(sim(i, other), sim(i, own)))])));
   },
-  // Eqs. 4-5:  1/(2|P|) sum_(i,j)  max(L_ij, 0)^2,  L_ij = log(sum_k exp(margin - d_ik) + sum_l exp(margin - d_jl)) + d_ij
-  lifted: ({ d, margin }) =>
+  // Eqs. 4-5:  1/(2|P|) sum_(i,j)  max(L_ij, 0)^2
+  //            L_ij = log(sum_k exp(margin - s d_ik) + sum_l exp(margin - s d_jl)) + s d_ij
+  lifted: ({ d, margin, s }) =>
     div(mean(positives.map(([i, j]) => {
-      const push = [i, j].flatMap((end) => negatives(end).map((k) => sub(margin, d(end, k))));
-      const lifted = add(logSumExp(push), d(i, j));
+      const push = [i, j].flatMap((end) => negatives(end).map((k) => sub(margin, mul(s, d(end, k)))));
+      const lifted = add(logSumExp(push), mul(s, d(i, j)));
       const held = data(lifted) > 4e9 ? 4e9 : relu(lifted); // only the undefined distance of a constant anchor is held
       return mul(held, held);
     })), 2),
+  // 1/n sum_i  1/alpha log(1 + sum_(k in P_i) exp(alpha (e_ik - margin))) + 1/beta log(1 + sum_(k in N_i) exp(beta (margin - e_ik)))
+  // P_i: the positives with e_ik > min_(negatives) e - epsilon;  N_i: the negatives with e_ik < max_(positives) e + epsilon
+  multi_similarity: ({ e, margin }) => {
+    const alpha = 1 / margin, beta = 25 / margin, epsilon = margin / 5; // the paper's, in units of the margin
+    return mean(positives.map(([i, j]) => {
+      const nearest = Math.min(...negatives(i).map((k) => data(e(i, k)))), farthest = data(e(i, j));
+      const P = [j].filter((k) => data(e(i, k)) > nearest - epsilon);
+      const N = negatives(i).filter((k) => data(e(i, k)) < farthest + epsilon);
+      const pull = logSumExp([0, ...P.map((k) => mul(alpha, sub(e(i, k), margin)))]);
+      const push = logSumExp([0, ...N.map((k) => mul(beta, sub(margin, e(i, k))))]);
+      return add(div(pull, alpha), div(push, beta));
+    }));
+  },
+  // 1/|P| sum_(i,j)  -log(exp(-s e_ij) / (exp(-s e_ij) + sum_k exp(-s e_ik))), k the negatives of i
+  nt_xent: ({ e, s }) => {
+    const sim = (i, k) => mul(-s, e(i, k));
+    return mean(positives.map(([i, j]) => sub(logSumExp([j, ...negatives(i)].map((k) => sim(i, k))), sim(i, j))));
+  },
+  // 1/n sum_i  -1/|P_i| sum_(j in P_i) log(exp(-s e_ij) / sum_(k != i) exp(-s e_ik)): every i has one positive j here,
+  // which with the negatives makes up all k != i, so this is nt_xent
+  supcon: (given) => LOSSES.nt_xent(given),
   // Not a loss: d(a, p) alone, to see what one distance does
   distance: ({ d }) => d(0, 1),
 };
 
 /** A loss of the embeddings x; d(i, j) has i as query and j as ref, and `anchor` says which of them is the anchor. */
-function loss(name, x, { distance, L, margin, normalize_embeddings, anchor }) {
-  const relative = isRelative(distance), A = map(distance, L);
+function loss(name, x, { distance, L, margin, scale, normalize_embeddings, anchor }) {
+  const relative = isRelative(distance), unit = unitOf(distance), A = map(distance, L);
   const z = x.map((one) => A(normalize_embeddings ? normalize(one) : one));
   const known = new Map();
   const d = (i, j) => {
-    if (!known.has(4 * i + j)) known.set(4 * i + j, ofMapped(relative, z[i], z[j], z[anchor === "query" ? i : j]));
+    if (!known.has(4 * i + j)) known.set(4 * i + j, ofMapped(unit, z[i], z[j], z[anchor === "query" ? i : j]));
     return known.get(4 * i + j);
   };
   const e = (i, j) => (relative ? d(i, j) : mul(d(i, j), d(i, j)));
-  return LOSSES[name]({ d, e, z, relative, margin });
+  return LOSSES[name]({ d, e, z, relative, margin, s: scale });
 }
 
 /** All that the page shows of a state. distances[name][i][j] has i as the anchor, whatever side the losses take. */
@@ -159,7 +211,7 @@ function numbers(state) {
   for (const distance of DISTANCES) {
     const A = map(distance, L);
     const z = x.map((one) => A(state.normalize_embeddings ? normalize(one) : one));
-    distances[distance] = z.map((a, i) => z.map((b, j) => (i === j ? 0 : ofMapped(isRelative(distance), a, b, a))));
+    distances[distance] = z.map((a, i) => z.map((b, j) => (i === j ? 0 : ofMapped(unitOf(distance), a, b, a))));
     losses[distance] = Object.fromEntries(Object.keys(LOSSES).map((name) => [name, loss(name, x, { ...options, distance })]));
   }
   const leaves = x.map((one) => one.map((xm) => new Value(xm)));

@@ -5,6 +5,15 @@
   const $ = (id) => document.getElementById(id);
   const LARGEST = 10; // of a component of a signal
   const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#832db6"]; // a, p, n1, n2: petroff10
+  const GROUPS = [ // of the choices
+    ["distance", "No unit", DISTANCES.filter((name) => !isRelative(name))],
+    ["distance", "The anchor's power as the unit", DISTANCES.filter(isAnchored)],
+    ["distance", "Symmetric, in a unit", DISTANCES.filter((name) => isRelative(name) && !isAnchored(name))],
+    ["loss", "Eqs. 1–5 of the report", ["contrastive", "triplet", "n_pair", "lifted"]],
+    ["loss", "Their rivals", ["multi_similarity", "nt_xent", "supcon"]],
+    ["loss", "No loss", ["distance"]],
+  ];
+  const COLUMNS = ["contrastive", "triplet", "n_pair", "lifted", "multi_similarity", "nt_xent"]; // supcon is nt_xent here
   const names = () => (state.mode === "points" ? ["a", "p", "n₁", "n₂"] : ["a", "b", "n₁", "n₂"]);
 
   let state = structuredClone(START);
@@ -22,8 +31,11 @@
   const row = (head, cells, chosen = false) => element("tr", { className: chosen ? "chosen" : "" }, element("th", { scope: "row" }, head), ...cells);
   const table = (id, caption, columns, rows) => $(id).replaceChildren(
     element("caption", {}, caption),
-    element("thead", {}, element("tr", {}, ...columns.map((text) => element(text ? "th" : "td", text ? { scope: "col" } : {}, text)))),
-    element("tbody", {}, ...rows));
+    element("thead", {}, element("tr", {}, ...columns.map((text) => element(text ? "th" : "td", text ? { scope: "col" } : {}, ...broken(text))))),
+    ...(Array.isArray(rows[0]) ? rows : [rows]).map((group) => element("tbody", {}, ...group)));
+  // A long name may be broken, in the table of losses; one of two already is.
+  const broken = (text) => (text.includes(" ") ? [text] : text.split("_").flatMap((part, i) => (i ? ["_", element("wbr"), part] : [part])));
+  const byGroup = (make) => GROUPS.filter(([key]) => key === "distance").map(([, , group]) => group.map(make));
 
   // --- The plane --------------------------------------------------------------------------------------------------------
   const plane = $("plane");
@@ -98,16 +110,17 @@
       return arrow(x, y, x + 100 * rate * du, y - 100 * rate * dv);
     }).filter(Boolean));
 
-    const A = map(state.distance, n.components), relative = isRelative(state.distance);
+    const A = map(state.distance, n.components), unit = unitOf(state.distance), anchored = isAnchored(state.distance);
     const mapped = (x) => A(state.normalize_embeddings ? normalize(x) : x);
     const at = (u, v) => mapped(E1.map((_, m) => u * E1[m] + v * E2[m] + state.offset));
     const a = mapped(n.embeddings[0]), d = n.distances[state.distance];
-    const there = isoline((u, v) => ofMapped(relative, a, at(u, v), a), d[0][1]);
-    // From a constant vector every anchor is at distance 1: there is no line.
-    const back = relative && power(a) > EPS ? isoline((u, v) => { const x = at(u, v); return ofMapped(true, x, a, x); }, d[1][0]) : "";
+    // From a constant vector every anchor is at distance 1, and all are in the same direction: there is no line.
+    const direction = power(a) > EPS;
+    const there = d[0][1] > ROUNDING && (direction || unit !== 2) ? isoline((u, v) => ofMapped(unit, a, at(u, v), a), d[0][1]) : "";
+    const back = anchored && direction ? isoline((u, v) => { const x = at(u, v); return ofMapped(unit, x, a, x); }, d[1][0]) : "";
     layers[1].replaceChildren(shape("path", { class: "iso back", d: back }), shape("path", { class: "iso", d: there }));
     return [
-      ...(there ? [[element("span", { className: "swatch" }), `points as far from a as p, ${format(d[0][1])}, with a as the anchor`]] : []),
+      ...(there ? [[element("span", { className: "swatch" }), `points as far from a as p, ${format(d[0][1])}${anchored ? ", with a as the anchor" : ""}`]] : []),
       ...(back ? [[element("span", { className: "swatch back" }), `points from which, as anchors, a is as far as from p, ${format(d[1][0])}`]] : []),
       [rate ? `→ one step of gradient descent, − gradient × ${rateText(rate)}, as seen in the plane` : "No arrows: the gradient in the plane is 0."],
       ...(state.normalize_embeddings ? [["Hollow marks: the embeddings scaled to length 1, as seen in the plane."]] : []),
@@ -202,12 +215,12 @@
   function showTables(n) {
     const [a, p, n1, n2] = names(), every = [a, p, n1, n2];
     const directions = [[0, 1], [1, 0], [0, 2], [2, 0], [0, 3], [3, 0]];
-    table("distances", "Anchor → compared", ["", ...directions.map(([i, j]) => `${every[i]} → ${every[j]}`)], DISTANCES.map((name) =>
+    table("distances", "Anchor → compared", ["", ...directions.map(([i, j]) => `${every[i]} → ${every[j]}`)], byGroup((name) =>
       row(name, directions.map(([i, j]) => cell(n.distances[name][i][j], `${name} ${i} ${j}`)), name === state.distance)));
-    table("matrix", `All pairs under ${state.distance}: the anchor is the row`, ["", ...every], every.map((one, i) =>
+    table("matrix", `All pairs under ${state.distance}${isAnchored(state.distance) ? ": the anchor is the row" : ""}`, ["", ...every], every.map((one, i) =>
       row(one, every.map((_, j) => cell(n.distances[state.distance][i][j], `pair ${i} ${j}`)))));
-    table("losses", `Anchor: ${state.anchor === "query" ? "query i" : "reference j"}; margin ${state.margin}`, ["", "contrastive", "triplet", "n_pair", "lifted", `d(a, ${p})`], DISTANCES.map((name) =>
-      row(name, Object.entries(n.losses[name]).map(([loss, x]) => cell(x, `${name} ${loss}`, name === state.distance && loss === state.loss)), name === state.distance)));
+    table("losses", `Anchor: ${state.anchor === "query" ? "query i" : "reference j"}; margin ${state.margin}; scale s ${state.scale}`, ["", ...COLUMNS.map((loss) => (loss === "nt_xent" ? "nt_xent, supcon" : loss))], byGroup((name) =>
+      row(name, COLUMNS.map((loss) => cell(n.losses[name][loss], `${name} ${loss}`, name === state.distance && loss === (state.loss === "supcon" ? "nt_xent" : state.loss))), name === state.distance)));
     const length = (x) => Math.sqrt(power(x));
     const along = (x) => sum(x) / Math.sqrt(x.length);
     const plane = state.mode === "points";
@@ -231,14 +244,16 @@
     if (plane) table("components", "", ["", "1", "2", "3"], n.components.map((line, i) => row(String(i + 1), line.map((x, j) => cell(x, `L ${i} ${j}`)))));
   }
 
+  const TAKES = { margin: ["contrastive", "triplet", "lifted", "multi_similarity"], scale: ["n_pair", "lifted", "nt_xent", "supcon"] };
+  const takes = (key) => TAKES[key].includes(state.loss);
   function snippet() {
     const points = state.mode === "points", mahalanobis = state.distance.endsWith("mahalanobis");
     const x = embeddings(state).map((one) => `    [${one.join(", ")}],`).join("\n");
     const w = points ? `torch.tensor([${stretched(state).join(", ")}], dtype=torch.float64)` : "torch.full((32,), 32**-0.5, dtype=torch.float64)";
     const L = mahalanobis ? `w = ${w}\nL = torch.eye(${points ? 3 : 32}, dtype=torch.float64) + (${state.stretch} - 1) * torch.outer(w, w)\n` : "";
-    const options = [`"${state.distance}"`, ...(mahalanobis ? ["components=L"] : []), `anchor="${state.anchor}"`, `normalize_embeddings=${state.normalize_embeddings ? "True" : "False"}`];
-    const margin = state.loss === "n_pair" ? "" : `, margin=${state.margin}`;
-    const value = state.loss === "distance" ? "distance(x)[0, 1]" : `get_loss("${state.loss}", distance${margin})(x, labels)`;
+    const options = [`"${state.distance}"`, ...(mahalanobis ? ["components=L"] : []), ...(isAnchored(state.distance) ? [`anchor="${state.anchor}"`] : []), `normalize_embeddings=${state.normalize_embeddings ? "True" : "False"}`];
+    const its = ["margin", "scale"].filter((key) => takes(key)).map((key) => `, ${key}=${state[key]}`).join("");
+    const value = state.loss === "distance" ? "distance(x)[0, 1]" : `get_loss("${state.loss}", distance${its})(x, labels)`;
     return `import torch
 
 from snrlib.distances import get_distance
@@ -251,7 +266,7 @@ labels = torch.tensor([0, 0, 1, 1])
 ${L}distance = get_distance(${options.join(", ")})
 loss = ${value}
 loss.backward()
-print(distance(x))  # query i, ref j; the anchor of a relative distance is the ${state.anchor}
+print(distance(x))  # query i, ref j${isAnchored(state.distance) ? `; the anchor is the ${state.anchor}` : ""}
 print(loss.item())
 print(x.grad)
 `;
@@ -273,9 +288,10 @@ print(x.grad)
       if (control.type === "range") control.parentElement.querySelector(".value").textContent = String(value).replace("-", "−");
     }
     for (const radio of document.querySelectorAll('[name="mode"], [name="anchor"]')) radio.checked = state[radio.name] === radio.value;
-    $("stretch-name").textContent = points ? "Stretch of L (question 9)" : "Stretch of L along (1, …, 1) (question 9)";
+    $("stretch-name").textContent = points ? "Stretch of L (question 11)" : "Stretch of L along (1, …, 1) (question 11)";
     for (const box of document.querySelectorAll(".formula-box")) box.classList.toggle("chosen", box.dataset.distance === state.distance || box.dataset.loss === state.loss);
     for (const part of document.querySelectorAll("[data-kind]")) part.hidden = (part.dataset.kind === "relative") !== isRelative(state.distance);
+    for (const part of document.querySelectorAll("[data-anchored]")) part.hidden = !isAnchored(state.distance);
     for (const button of $("presets").children) button.setAttribute("aria-pressed", button.dataset.lesson === lesson);
     for (const article of document.querySelectorAll("article")) article.hidden = article.dataset.lesson !== lesson;
     const claim = LESSONS[lesson].claim(n, state);
@@ -315,10 +331,10 @@ print(x.grad)
     button.dataset.lesson = name;
     return button;
   }));
-  const options = { distance: DISTANCES.map((name) => [name, name]), loss: Object.keys(LOSSES).map((name) => [name, name === "distance" ? "d(a, p) alone" : name]) };
   for (const control of document.querySelectorAll("[data-key]")) {
     const key = control.dataset.key;
-    if (options[key]) control.append(...options[key].map(([value, text]) => element("option", { value }, text)));
+    control.append(...GROUPS.filter(([of]) => of === key).map(([, label, group]) => element("optgroup", { label },
+      ...group.map((value) => element("option", { value }, value === "distance" ? "d(a, p) alone" : value)))));
     control.oninput = () => set({ [key]: control.type === "checkbox" ? control.checked : control.type === "range" ? Number(control.value) : control.value });
   }
   for (const radio of document.querySelectorAll('[name="mode"], [name="anchor"]')) radio.onchange = () => set({ [radio.name]: radio.value });
@@ -333,5 +349,5 @@ print(x.grad)
 
   window.playground = { set, choose, state: () => structuredClone(state), numbers: (changes = {}) => numbers({ ...state, ...changes }), lessons: Object.keys(LESSONS) };
   const asked = location.hash.slice(1); // playground.html#asymmetry opens at a question
-  choose(asked in LESSONS ? asked : "start");
+  choose(Object.hasOwn(LESSONS, asked) ? asked : "start");
 })();

@@ -49,12 +49,12 @@ const LESSONS = {
     set: { points: [[1.4, 0.5], [0.8, 1.6], ...far], normalize_embeddings: true, distance: "snr", loss: "triplet" },
     claim: (n, state) => {
       const d = (name) => n.distances[name][0][1];
-      const four = [d("euclidean") ** 2, d("centred_euclidean") ** 2, d("relative_euclidean"), d("snr")];
+      const seven = [d("euclidean") ** 2, d("centred_euclidean") ** 2, d("relative_euclidean"), d("snr"), d("symmetric_snr"), 2 * d("cosine"), 2 * d("correlation")];
       const two = [d("mahalanobis") ** 2, d("relative_mahalanobis")];
       const equal = (x) => Math.max(...x) - Math.min(...x) < 1e-9;
       const shown = (x) => x.map(format).join(", ");
-      return [equal(four), `a → p: Euclid², centred Euclid², relative Euclid, SNR: ${shown(four)}; Mahalanobis², relative Mahalanobis: ${shown(two)}. ` +
-        (equal([...four, ...two]) ? "All six agree." : equal(four) ? "The first four agree." : "The first four do not all agree.")];
+      return [equal(seven), `a → p: Euclid², centred Euclid², relative Euclid, SNR, symmetric SNR, 2 × cosine, 2 × correlation: ${shown(seven)}; Mahalanobis², relative Mahalanobis: ${shown(two)}. ` +
+        (equal([...seven, ...two]) ? "All nine agree." : equal(seven) ? "The first seven agree." : "The first seven do not all agree.")];
     },
   },
   flees: {
@@ -75,6 +75,22 @@ const LESSONS = {
       const floored = power(centre(n.embeddings[0])) <= EPS;
       return [floored, `Var(a) = ${format(n.pair.signal)}; SNR distance a → p = ${format(n.distances.snr[0][1])}; length of the gradient at a: ${format(Math.sqrt(power(n.gradient[0])))}` +
         (floored ? ", for it is undefined and held." : ".")];
+    },
+  },
+  unit: {
+    title: "8 Unit",
+    set: { points: [[1, 0], [1, 1], ...far], distance: "symmetric_snr", loss: "distance" },
+    claim: (n, state) => {
+      const twice = (x) => x.map((one, i) => (i === 1 ? one.map((xm) => 2 * xm) : one)); // 2p in the place of p
+      const then = numbers({ ...state, points: twice(state.points), signals: twice(state.signals) });
+      const found = [["SNR", "snr"], ["symmetric SNR", "symmetric_snr"], ["correlation", "correlation"]].map(([words, name]) => {
+        const [now, later] = [n, then].map(({ distances }) => distances[name][0][1]);
+        return { words, name, now, later, stays: Math.abs(later - now) < 1e-9 };
+      });
+      const stay = found.filter(({ stays }) => stays);
+      return [stay.length === 1 && stay[0].name === "correlation", `d(a, ${state.mode === "points" ? "p" : "b"}) and, with it doubled: ` +
+        found.map(({ words, now, later }) => `${words} ${format(now)}, ${format(later)}`).join("; ") + `. ` +
+        (stay.length ? `Unchanged: ${stay.map(({ words }) => words).join(", ")}.` : "All three change.")];
     },
   },
 };
