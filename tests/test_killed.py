@@ -277,9 +277,8 @@ def test_a_killed_command_completes_to_same_bits(
         assert content == expected.contents[name], f"{about}: {name}"
     if number != signal.SIGKILL:
         assert "Traceback" not in said, f"{about}\n{said}"
-        assert [name for name in left if ".checkpoints-" not in name] == [], (
-            about
-        )  # what an unfinished cell goes on from
+        kept = [name for name in left if ".checkpoints-" in name]  # what an unfinished cell goes on from
+        assert left == kept, about
 
 
 def test_want_of_memory_is_said_and_mended(place: Place, whole: Callable[[str], Whole]) -> None:
