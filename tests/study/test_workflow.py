@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -244,10 +245,13 @@ def test_after_a_full_disk_the_study_goes_on(
     try:
         monkeypatch.setenv("SNR_RUNS", str(place / "runs"))
         process, log, finished = _all_but_one(root, place)
-        with contextlib.suppress(OSError), (place / "ballast").open("wb", buffering=0) as ballast:
-            while ballast.write(bytes(4096)):
-                pass
-        (root / "hold-2").unlink()
+        with (place / "ballast").open("wb", buffering=0) as ballast:
+            while process.is_alive():  # full at once, and again whenever a file goes
+                with contextlib.suppress(OSError):
+                    while ballast.write(bytes(4096)):
+                        pass
+                (root / "hold-2").unlink(missing_ok=True)
+                time.sleep(0.005)
         assert _ended(process) == 2
         said = log.read_text()
         assert "Missing: grid/digits-conv4-snr-triplet-seed=2: " in said
