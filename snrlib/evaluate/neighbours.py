@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from snrlib.distances import Distance, get_distance
-from snrlib.utils.checks import check_choice, check_embeddings
+from snrlib.utils.checks import check_choice, check_embeddings, check_rank
 
-__all__ = ["knn", "knn_blocks", "ranking_blocks"]
+__all__ = ["import_faiss", "knn", "knn_blocks", "ranking_blocks"]
 
 _BLOCK = 2**25  # numbers in one block of scores: 128 MiB in float32
 _GROUP = 32  # scores that compete for one place in the first round of a selection
@@ -100,10 +100,9 @@ def _check(
     query = check_embeddings(query, "query")
     database = query if reference is None else check_embeddings(reference, "reference")
     most = len(database) - (reference is None)
-    if not (isinstance(k, Integral) and not isinstance(k, bool) and 1 <= k <= most):
-        raise ValueError(f"k must be an integer from 1 to {most}, the number of candidates of a query, got {k!r}")
+    k = check_rank(k, "k", most, "number of candidates of a query")
     check_choice(backend, "backend", ("torch", "faiss"))
-    return query, database, int(k), reference is None, distance.between(query, database), backend
+    return query, database, k, reference is None, distance.between(query, database), backend
 
 
 @torch.no_grad()
@@ -175,11 +174,21 @@ def _search_torch(right: Tensor, k: int, skip_self: bool) -> _Search:
     return search
 
 
-def _search_faiss(right: Tensor, k: int, skip_self: bool) -> _Search:
+def import_faiss() -> Any:
+    """The module.
+
+    Raises:
+        ImportError: it is not installed; the message says how to.
+    """
     try:
         import faiss
     except ImportError as error:
         raise ImportError("backend 'faiss' needs the package faiss-cpu: pip install 'snrlib[faiss]'") from error
+    return faiss
+
+
+def _search_faiss(right: Tensor, k: int, skip_self: bool) -> _Search:
+    faiss = import_faiss()
     if right.dtype != torch.float32 or right.device.type != "cpu":
         raise ValueError(f"backend 'faiss' searches float32 on the CPU, got {right.dtype} on {right.device}")
     index = faiss.IndexFlatIP(right.shape[1])

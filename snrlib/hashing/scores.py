@@ -19,7 +19,7 @@ from torch import Tensor
 
 from snrlib.distances import Distance
 from snrlib.hashing.codes import check_codes, hamming
-from snrlib.utils.checks import as_labels, check_embeddings
+from snrlib.utils.checks import as_labels, check_embeddings, check_rank
 
 __all__ = ["TieGroups", "average_precision", "relaxed_map", "score_codes", "tie_groups"]
 
@@ -75,8 +75,7 @@ class TieGroups:
             (n_query,), float64.
         """
         size = int(self.retrieved[0].sum())
-        if not (isinstance(n, Integral) and not isinstance(n, bool) and 1 <= n <= size):
-            raise ValueError(f"n must be an integer from 1 to {size}, the size of the database, got {n!r}")
+        n = check_rank(n, "n", size, "size of the database")
         c, r = self.retrieved.double(), self.relevant.double()
         inside = (n - (c.cumsum(dim=1) - c)).clamp_min(0).minimum(c)
         return (r * inside / c.clamp_min(1)).sum(dim=1) / n

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import torch
 from torch import Tensor
 
+from snrlib.evaluate.neighbours import import_faiss
 from snrlib.hashing.codes import check_codes, hamming
-from snrlib.utils.checks import check_choice
+from snrlib.utils.checks import check_choice, check_rank
 
 __all__ = ["nearest_codes"]
 
@@ -38,25 +37,21 @@ def nearest_codes(query: Tensor, k: int, database: Tensor, backend: str = "torch
     """
     check_codes(query, "query")
     n = len(check_codes(database, "database"))
-    if not (isinstance(k, Integral) and not isinstance(k, bool) and 1 <= k <= n):
-        raise ValueError(f"k must be an integer from 1 to {n}, the size of the database, got {k!r}")
+    k = check_rank(k, "k", n, "size of the database")
     if check_choice(backend, "backend", ("torch", "faiss")) == "faiss":
-        return _search_faiss(query, int(k), database)
+        return _search_faiss(query, k, database)
     place = torch.arange(n, device=database.device)
     found = []
     for block in query.split(max(1, _BLOCK // n)):
         # One number that orders by distance first and by place second: no two are equal.
         key = hamming(block, database).long() * n + place
-        found.append(key.topk(int(k), dim=1, largest=False).values)
+        found.append(key.topk(k, dim=1, largest=False).values)
     keys = torch.cat(found)
     return keys // n, keys % n
 
 
 def _search_faiss(query: Tensor, k: int, database: Tensor) -> tuple[Tensor, Tensor]:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("backend 'faiss' needs the package faiss-cpu: pip install 'snrlib[faiss]'") from error
+    faiss = import_faiss()
     if query.shape[1] != database.shape[1]:
         raise ValueError(
             f"query and database must have codes of one length, got {query.shape[1]} and {database.shape[1]}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snrlib.distances import Distance
-from snrlib.utils.checks import check_choice, check_embeddings, check_labels
+from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
 
 __all__ = [
     "Loss",
+    "PairSoftmaxLoss",
     "Report",
     "Seen",
     "Several",
@@ -295,6 +296,34 @@ class Loss(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_report": None}  # a copy or a checkpoint needs no batch
+
+
+class PairSoftmaxLoss(Loss):
+    """A softmax over an anchor's pairs, of the similarities ``-s e`` with ``e = d^power``.
+
+    Args:
+        distance: any member of the family.
+        scale: s, above 0.
+        power: of d in e; None is 1 for a relative distance and 2 for an absolute one.
+        **shared: as in `Loss`.
+    """
+
+    told = ("scale", "power")
+    default_scale = 10.0
+
+    def __init__(
+        self,
+        distance: Distance,
+        scale: float = default_scale,
+        power: Literal[1, 2] | None = None,
+        **shared: Unpack[SharedOptions],
+    ):
+        super().__init__(distance, **shared)
+        self.power = check_power(power)
+        self.scale = check_number(scale, "scale", above=0)
+
+    def _similarity(self, d: Tensor) -> Tensor:
+        return held(-self.scale * self.squared(d))
 
 
 def _show_batch(loss: Loss, positional: tuple[Any, ...], named: dict[str, Any]) -> None:

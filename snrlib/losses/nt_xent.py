@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen, Several, SharedOptions, check_power, held
-from snrlib.utils.checks import check_number
+from snrlib.losses.base import PairSoftmaxLoss, Seen, Several
 
 __all__ = ["NTXentLoss"]
 
 
-class NTXentLoss(Loss):
+class NTXentLoss(PairSoftmaxLoss):
     """Of an anchor's positive and all its negatives, the positive shall take the softmax:
 
         L = 1/|P| sum_((a,p) in P)  -log( exp(-s e_ap) / (exp(-s e_ap) + sum_(n in N_a) exp(-s e_an)) )
@@ -47,19 +44,6 @@ class NTXentLoss(Loss):
     """
 
     term = "positive pair"
-    told = ("scale", "power")
-    default_scale = 10.0
-
-    def __init__(
-        self,
-        distance: Distance,
-        scale: float = default_scale,
-        power: Literal[1, 2] | None = None,
-        **shared: Unpack[SharedOptions],
-    ):
-        super().__init__(distance, **shared)
-        self.power = check_power(power)
-        self.scale = check_number(scale, "scale", above=0)
 
     def forward(
         self,
@@ -69,7 +53,7 @@ class NTXentLoss(Loss):
         reference_labels: Several | None = None,
     ) -> Tensor:
         d, positive, negative = self._pairs(embeddings, labels, reference, reference_labels)
-        s = held(-self.scale * self.squared(d))
+        s = self._similarity(d)
         opposed = negative.any(dim=1, keepdim=True)
         a, p = torch.nonzero(positive & opposed).T
         # log sum_n exp(-s e_an), of every anchor; one without negatives has no term

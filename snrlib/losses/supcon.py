@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen, Several, SharedOptions, check_power, held
-from snrlib.utils.checks import check_number
+from snrlib.losses.base import PairSoftmaxLoss, Seen, Several
 
 __all__ = ["SupConLoss"]
 
 
-class SupConLoss(Loss):
+class SupConLoss(PairSoftmaxLoss):
     """An anchor's positives shall share the softmax over all other samples, the paper's L_out:
 
         L = mean over anchors i of  -1/|P_i| sum_(p in P_i) log( exp(-s e_ip) / sum_(k != i) exp(-s e_ik) )
@@ -46,19 +43,6 @@ class SupConLoss(Loss):
     """
 
     term = "anchor"
-    told = ("scale", "power")
-    default_scale = 10.0
-
-    def __init__(
-        self,
-        distance: Distance,
-        scale: float = default_scale,
-        power: Literal[1, 2] | None = None,
-        **shared: Unpack[SharedOptions],
-    ):
-        super().__init__(distance, **shared)
-        self.power = check_power(power)
-        self.scale = check_number(scale, "scale", above=0)
 
     def forward(
         self,
@@ -68,7 +52,7 @@ class SupConLoss(Loss):
         reference_labels: Several | None = None,
     ) -> Tensor:
         d, positive, negative = self._pairs(embeddings, labels, reference, reference_labels)
-        s = held(-self.scale * self.squared(d))
+        s = self._similarity(d)
         number = positive.sum(dim=1)
         valid = (number > 0) & negative.any(dim=1)
         # log( exp(s_ip) / sum_(k != i) exp(s_ik) )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "check_flag",
     "check_labels",
     "check_number",
+    "check_rank",
     "is_traced",
 ]
 
@@ -145,6 +146,17 @@ def check_number(
     bounds = {"above": above, "at least": at_least, "at most": at_most}
     stated = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if math.isfinite(bound))
     raise ValueError(f"{name} must be a finite number {stated}".rstrip() + f", got {value!r}")
+
+
+def check_rank(value: Any, name: str, most: int, what: str) -> int:
+    """An integer from 1 to ``most``, which is the ``what`` of the message.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= most:
+        return int(value)
+    raise ValueError(f"{name} must be an integer from 1 to {most}, the {what}, got {value!r}")
 
 
 def check_choice(value: Any, name: str, choices: Collection[str]) -> str:
