@@ -80,11 +80,12 @@ def case_options(case: str, name: str) -> tuple[str, dict[str, Any]]:
     """The loss of a case, and its options in the units of one distance."""
     loss, options = CASES[case]
     kind = LOSSES[loss]
-    unit = TYPICAL.get(name, 2.0) if kind.margin_unit or kind.default_scale else 1.0
+    softmax = kind.default_scale is not None and loss not in ("lifted", "n_pair")  # whose cases suit all distances
+    unit = TYPICAL.get(name, 2.0) if kind.margin_unit or softmax else 1.0
     usual = 1 if name in RELATIVE or kind.margin_unit == "distance" else 2
     unit = unit ** (usual if loss == "contrastive" else options.get("power", usual))
     powers = dict.fromkeys(("margin", "positive_margin", "epsilon", "delta"), 1) | {"beta": -1}
-    powers["scale"] = -1 if kind.default_scale else 0
+    powers["scale"] = -1 if softmax else 0
     powers["alpha"] = -1 if loss in ("multi_similarity", "proxy_anchor") else 1
     if loss in OVER_COSINES:
         powers = {}

@@ -49,7 +49,7 @@ class Settings:
         normalize_embeddings: scale embeddings to length 1.
         loss: see `snrlib.losses`; or "softmax", a classifier, which is judged by the distance named.
         margin: of the loss, in the unit that it states; None of a loss without one.
-        scale: of a loss that is a softmax, its reciprocal temperature; None of the others.
+        scale: of a loss with a softmax or a log-sum-exp, its reciprocal temperature; None of the others.
         regularizer: weight of the zero-mean penalty; with a learned map, of the log-det penalty on that, in units of
             the loss at its margin.
         energy_confusion: weight of the energy confusion of the last layer (`snrlib.losses.EnergyConfusion`).

@@ -30,7 +30,7 @@ class LiftedStructureLoss(Loss):
 
     Args:
         distance: a member of the family.
-        margin: alpha, any finite number, in units of the distance; 1 suits distances of about 1.
+        margin: alpha, any finite number, in units of s d; 1 suits distances of about 1.
         scale: s, above 0: an inverse temperature.
         power: 2 puts ``d^2`` in the place of d, and the margin in its units; None is 1.
         **shared: ``regularizer``, ``average``, ``reduction``, as in `Loss`.
@@ -52,12 +52,13 @@ class LiftedStructureLoss(Loss):
     told = ("margin", "scale", "power")
     default_margin = 1.0
     margin_unit = "distance"
+    default_scale = 1.0
 
     def __init__(
         self,
         distance: Distance,
         margin: float = default_margin,
-        scale: float = 1.0,
+        scale: float = default_scale,
         power: Literal[1, 2] | None = None,
         **shared: Unpack[SharedOptions],
     ):

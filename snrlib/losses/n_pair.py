@@ -61,13 +61,14 @@ class NPairsLoss(Loss):
     term = "positive pair"
     told = ("margin", "similarity", "scale", "power")
     default_margin = 0.0
+    default_scale = 1.0
 
     def __init__(
         self,
         distance: Distance,
         margin: float = default_margin,
         similarity: Literal["inner_product", "negative", "inverse"] | None = None,
-        scale: float = 1.0,
+        scale: float = default_scale,
         power: Literal[1, 2] | None = None,
         **shared: Unpack[SharedOptions],
     ):

@@ -87,7 +87,7 @@ def scores(row: dict[str, Any]) -> dict[str, Any]:
     found = row["experiment"]
     own = next(one for one in found["scores"] if one["judge"] == "training" and one["anchor"] in (None, "query"))
     named = {key: value for key, value in own.items() if key not in ("judge", "anchor")}
-    settings = {key: found["settings"][key] for key in ("margin", "learning_rate")}
+    settings = {key: found["settings"][key] for key in ("margin", "scale", "learning_rate")}
     about = {key: row[key] for key in ("wall_time_s", "git_commit", "finished")}
     return {**named, **found["cost"], **settings, "best_step": found["best_step"], **about}
 

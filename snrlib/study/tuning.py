@@ -55,8 +55,8 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
     """Tune what the cells of a profile of ``study.yaml`` leave open; write ``data/reference/tuned_PROFILE.json``.
 
     Cells that differ by seed share the outcome. A margin, scale or learning rate that the profile's settings fix is not
-    tuned. Of a loss's own numbers one is: the margin that is compared with a distance, else the scale of a softmax;
-    N-pair and angular loss have neither. Cells that train on all classes are tuned on the usual share of them. Trials
+    tuned. Of a loss's own numbers two are: the margin that is compared with a distance, and the scale of a softmax or
+    log-sum-exp; angular loss has neither. Cells that train on all classes are tuned on the usual share of them. Trials
     stand in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning goes on, with the trials that it would have
     made uninterrupted. Other settings or images start anew; another version of the library does not: remove the folder
     for that. A training that diverges is a trial that scored 0.
@@ -98,8 +98,9 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
 def is_tuned(profile: str) -> bool:
     """Whether all that the cells of a profile leave open was tuned for it."""
     rows = [row for row in stored.tuned_rows() if row["profile"] == profile]
-    known = [tuple(row[name] for name in _KEY) for row in rows]
-    return all(_key(settings) in known for settings, _ in _groups(cells(profile, tuned_values=False)))
+    known = {tuple(row[name] for name in _KEY): row.keys() for row in rows}
+    groups = _groups(cells(profile, tuned_values=False))
+    return all(known.get(_key(settings), set()) >= set(open_) for settings, open_ in groups)
 
 
 def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
@@ -113,7 +114,7 @@ def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
         open_ = []
         if given["margin"] is None and loss is not None and loss.margin_unit is not None:
             open_.append("margin")
-        elif given["scale"] is None and loss is not None and loss.default_scale is not None:
+        if given["scale"] is None and loss is not None and loss.default_scale is not None:
             open_.append("scale")
         if given["learning_rate"] is None:
             open_.append("learning_rate")
@@ -186,7 +187,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
 
     Args:
         settings: as a dictionary.
-        open_: "margin" or "scale", "learning_rate", or two of them.
+        open_: any of "margin", "scale" and "learning_rate".
         trials: how many.
         path: of the result; the trials stand beside it.
 
@@ -236,12 +237,13 @@ def _study(folder: Path, settings: Settings, open_: list[str]) -> optuna.Study:
 def _try(settings: Settings, trial: optuna.Trial, unit: float) -> float:
     """Train with what a trial proposes; 0 if that diverges."""
     changes: dict[str, float] = {}
-    if "margin" in trial.params:
-        changes["margin"] = float(f"{trial.params['margin'] * unit:.3g}")
     if "scale" in trial.params:
         usual = LOSSES[settings.loss].default_scale
         assert usual is not None
         changes["scale"] = float(f"{trial.params['scale'] * usual / unit:.3g}")
+        unit *= changes["scale"]  # a margin beside it is compared with the scaled distance
+    if "margin" in trial.params:
+        changes["margin"] = float(f"{trial.params['margin'] * unit:.3g}")
     if "learning_rate" in trial.params:
         rate = float(f"{trial.params['learning_rate'] * settings.learning_rate:.3g}")
         ratio = settings.trunk_learning_rate / settings.learning_rate

@@ -76,7 +76,7 @@ def test_each_loss_states_its_margin() -> None:
         settings = default_settings(loss=name, distance=distance)
         assert (settings.margin, settings.scale) == (loss.default_margin, loss.default_scale)
         tuned = (loss.margin_unit is not None, loss.default_scale is not None)
-        assert any(tuned) == (name not in ("n_pair", "angular"))
+        assert any(tuned) == (name != "angular")
         made = get_loss(name, get_distance(distance), **settings.loss_options(n_classes=3, embedding_size=4))
         assert (settings.margin, settings.scale) == tuple(
             getattr(made, number, None) if number != "scale" or loss.default_scale else None

@@ -24,7 +24,7 @@ from snrlib.study.tuned import tuned
 from snrlib.study.tuning import MARGINS, RATES, SCALES, is_tuned, margin_unit, tune
 
 FIXED = {"steps": 2, "embedding_size": 8}
-BOTH: dict[str, Any] = {**BLOCK, "loss": ["triplet", "n_pair", "nt_xent"], "seed": [0, 1], "settings": FIXED}
+BOTH: dict[str, Any] = {**BLOCK, "loss": ["triplet", "lifted", "n_pair", "nt_xent"], "seed": [0, 1], "settings": FIXED}
 ONE: dict[str, Any] = {**BLOCK, "distance": ["snr"], "settings": FIXED}
 
 
@@ -84,21 +84,21 @@ def test_each_distance_gets_equal_trials_within_equal_bounds(small: Path, traini
         best = max(trials, key=lambda trial: trial["validation_map_at_r"])
         assert row["validation_map_at_r"] == best["validation_map_at_r"]
         assert _found(row) == _found(best)
-        assert ("margin" in row) == (row["loss"] == "triplet"), "N-pair loss has none to tune"
+        assert ("margin" in row) == (row["loss"] in ("triplet", "lifted")), "N-pair loss has none to tune"
         rates = [trial["learning_rate"] / usual for trial in trials]
         assert rates[:4] == pytest.approx([1, 0.5, 2, 1.5]), "the same first ones for every distance"
         assert all(RATES[0] * 0.99 <= rate <= RATES[1] * 1.01 for rate in rates)
-        assert ("scale" in row) == (row["loss"] == "nt_xent")
+        asked = next(one for one in trainings.asked if (one.loss, one.distance) == _key(row))
+        unit = 1.0 if row["distance"] == "snr" else initial_scale(asked)
+        unit = unit**0.5 if row["loss"] == "lifted" else unit
+        assert ("scale" in row) == (row["loss"] != "triplet")
         if "scale" in row:
-            asked = next(one for one in trainings.asked if (one.loss, one.distance) == _key(row))
-            unit = 1.0 if row["distance"] == "snr" else initial_scale(asked)
-            scales = [trial["scale"] * unit / 10 for trial in trials]
+            usual_scale = 10 if row["loss"] == "nt_xent" else 1
+            scales = [trial["scale"] * unit / usual_scale for trial in trials]
             assert scales[:4] == pytest.approx([1, 0.3, 3, 0.15], rel=0.01)
             assert all(SCALES[0] * 0.99 <= scale <= SCALES[1] * 1.01 for scale in scales)
         if "margin" in row:
-            asked = next(one for one in trainings.asked if (one.loss, one.distance) == _key(row))
-            unit = 1.0 if row["distance"] == "snr" else initial_scale(asked)
-            margins = [trial["margin"] / unit for trial in trials]
+            margins = [trial["margin"] / (unit * trial.get("scale", 1)) for trial in trials]
             assert margins[:4] == pytest.approx([0.3, 1, 0.1, 2], rel=0.01)
             assert all(MARGINS[0] * 0.99 <= margin <= MARGINS[1] * 1.01 for margin in margins)
             assert len(set(margins)) == 5
@@ -186,17 +186,18 @@ def test_a_training_that_diverges_scored_nothing(small: Path, trainings: Trainin
 
 
 def test_what_a_profile_fixes_is_not_tuned(small: Path, trainings: Trainings) -> None:
-    both_losses = {**BOTH, "loss": ["triplet", "n_pair"], "distance": ["snr"]}
+    both_losses = {**BOTH, "loss": ["triplet", "angular"], "distance": ["euclidean"]}
     profile(small, {**both_losses, "settings": {**FIXED, "learning_rate": 0.002}}, name="small")
-    assert [row["loss"] for row in _tune(1)["tuned"]] == ["triplet"], "N-pair has nothing left to tune"
+    assert [row["loss"] for row in _tune(1)["tuned"]] == ["triplet"], "angular loss has nothing left to tune"
     assert {one.learning_rate for one in trainings.asked} == {0.002}
-    profile(small, {**both_losses, "settings": {**FIXED, "margin": 0.7}}, name="small")
+    one_loss = {**both_losses, "loss": ["triplet"]}
+    profile(small, {**one_loss, "settings": {**FIXED, "margin": 0.7}}, name="small")
     trainings.asked = []
     assert not is_tuned("small")
     _tune(1)
     assert is_tuned("small")
     assert {one.margin for one in trainings.asked} == {0.7}
-    profile(small, {**both_losses, "settings": {"margin": 0.7, "learning_rate": 0.002}}, name="small")
+    profile(small, {**one_loss, "settings": {"margin": 0.7, "learning_rate": 0.002}}, name="small")
     assert is_tuned("small"), "nothing is left open"
     with pytest.raises(ValueError, match="profile small leaves nothing to tune"):
         tune("small")
