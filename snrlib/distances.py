@@ -189,7 +189,7 @@ class Distance(nn.Module):
         if ref is query and is_traced(d):  # vmap fills no diagonal at speed
             d = d.masked_fill(torch.eye(len(d), dtype=torch.bool, device=d.device), 0)
         elif ref is query:
-            d.fill_diagonal_(0)
+            d.detach().fill_diagonal_(0)  # unseen by autograd, which is slow at it: the relu has no gradient at 0
         d = d.relu_()  # rounding can leave a distance near zero slightly negative
         if not self.relative:
             # A root would blow up the rounding error of equal vectors, up to 10 eps of their square (measured, M = 16
