@@ -79,7 +79,11 @@ class Embedder(nn.Module):
         self.frozen_trunk = self.frozen_batch_norm = self.given_head = False
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.trunk(self._prepare(images)))
+        features = self.trunk(self._prepare(images))
+        if features.device.type not in ("cpu", "cuda") or not isinstance(self.head, nn.Linear):
+            return self.head(features)
+        with torch.autocast(features.device.type, enabled=False):  # embeddings keep their digits
+            return self.head(features.to(self.head.weight.dtype))
 
     def _prepare(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != self.channels:

@@ -73,7 +73,7 @@ class Experiment:
             ``trained``, whether it was; ``settings``; ``scores``, one row per judge: ``judge`` ("training", the
             training distance, or the name of another one), ``anchor`` ("query", "ref" or None), the scores; ``cost``;
             ``classes`` and ``images``, how many were searched; ``files``, the state of the files of the data set;
-            ``best_step``; ``seconds``.
+            ``best_step``; ``precision``, in which the trunk computed in training, "auto" resolved; ``seconds``.
         """
         rows = zip(judges(self.distance), self.scores.to_dict("records"), strict=True)
         return {
@@ -85,6 +85,7 @@ class Experiment:
             "images": len(self.test),
             "files": files_state(self.settings.data, self.settings.root, self.settings.weights),
             "best_step": self.history.attrs.get("best", 0),
+            "precision": self.history.attrs.get("precision", "float32"),  # untrained: as all embeddings are computed
             "seconds": self.wall_time_s,
         }
 

@@ -87,6 +87,7 @@ def fit(
         batch_size=s.batch_size,
         m=s.m,
         optimizer=s.optimizer,
+        precision=s.precision,
         learning_rate=s.learning_rate,
         trunk_learning_rate=s.trunk_learning_rate,
         clip=s.clip,

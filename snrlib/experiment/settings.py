@@ -14,6 +14,7 @@ from snrlib.data.splits import usual_validation_share
 from snrlib.distances import DISTANCES, MAPPED, get_distance
 from snrlib.losses import LOSSES, get_loss
 from snrlib.sampling import usual_batch
+from snrlib.train.recipe import PRECISIONS
 from snrlib.utils.checks import check_choice, check_number
 
 __all__ = ["BUDGETS", "FROZEN", "MAPS", "SOFTMAX", "Settings", "default_settings"]
@@ -57,6 +58,8 @@ class Settings:
         batch_size: images per step, m of each class.
         m: images per class and step.
         optimizer: "adamw" or "sgd".
+        precision: in which the trunk computes in training: "float32", "bfloat16", "float16" (CUDA), or "auto", the
+            fastest that the device has (`snrlib.train.recipe.fastest_precision`).
         learning_rate: at its peak, of the head and of the loss.
         trunk_learning_rate: of the trunk.
         clip: the largest length of the gradient; None does not clip.
@@ -88,6 +91,7 @@ class Settings:
     batch_size: int
     m: int
     optimizer: Literal["adamw", "sgd"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
     learning_rate: float
     trunk_learning_rate: float
     clip: float | None
@@ -107,6 +111,7 @@ class Settings:
         if self.weights == "imagenet" and not network.torchvision:
             others = ", ".join(name for name, one in NETWORKS.items() if one.torchvision)
             raise ValueError(f"{self.backbone} has no ImageNet weights; {others} have")
+        check_choice(self.precision, "precision", PRECISIONS)
         check_choice(self.distance, "distance", DISTANCES)
         if self.distance in MAPPED:
             check_choice(self.map, "map", MAPS)
@@ -201,6 +206,7 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
         "energy_confusion": 0.0,
         "steps": BUDGETS["quick"],
         "optimizer": "adamw",
+        "precision": "auto",
         "learning_rate": rate,
         "trunk_learning_rate": rate / 10 if pretrained else rate,
         "clip": None,

@@ -31,6 +31,7 @@ __all__ = ["SPACES", "Stored", "measure_embeddings", "run_embeddings", "stored_e
 SPACES: tuple[str, ...] = ("untrained", "euclidean", "snr", "relative_mahalanobis")
 """Before training, and after it under each of these distances."""
 _SETTINGS: dict[str, Any] = {"data": "glyphs", "backbone": "conv4", "loss": "triplet", "steps": 150}
+_SETTINGS |= {"precision": "float32"}
 _WORDS = {"euclidean": "Euclid", "snr": "SNR", "relative_mahalanobis": "relative Mahalanobis"}
 _TOLD = ("backbone", "loss", "distance", "seed", "root")
 _EVERY = 8  # of the test classes that are kept, so that a map can be read

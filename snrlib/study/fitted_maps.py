@@ -100,7 +100,7 @@ def glyph_embeddings(split: str = "test", n_classes: int | None = None) -> Vecto
 
 @lru_cache
 def _glyph_network() -> Experiment:
-    chosen = {"margin": 4.0, "steps": 150, "every": 150, "validation_share": 0.0}
+    chosen = {"margin": 4.0, "steps": 150, "every": 150, "validation_share": 0.0, "precision": "float32"}
     return experiment(default_settings("glyphs", "conv4", distance="euclidean", **chosen), device="cpu")
 
 

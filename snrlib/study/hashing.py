@@ -317,7 +317,7 @@ def _trained(
     model = hasher("conv4", bits, method.relax, channels=images[0][0].shape[0])
     if steps:
         size = {"batch_size": plan["batch_size"], "m": plan["m"]}
-        train(model, images, method.loss, steps=steps, every=steps, seed=seed, **size)
+        train(model, images, method.loss, steps=steps, every=steps, seed=seed, precision="float32", **size)
     return model, method
 
 

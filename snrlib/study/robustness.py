@@ -199,6 +199,7 @@ def _about(cells: list[dict[str, Any]], results: list[dict[str, Any]], sha: str 
 def _cell(data: str, distance: str, seed: int, sha: str | None) -> dict[str, Any]:
     """All that the measurements of one distance and seed depend on."""
     chosen = _NETWORKS[data] | {"loss": _LOSS, "distance": distance, "seed": seed, "validation_share": 0.0}
+    chosen |= {"precision": "float32"}
     usual = default_settings(**chosen)
     key = (usual.data, usual.backbone, _LOSS, distance, usual.map)
     found: dict[str, Any] = tuned(*key, embedding_size=usual.embedding_size)

@@ -74,6 +74,7 @@ def _about(profile: str, data: str, tasks: list[Task], rows: list[dict[str, Any]
             dict(zip(KEY, key, strict=True)) | {name: one[name] for name in ("margin", "learning_rate")}
             for key, one in chosen.items()
         ],
+        "precision": sorted({row["experiment"]["precision"] for row in rows}),
         "same_queries": _same_queries(tasks, settings),
         "data": rows[-1]["data"],
         "core_minutes": round(sum(row["wall_time_s"] for row in rows) / 60, 1),

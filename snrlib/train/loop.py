@@ -69,7 +69,7 @@ def train(  # noqa: PLR0913  each is a thing of its own that calls name by keywo
     uninterrupted training on the same machine with as many threads.
 
     The numbers are those of a `Recipe`, and can be given as keywords: ``steps``, ``batch_size``, ``m``, ``optimizer``,
-    ``learning_rate``, ``trunk_learning_rate``, ``weight_decay``, ``warm_up``, ``clip``, ``mixed_precision``, ``every``,
+    ``learning_rate``, ``trunk_learning_rate``, ``weight_decay``, ``warm_up``, ``clip``, ``precision``, ``every``,
     ``patience`` and ``seed``.
 
     Args:
@@ -89,7 +89,8 @@ def train(  # noqa: PLR0913  each is a thing of its own that calls name by keywo
     Returns:
         One row per step: ``loss``, ``learning_rate``, ``gradient_norm`` (before clipping), ``seconds`` since the start
         and ``validation``, MAP@R on the validation images under the loss's distance (Euclid if it has none), NaN
-        between judgements. ``attrs["best"]`` is the step of the weights that the model ends with.
+        between judgements. ``attrs["best"]`` is the step of the weights that the model ends with,
+        ``attrs["precision"]`` in which the trunk computed, "auto" resolved.
 
     Raises:
         TypeError: an unknown keyword, or a value of another type than `Recipe` wants.
@@ -106,7 +107,7 @@ def train(  # noqa: PLR0913  each is a thing of its own that calls name by keywo
     device = training.device
     # What a checkpoint must share with this training, to be gone on from.
     settings = dataclasses.asdict(recipe) | {
-        "mixed_precision": training.half,
+        "precision": training.precision,
         "data": data.fingerprint,
         "validation": None if validation is None else validation.fingerprint,
         "trainable parameters": sum(p.numel() for p in training.parameters),

@@ -8,9 +8,21 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any, Literal
 
+import torch
+
 from snrlib.utils.checks import check_choice
 
-__all__ = ["Recipe"]
+__all__ = ["PRECISIONS", "Recipe", "fastest_precision"]
+
+PRECISIONS: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
+
+
+def fastest_precision(device: torch.device | str = "cpu") -> str:
+    """float16 on CUDA, bfloat16 on a processor that has instructions for it, else float32."""
+    if torch.device(device).type == "cuda":
+        return "float16"
+    able = torch.cpu.get_capabilities()
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +40,10 @@ class Recipe:
         weight_decay: of the optimizer, at least 0.
         warm_up: the share of the steps in which the learning rate rises, above 0 and below 1.
         clip: the largest length of the gradient of all parameters, to which a longer one is scaled; None does not.
-        mixed_precision: on CUDA the network computes in float16 where that is safe; losses always in float32.
+        precision: in which the trunk of an `Embedder` (of another network, all of it) computes where that is safe:
+            "float32", "bfloat16" or, on CUDA, "float16"; "auto" is the fastest of them that the device computes with
+            (`fastest_precision`). Weights, embeddings, distances and losses are float32 always. With "float32" AdamW
+            takes its steps one tensor at a time, to the bits of earlier versions; else fused.
         every: steps between two judgements of the validation images, and between two checkpoints.
         patience: judgements without a new best score after which training stops; None never stops early.
         seed: of the batches, of dropout and of augmentation.
@@ -53,15 +68,14 @@ class Recipe:
     weight_decay: float = 0.01
     warm_up: float = 0.3
     clip: float | None = None
-    mixed_precision: bool = True
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     every: int = 50
     patience: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_choice(self.optimizer, "optimizer", ("adamw", "sgd"))
-        if not isinstance(self.mixed_precision, bool):
-            raise TypeError(f"mixed_precision must be True or False, got {self.mixed_precision!r}")
+        check_choice(self.precision, "precision", PRECISIONS)
         for name, rule in _RULES.items():
             value = getattr(self, name)
             if value is None and getattr(Recipe, name) is None:  # by default, so that None is meant

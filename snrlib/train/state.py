@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snrlib.backbones import Embedder
 from snrlib.train import processes
 from snrlib.train.checkpoints import Checkpoints
-from snrlib.train.recipe import Recipe
+from snrlib.train.recipe import Recipe, fastest_precision
 
 __all__ = ["Training"]
 
@@ -32,20 +32,23 @@ class Training:
     def __init__(self, model: nn.Module, loss: nn.Module, recipe: Recipe):
         self.model, self.loss, self.recipe = model, loss, recipe
         self.device = next(model.parameters()).device
-        self.half = recipe.mixed_precision and self.device.type == "cuda"
+        self.precision = fastest_precision(self.device) if recipe.precision == "auto" else recipe.precision
+        if self.precision == "float16" and self.device.type != "cuda":
+            raise ValueError("precision float16 is for CUDA; on a processor bfloat16 or float32 are")
         groups = _parameter_groups(model, recipe)
         self.head = len(groups) - 1  # whose learning rate is told
         groups += _loss_groups(loss, recipe)
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer: torch.optim.Optimizer
         if recipe.optimizer == "adamw":
-            self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+            fused = self.precision != "float32"
+            self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)
         else:
             self.optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=recipe.weight_decay)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, [group["lr"] for group in groups], total_steps=recipe.steps + 1, pct_start=recipe.warm_up
         )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         self.history: list[list[float]] = []  # a row per step
         self.best_score, self.best_step = float("-inf"), 0
 
@@ -76,7 +79,8 @@ class Training:
     def _compare(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch, with gradients."""
         now = f"at step {self.step + 1} of {self.recipe.steps}"
-        with torch.autocast(self.device.type, torch.float16, enabled=self.half):
+        dtype = getattr(torch, self.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             embeddings = network(images)
         embeddings = processes.gather(embeddings.float())
         if not torch.isfinite(embeddings).all():
@@ -140,7 +144,7 @@ class Training:
         """What `train` returns."""
         steps = pd.RangeIndex(1, self.step + 1, name="step")
         table = pd.DataFrame(self.history, columns=list(self.columns), index=steps)
-        table.attrs["best"] = self.best_step or self.step
+        table.attrs |= {"best": self.best_step or self.step, "precision": self.precision}
         return table
 
 

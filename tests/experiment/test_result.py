@@ -14,6 +14,7 @@ from experiment_cases import few_digits, small
 from snrlib.backbones import embed, embedder
 from snrlib.distances import MAPPED
 from snrlib.experiment import MAPS, Experiment, Settings, experiment, read_run
+from snrlib.train.recipe import fastest_precision
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,6 +41,7 @@ def test_a_row_is_nested_json(done: Experiment) -> None:
     assert row["cost"] == pytest.approx(done.cost)
     assert (row["classes"], row["images"]) == (len(done.test.classes), len(done.test))
     assert (row["best_step"], row["seconds"]) == (done.history.attrs["best"], done.wall_time_s)
+    assert (row["settings"]["precision"], row["precision"]) == ("auto", fastest_precision("cpu"))
 
 
 @pytest.mark.parametrize("row", [{}, {"experiment": {}}, {"metrics": {"setting data": "digits"}}, {"experiment": 3}])

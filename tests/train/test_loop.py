@@ -20,6 +20,7 @@ from snrlib.evaluate import retrieval
 from snrlib.losses import TripletMarginLoss
 from snrlib.sampling import MPerClassSampler
 from snrlib.train import train
+from snrlib.train.recipe import fastest_precision
 
 # --- what it computes -------------------------------------------------------------------------------------------------
 
@@ -44,7 +45,7 @@ def test_it_is_the_bare_loop(optimizer: Any) -> None:
         schedule.step()
     again, again_loss = network(seed=3), losses("map")
     choices: dict[str, Any] = {"steps": steps, "batch_size": batch, "m": 4, "seed": 5, "optimizer": optimizer}
-    choices |= {"learning_rate": rate, "weight_decay": 0.1, "warm_up": 0.25, "clip": 0.5}
+    choices |= {"learning_rate": rate, "weight_decay": 0.1, "warm_up": 0.25, "clip": 0.5, "precision": "float32"}
     history = train(again, data, again_loss, **choices)
     expected = pd.DataFrame(rows, columns=["loss", "learning_rate", "gradient_norm"], index=history.index)
     pd.testing.assert_frame_equal(history[expected.columns], expected, rtol=1e-5)
@@ -71,7 +72,7 @@ def test_trunk_has_its_own_rate_or_none(frozen: bool) -> None:
 
 def test_the_seed_decides_the_steps_and_validation_none() -> None:
     first, without = training("all at once"), training("all at once", validation=None)
-    assert_same_bits(training("all at once", mixed_precision=False), first)  # which is for CUDA alone
+    assert_same_bits(training("all at once", precision=fastest_precision()), first)
     assert training("all at once", seed=1)[0].loss.tolist() != first[0].loss.tolist()
     columns = ["loss", "learning_rate", "gradient_norm"]
     pd.testing.assert_frame_equal(first[0][columns], without[0][columns], check_exact=True)
@@ -132,18 +133,31 @@ def test_images_come_from_files_and_worker_processes(tmp_path: Path) -> None:
     assert histories[0].tolist() == histories[1].tolist() == histories[2].tolist()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="mixed precision is for CUDA")
-def test_mixed_precision_is_float16_and_learns_alike() -> None:
-    seen = []
+CUDA = pytest.param("float16", "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.mark.parametrize(("precision", "device"), [("bfloat16", "cpu"), CUDA])
+def test_half_precision_is_the_trunks_alone(precision: Any, device: str) -> None:
+    seen: list[tuple[str, torch.dtype]] = []
     histories = []
-    for half in (True, False):
-        model = network().cuda()
-        model.get_submodule("0").register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-        loss = losses("snr").cuda()
-        histories.append(train(model, images(), loss, steps=10, batch_size=16, mixed_precision=half))
-    assert set(seen[:10]) == {torch.float16}
-    assert set(seen[10:]) == {torch.float32}
+    for one in (precision, "float32"):
+        torch.manual_seed(0)
+        model, loss = embedder("conv4", 16).to(device), losses("snr").to(device)
+        for part in (model.trunk.get_submodule("0"), model.head, model):
+            part.register_forward_hook(lambda part, given, out, one=one: seen.append((one, out.dtype)))
+        data = load("digits", size=16)
+        histories.append(train(model, data, loss, steps=3, batch_size=16, m=4, learning_rate=1e-5, precision=one))
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    low = getattr(torch, precision)
+    assert [dtype for one, dtype in seen if one == precision] == 3 * [low, torch.float32, torch.float32]
+    assert {dtype for one, dtype in seen if one == "float32"} == {torch.float32}
     assert histories[0].loss.tolist() == pytest.approx(histories[1].loss.tolist(), rel=0.05)
+    assert histories[0].loss.tolist() != histories[1].loss.tolist()
+
+
+def test_a_processor_takes_no_float16() -> None:
+    with pytest.raises(ValueError, match="precision float16 is for CUDA; on a processor bfloat16 or float32 are"):
+        train(network(), images(), losses("snr"), steps=1, batch_size=8, precision="float16")
 
 
 # --- what it learns ---------------------------------------------------------------------------------------------------
@@ -175,7 +189,7 @@ def test_120_steps_reach_060_on_unseen_characters() -> None:
 def test_every_kind_of_loss_falls(name: str) -> None:
     data, others, model, loss = images(), images(6, seed=2), network(), losses(name)
     before = retrieval(embed(model, others), others.labels)["mean_average_precision_at_r"].mean()
-    history = train(model, data, loss, steps=120, batch_size=16, learning_rate=0.02)
+    history = train(model, data, loss, steps=120, batch_size=16, learning_rate=0.02, precision="float32")
     assert history.loss[-10:].mean() < 0.7 * history.loss[:5].mean()
     if name == "softmax":
         predicted = loss.neurons(embed(model, data)).argmax(dim=1)  # type: ignore[operator]
@@ -267,7 +281,7 @@ def test_what_is_not_finite_stops_with_its_step(loss: nn.Module, message: str) -
     [
         ({"steps": None}, TypeError, "steps must be a whole number of at least 1, got None"),
         ({"optimizer": "adam"}, ValueError, "optimizer must be one of adamw, sgd, got 'adam'"),
-        ({"mixed_precision": "false"}, TypeError, "mixed_precision must be True or False, got 'false'"),
+        ({"precision": "half"}, ValueError, "precision must be one of auto, float32, bfloat16, float16, got 'half'"),
         ({"patience": 2}, ValueError, "patience needs validation images, got patience=2 without any"),
         ({"batch_size": 10}, ValueError, "batch_size must be a positive multiple of m"),
         ({"batch_size": 64}, ValueError, "a batch of 64 with 4 a class needs 16 classes, the labels hold 8"),

@@ -63,7 +63,7 @@ def test_a_process_alone_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("case", ["AdamW", "softmax classifier", "trainable map"])
 def test_two_processes_take_the_steps_of_one(case: str) -> None:
-    more: dict[str, Any] = {"steps": 5, "clip": 0.5}
+    more: dict[str, Any] = {"steps": 5, "clip": 0.5, "precision": "float32"}
     expected, weights = training(case, **more)
     both: list[Result] = together(2, training, case, **more)
     for history, found in both:
