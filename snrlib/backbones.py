@@ -60,6 +60,7 @@ class Embedder(nn.Module):
         trunk: images (n, C, H, W) -> features (n, F).
         head: features (n, F) -> embeddings (n, M); without one, the features are the embedding.
         channels: of the images.
+        softplus: the embedding is ``log(1 + exp(head(trunk(images))))``, positive.
 
     ``given_head`` says whether `embedder` read the head from a file, too.
 
@@ -73,17 +74,21 @@ class Embedder(nn.Module):
         ValueError: images of another shape.
     """
 
-    def __init__(self, name: str, trunk: nn.Module, head: nn.Linear | nn.Identity, channels: int):
+    def __init__(
+        self, name: str, trunk: nn.Module, head: nn.Linear | nn.Identity, channels: int, softplus: bool = False
+    ):
         super().__init__()
-        self.name, self.trunk, self.head, self.channels = name, trunk, head, channels
+        self.name, self.trunk, self.head, self.channels, self.softplus = name, trunk, head, channels, softplus
         self.frozen_trunk = self.frozen_batch_norm = self.given_head = False
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.trunk(self._prepare(images))
-        if features.device.type not in ("cpu", "cuda") or not isinstance(self.head, nn.Linear):
-            return self.head(features)
-        with torch.autocast(features.device.type, enabled=False):  # embeddings keep their digits
-            return self.head(features.to(self.head.weight.dtype))
+        if features.device.type in ("cpu", "cuda") and isinstance(self.head, nn.Linear):
+            with torch.autocast(features.device.type, enabled=False):  # embeddings keep their digits
+                h = self.head(features.to(self.head.weight.dtype))
+        else:
+            h = self.head(features)
+        return F.softplus(h) if self.softplus else h
 
     def _prepare(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != self.channels:
@@ -224,7 +229,12 @@ def _imagenet(name: str) -> dict[str, Tensor]:
 
 
 def embedder(
-    name: str, embedding_size: int | None = 128, weights: str | Path | None = None, *, channels: int | None = None
+    name: str,
+    embedding_size: int | None = 128,
+    weights: str | Path | None = None,
+    *,
+    channels: int | None = None,
+    softplus: bool = False,
 ) -> Embedder:
     """A network with a linear embedding as its last layer.
 
@@ -243,6 +253,8 @@ def embedder(
             Loaded strictly, as weights only.
         channels: of the images, 1 or 3; by default 1 for conv4 and 3 for the others, which repeat a grey one. Of
             "linear" the number of features, which has no default.
+        softplus: the embedding is ``log(1 + exp h)`` of the linear layer's h: positive, so that its components have a
+            mean that differs from row to row.
 
     Shape: (n, channels, height, width) -> (n, embedding_size).
 
@@ -277,7 +289,7 @@ def embedder(
     else:
         trunk, features = _torchvision(name, None if whole else state, weights)
     head = nn.Identity() if embedding_size is None else nn.Linear(features, embedding_size)
-    model = Embedder(name, trunk, head, channels)
+    model = Embedder(name, trunk, head, channels, softplus)
     if state is not None and (whole or own):
         _load(model, state, name, weights)
         model.given_head = embedding_size is not None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
+import torch
 
 from snrlib.data.base import LabelledImages
 from snrlib.data.image_files import ImageFiles
 from snrlib.utils.checks import check_number
 
-__all__ = ["shuffled_classes", "usual_validation_share", "validation_split"]
+__all__ = ["other_classes", "shuffled_classes", "usual_validation_share", "validation_split"]
 
 Data = TypeVar("Data", LabelledImages, ImageFiles)
 
@@ -43,6 +45,40 @@ def validation_split(data: Data, share: float = 0.25, seed: int = 0) -> tuple[Da
         replace(train, name=f"{data.name}, without validation classes"),
         replace(validation, name=f"{data.name}, validation classes"),
     )
+
+
+def other_classes(train: Data, test: Data, seed: int) -> tuple[Data, Data]:
+    """Another split by class: the classes of both halves are shuffled, and as many as before train.
+
+    What is found with one choice of classes may not hold for another; several splits tell.
+
+    Args:
+        train: the training half.
+        test: the other half, of other classes.
+        seed: of the shuffle.
+
+    Raises:
+        ValueError: a class that stands in both halves.
+    """
+    if shared := set(train.classes) & set(test.classes):
+        raise ValueError(f"the halves share {len(shared)} classes, as {min(shared)}: there is no other split by class")
+    n = len(train.classes)
+    if isinstance(train, ImageFiles):
+        held: dict[str, Any] = {"files": train.files + test.files}
+    else:
+        held = {"images": torch.cat([train.images, test.images])}
+    both = replace(
+        train,
+        **held,
+        labels=torch.cat([train.labels, test.labels + n]),
+        classes=(*train.classes, *test.classes),
+        factors=pd.concat([train.factors, test.factors], ignore_index=True),
+    )
+    order = shuffled_classes(len(both.classes), seed)
+    halves = both.of_classes(sorted(order[:n])), both.of_classes(sorted(order[n:]))
+    return tuple(
+        replace(half, name=f"{given.name}, split {seed}") for half, given in zip(halves, (train, test), strict=True)
+    )  # type: ignore[return-value]
 
 
 def usual_validation_share(n_classes: int) -> float:

@@ -16,6 +16,7 @@ from snrlib.backbones import Embedder, embedder, transforms
 from snrlib.data import DATASETS, ImageFiles, LabelledImages, load
 from snrlib.data.base import Split
 from snrlib.data.fetch.source import data_root
+from snrlib.data.splits import other_classes
 from snrlib.distances import MAPPED, Distance, get_distance
 from snrlib.experiment.settings import FROZEN, SOFTMAX, Settings
 from snrlib.losses import EnergyConfusion, LogDetRegularizer, SoftmaxClassifier, Together, ZeroMeanRegularizer, get_loss
@@ -96,7 +97,7 @@ def unfitted(settings: Settings, channels: int) -> Parts:
     """
     s = settings
     torch.manual_seed(s.seed)
-    model = embedder(s.backbone, s.embedding_size, s.weights, channels=channels)
+    model = embedder(s.backbone, s.embedding_size, s.weights, channels=channels, softplus=s.softplus)
     model.freeze(s.frozen_trunk, s.frozen_batch_norm)
     identity = torch.eye(s.embedding_size) if s.distance in MAPPED else None
     distance = distance_of(s, nn.Parameter(identity) if s.map == "learned" and identity is not None else identity)
@@ -123,8 +124,7 @@ def distance_of(settings: Settings, components: Any = None) -> Distance:
         settings: that name it.
         components: the matrix L of the two Mahalanobis distances, which the settings do not determine.
     """
-    options = {"anchor": settings.anchor, "normalize_embeddings": settings.normalize_embeddings}
-    return get_distance(settings.distance, components=components, **options)
+    return get_distance(settings.distance, components=components, **settings.distance_options())
 
 
 @torch.no_grad()
@@ -153,7 +153,16 @@ def images_of(settings: Settings, split: Split) -> Any:
     s = settings
     # The usual geometry of photographs: 256 pixels for 224. Training crops at random, judging cuts the centre out.
     size = round(s.image_size * 256 / 224) if DATASETS[s.data].kind == "photographs" else s.image_size
-    return _load(s.data, split, s.root, size, str(data_root()))
+    place = s.root, size, str(data_root())
+    if not s.split:
+        return _load(s.data, split, *place)
+    return _other_classes(s.data, s.split, *place)[("train", "test").index(split)]
+
+
+@lru_cache(maxsize=1)
+def _other_classes(name: str, seed: int, root: str | None, size: int, usual_root: str) -> tuple[Images, Images]:
+    train, test = (_load(name, half, root, size, usual_root) for half in ("train", "test"))
+    return other_classes(train, test, seed)  # type: ignore[type-var]
 
 
 @lru_cache(maxsize=4)  # experiments that follow each other use the same images

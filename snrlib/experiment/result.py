@@ -70,15 +70,17 @@ class Experiment:
         """Its numbers, nested, for a result row.
 
         Returns:
-            ``trained``, whether it was; ``settings``; ``scores``, one row per judge: ``judge`` ("training", the
-            training distance, or the name of another one), ``anchor`` ("query", "ref" or None), the scores; ``cost``;
-            ``classes`` and ``images``, how many were searched; ``files``, the state of the files of the data set;
-            ``best_step``; ``precision``, in which the trunk computed in training, "auto" resolved; ``seconds``.
+            ``trained``, whether it was; ``settings``, and their ``variant``; ``scores``, one row per judge: ``judge``
+            ("training", the training distance, or the name of another one), ``anchor`` ("query", "ref" or None), the
+            scores; ``cost``; ``classes`` and ``images``, how many were searched; ``files``, the state of the files of
+            the data set; ``best_step``; ``precision``, in which the trunk computed in training, "auto" resolved;
+            ``seconds``.
         """
         rows = zip(judges(self.distance), self.scores.to_dict("records"), strict=True)
         return {
             "trained": len(self.history) > 0,
             "settings": asdict(self.settings),
+            "variant": self.settings.variant,
             "scores": [{"judge": judge.judge, "anchor": judge.anchor, **scores} for judge, scores in rows],
             "cost": dict(self.cost),
             "classes": len(self.test.classes),

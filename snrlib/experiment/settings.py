@@ -11,7 +11,7 @@ import torch
 from snrlib.backbones import NETWORKS
 from snrlib.data import DATASETS, training_classes
 from snrlib.data.splits import usual_validation_share
-from snrlib.distances import DISTANCES, MAPPED, get_distance
+from snrlib.distances import DISTANCES, MAPPED, RELATIVE, get_distance
 from snrlib.losses import LOSSES, get_loss
 from snrlib.sampling import usual_batch
 from snrlib.train.recipe import PRECISIONS
@@ -40,17 +40,22 @@ class Settings:
         backbone: name of the network, see `snrlib.backbones.embedder`.
         weights: that its trunk starts from: "imagenet" or the path of a file; None starts at random.
         embedding_size: components M of an embedding.
+        softplus: of the head's outputs, ``log(1 + exp h)`` are the embeddings: positive, so that they have a mean.
         frozen_trunk: train the head alone.
         frozen_batch_norm: keep the batch norms of the trunk as they are.
         distance: trains and judges, see `snrlib.distances`.
         map: of the two Mahalanobis distances, None of the others. "running" follows the batches
             (`snrlib.mahalanobis.RunningWhitening`); "whitening" and "lmnn" are fitted once to the first embeddings of
             the training images and frozen; "learned" is trained, starting at the identity.
+        unit: what the squared distance is divided by, "anchor", "both" or "batch" (`snrlib.distances.Distance`); None
+            is the distance's own.
+        detach_unit: no gradient goes through the unit.
         anchor: the side whose length is the unit of a relative distance, "query" or "ref".
         normalize_embeddings: scale embeddings to length 1.
         loss: see `snrlib.losses`; or "softmax", a classifier, which is judged by the distance named.
         margin: of the loss, in the unit that it states; None of a loss without one.
         scale: of a loss with a softmax or a log-sum-exp, its reciprocal temperature; None of the others.
+        power: 1 or 2, of the distance in the loss; None is the loss's own.
         regularizer: weight of the zero-mean penalty; with a learned map, of the log-det penalty on that, in units of
             the loss at its margin.
         energy_confusion: weight of the energy confusion of the last layer (`snrlib.losses.EnergyConfusion`).
@@ -67,6 +72,7 @@ class Settings:
         validation_share: share of the training classes that choose the best weights; 0 trains on all of them.
         every: steps between two judgements of the validation classes, and between two checkpoints.
         patience: judgements without a better score after which training stops; None never stops early.
+        split: 0 is the data set's own division of the classes; any other number is the seed of another one.
         seed: of the first weights, the batches and the rest of the training. Data and classes do not depend on it.
     """
 
@@ -76,15 +82,19 @@ class Settings:
     backbone: str
     weights: str | None
     embedding_size: int
+    softplus: bool
     frozen_trunk: bool
     frozen_batch_norm: bool
     distance: str
     map: str | None
+    unit: Literal["anchor", "both", "batch"] | None
+    detach_unit: bool
     anchor: Literal["query", "ref"]
     normalize_embeddings: bool
     loss: str
     margin: float | None
     scale: float | None
+    power: Literal[1, 2] | None
     regularizer: float
     energy_confusion: float
     steps: int
@@ -99,6 +109,7 @@ class Settings:
     validation_share: float
     every: int
     patience: int | None
+    split: int
     seed: int
 
     def __post_init__(self) -> None:
@@ -126,14 +137,44 @@ class Settings:
             value, taken = getattr(self, name), _usual_of(self.loss, name) is not None
             if taken != (value is not None):
                 raise ValueError(f"{self.loss} {'needs a' if taken else 'has no'} {name}, got {value}")
+        components = torch.eye(2) if self.distance in MAPPED else None
+        distance = get_distance(self.distance, components=components, **self.distance_options())
+        if self.detach_unit and not isinstance(distance.unit, str):
+            raise ValueError(f"detach_unit needs a unit that has a gradient, got {self.distance} in {distance.unit}")
+        if self.power is not None and "power" not in getattr(LOSSES.get(self.loss), "told", ()):
+            raise ValueError(f"{self.loss} has no power, got {self.power}")
         if self.loss in LOSSES:  # it refuses itself what it cannot take
-            distance = get_distance(
-                self.distance,
-                components=torch.eye(2) if self.distance in MAPPED else None,
-                normalize_embeddings=self.normalize_embeddings,
-            )
             get_loss(self.loss, distance, **self.loss_options(n_classes=2, embedding_size=2))
         check_number(self.energy_confusion, "energy_confusion", at_least=0)
+
+    @property
+    def relative(self) -> bool:
+        """Whether the distance is a ratio of squares."""
+        return self.unit is not None or self.distance in RELATIVE
+
+    @property
+    def variant(self) -> str:
+        """What decides the training beside the names of data, network, loss, distance and map; "" is nothing.
+
+        >>> default_settings("digits", "conv4", distance="snr", detach_unit=True, optimizer="sgd").variant
+        'unit detached, sgd'
+        """
+        said = {
+            f"unit {self.unit}": self.unit is not None,
+            "unit detached": self.detach_unit,
+            "anchor ref": self.anchor == "ref",
+            "length 1": self.normalize_embeddings,
+            f"power {self.power}": self.power is not None,
+            "energy confusion": self.energy_confusion > 0,
+            "softplus": self.softplus,
+            "sgd": self.optimizer == "sgd",
+        }
+        return ", ".join(words for words, true in said.items() if true)
+
+    def distance_options(self) -> dict[str, Any]:
+        """What `snrlib.distances.get_distance` takes beside name and components."""
+        options = {name: getattr(self, name) for name in ("anchor", "normalize_embeddings", "detach_unit")}
+        return options if self.unit is None else options | {"unit": self.unit}
 
     def loss_options(self, n_classes: int, embedding_size: int) -> dict[str, Any]:
         """What `snrlib.losses.get_loss` takes beside name and distance.
@@ -142,7 +183,7 @@ class Settings:
             n_classes: of the training images.
             embedding_size: M.
         """
-        found: dict[str, Any] = {"margin": self.margin, "scale": self.scale}
+        found: dict[str, Any] = {"margin": self.margin, "scale": self.scale, "power": self.power}
         found = {name: value for name, value in found.items() if value is not None}
         if LOSSES[self.loss].has_proxies:
             found |= {"n_classes": n_classes, "embedding_size": embedding_size, "seed": self.seed}
@@ -193,15 +234,19 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
         "backbone": backbone,
         "weights": None,
         "embedding_size": 64,
+        "softplus": False,
         "frozen_trunk": False,
         "frozen_batch_norm": pretrained,
         "distance": distance,
         "map": mapping,
+        "unit": None,
+        "detach_unit": False,
         "anchor": "query",
         "normalize_embeddings": False,
         "loss": loss,
         "margin": _usual_of(loss, "margin"),
         "scale": _usual_of(loss, "scale"),
+        "power": None,
         "regularizer": 0.1 if mapping == "learned" else 0.0,
         "energy_confusion": 0.0,
         "steps": BUDGETS["quick"],
@@ -213,6 +258,7 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
         "augment": traits.kind == "photographs",
         "every": 20,
         "patience": None,
+        "split": 0,
         "seed": 0,
     }
     return Settings(**(usual | given))

@@ -134,7 +134,7 @@ def _files(found: dict[str, Results]) -> str:
 
 def _study(runs: pd.DataFrame) -> str:
     own = under_training_distance(runs)
-    distances = len(own[["distance", "map"]].drop_duplicates())
+    distances = len(own[["distance", "map", "variant"]].drop_duplicates())
     n_losses = own.loss.nunique()
     losses = str(own.loss.iloc[0]) if n_losses == 1 else f"{n_losses} losses"
     return (
@@ -189,12 +189,12 @@ def reference_table(names: Sequence[str]) -> str:
             if backbone in before["precision_at_1"]:
                 scores = [f"{before[score][backbone]:.3f}" for score in _SHOWN]
                 rows.append([next(first, ""), str(backbone), "untrained, cosine", "", *scores, "", ""])
-            for (distance, kind), part in network.groupby(["distance", "map"], sort=False):
+            for arm, part in network.groupby(["distance", "map", "variant"], sort=False):
                 means = [summary(part, score).iloc[0] for score in _SHOWN]
                 scores = [f"{one['mean']:.3f} ± {one.half_width:.3f}" for one in means]
-                same = (against.backbone == backbone) & (against.distance == distance) & (against["map"] == kind)
+                same = (against.backbone == backbone) & (against[["distance", "map", "variant"]] == list(arm)).all(axis=1)
                 said = [f"{one.verdict} ({one.mean:+.3f} ± {one.half_width:.3f})" for one in against[same].itertuples()]
-                seen = [label(str(distance), str(kind)), f"{part.margin.iloc[0]:g}", *scores, str(part.seed.nunique())]
+                seen = [label(*map(str, arm)), f"{part.margin.iloc[0]:g}", *scores, str(part.seed.nunique())]
                 rows.append([next(first, ""), str(backbone), *seen, "".join(said)])
     titles = ["study", "network", "distance", "margin", *(SCORES.get(score, score) for score in _SHOWN)]
     return _markdown([*titles, "seeds", "R@1 against Euclid"], rows)

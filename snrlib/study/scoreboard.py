@@ -210,7 +210,8 @@ def by_search_and_training(
     """
     tables = []
     for _, found in _each_once(studies):
-        runs = found.runs[(found.runs.loss != "untrained") & (found.runs["map"] == "")]
+        own = found.runs
+        runs = own[(own.loss != "untrained") & (own["map"] == "") & (own.variant == "")]
         key = [*KEY, "seed"]
         own = under_training_distance(runs)
         by_euclid = runs[runs.judge == "euclidean"].set_index(key)[score].rename("by_euclid")

@@ -38,7 +38,7 @@ __all__ = [
     "write_tables",
 ]
 
-KEY: tuple[str, ...] = ("data", "backbone", "loss", "distance", "map")
+KEY: tuple[str, ...] = ("data", "backbone", "loss", "distance", "map", "variant")
 """The columns that name a network, its seed aside."""
 JUDGED: tuple[str, ...] = (*KEY, "seed", "judge", "anchor")
 """The columns that name a row of a study."""
@@ -59,7 +59,8 @@ class Results:
 
     Attributes:
         runs: a row per run and judge. `KEY` names the network: ``distance`` is the family's name, ``map`` running,
-            whitening, lmnn, learned, or "" where the distance has none. Then ``margin``, ``seed``, and who judged:
+            whitening, lmnn, learned, or "" where the distance has none; ``variant`` what else decides the training
+            (`snrlib.experiment.Settings.variant`), or "". Then ``margin``, ``seed``, and who judged:
             ``judge`` is "training", the distance that it was trained under, or the name of another; ``anchor`` is
             "query", "ref", or "" of a judge that has none. Then the scores of `snrlib.evaluate.evaluate` and
             `snrlib.evaluate.verification`, what it costs, ``seconds``. A network before training has the loss
@@ -194,9 +195,9 @@ def tuned_rows() -> list[dict[str, Any]]:
     """Everything that was tuned, in the order of the names.
 
     Returns:
-        A row per data, backbone, loss, distance, map, ``embedding_size``, ``pretrained`` (whether the network started
-        from given weights) and ``profile`` (of ``study.yaml``, or None), with one or more of ``margin``, ``scale`` and
-        ``learning_rate``.
+        A row per data, backbone, loss, distance, map, variant, ``embedding_size``, ``pretrained`` (whether the network
+        started from given weights) and ``profile`` (of ``study.yaml``, or None), with one or more of ``margin``,
+        ``scale`` and ``learning_rate``.
 
     Raises:
         ValueError: a damaged file.
@@ -250,6 +251,8 @@ def modern_table(table: pd.DataFrame, data: str = "") -> pd.DataFrame:
         table.insert(place + 1, "anchor", [anchor for _, anchor in judges])
     if "data" not in table and "backbone" in table:
         table.insert(0, "data", data)
+    if "variant" not in table and {"backbone", "map"} <= set(table):
+        table.insert(list(table.columns).index("map") + 1, "variant", "")
     for column in (*KEY, "judge", "anchor"):
         if column in table:  # an empty text reads as NaN
             table[column] = table[column].astype(object).fillna("").astype(str)
@@ -265,7 +268,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _modern(value: Any) -> Any:
-    """The same, where it names a distance, with its map beside it."""
+    """The same, where it names a distance, with its map and variant beside it."""
     if isinstance(value, list):
         return [_modern(one) for one in value]
     if not isinstance(value, dict):
@@ -273,6 +276,8 @@ def _modern(value: Any) -> Any:
     found = {key: _modern(one) for key, one in value.items()}
     if isinstance(value.get("distance"), str) and "map" not in value:
         found["distance"], found["map"] = _split(value["distance"])
+    if isinstance(value.get("distance"), str):
+        found.setdefault("variant", "")
     return found
 
 

@@ -63,19 +63,19 @@ def store(profile: str) -> list[Path]:
 
 
 def _about(profile: str, data: str, tasks: list[Task], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    varied = {"seed", "backbone", "loss", "distance", "map", "margin", "learning_rate"}
-    settings = [row["experiment"]["settings"] for row in rows]
-    chosen = {tuple(one[key] or "" for key in KEY): one for one in settings}
+    varied = {"seed", "backbone", "loss", "distance", "map", "margin", "scale", "learning_rate"}
+    found = [row["experiment"] for row in rows]
+    chosen = {_key(one): one["settings"] for one in found}
     return {
         "command": f"snr measure {profile}",
         "grid": {"data": data, "seeds": sorted({task.values["seed"] for task in tasks}), "cells": len(tasks)},
         "settings": {key: value for key, value in rows[0]["parameters"].items() if key not in varied},
         "chosen": [
-            dict(zip(KEY, key, strict=True)) | {name: one[name] for name in ("margin", "learning_rate")}
+            dict(zip(KEY, key, strict=True)) | {name: one[name] for name in ("margin", "scale", "learning_rate")}
             for key, one in chosen.items()
         ],
         "precision": sorted({row["experiment"]["precision"] for row in rows}),
-        "same_queries": _same_queries(tasks, settings),
+        "same_queries": _same_queries(tasks, found),
         "data": rows[-1]["data"],
         "core_minutes": round(sum(row["wall_time_s"] for row in rows) / 60, 1),
         "git_commit": sorted({str(row["git_commit"]) for row in rows}),
@@ -84,16 +84,23 @@ def _about(profile: str, data: str, tasks: list[Task], rows: list[dict[str, Any]
     }
 
 
-def _same_queries(tasks: list[Task], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _key(found: dict[str, Any]) -> tuple[str, ...]:
+    """Of an experiment's network, by the columns of `snrlib.study.stored.KEY`."""
+    known = found["settings"] | {"variant": found.get("variant", "")}
+    return tuple(known[name] or "" for name in KEY)
+
+
+def _same_queries(tasks: list[Task], experiments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Against Euclid, on the same seeds and the same queries."""
     found: dict[tuple[str, ...], dict[int, NDArray[np.float64]]] = {}
-    for task, one in zip(tasks, settings, strict=True):
-        key = tuple(one[name] or "" for name in ("backbone", "loss", "distance", "map"))
-        found.setdefault(key, {})[one["seed"]] = hits(result_path(task.output))
+    for task, one in zip(tasks, experiments, strict=True):
+        found.setdefault(_key(one), {})[one["settings"]["seed"]] = hits(result_path(task.output))
     rows = []
-    for (backbone, loss, distance, kind), own in found.items():
-        euclid = found.get((backbone, loss, "euclidean", ""), {})
-        if distance == "euclidean" or own.keys() != euclid.keys():
+    for key, own in found.items():
+        names = dict(zip(KEY, key, strict=True))
+        usual = names | {"distance": "euclidean", "map": "", "variant": ""}
+        euclid = found.get(tuple(usual.values()), {})
+        if names == usual or own.keys() != euclid.keys():
             continue
         ours, theirs = (np.stack([part[seed] for seed in sorted(part)]) for part in (own, euclid))
         both = paired_over_queries(ours, theirs)
@@ -106,6 +113,8 @@ def _same_queries(tasks: list[Task], settings: list[dict[str, Any]]) -> list[dic
             "low": both.over_both[0],
             "high": both.over_both[1],
         }
-        names = {"backbone": backbone, "loss": loss, "distance": distance, "map": kind, "queries": both.queries}
-        rows.append(names | {name: float(f"{value:.5g}") for name, value in numbers.items()})
+        del names["data"]
+        rows.append(
+            names | {"queries": both.queries} | {name: float(f"{value:.5g}") for name, value in numbers.items()}
+        )
     return rows

@@ -33,7 +33,7 @@ __all__ = [
     "under_training_distance",
 ]
 
-_TOGETHER = {"distance": ("distance", "map"), "judge": ("judge", "anchor")}
+_TOGETHER = {"distance": ("distance", "map", "variant"), "judge": ("judge", "anchor")}
 
 
 def run_rows(found: dict[str, Any]) -> pd.DataFrame:
@@ -45,9 +45,10 @@ def run_rows(found: dict[str, Any]) -> pd.DataFrame:
     """
     s, trained = found["settings"], found["trained"]
     network = {"data": s["data"], "backbone": s["backbone"], "loss": "untrained", "distance": "", "map": ""}
-    network |= {"margin": float("nan"), "seed": s["seed"]}
+    network |= {"variant": "", "margin": float("nan"), "seed": s["seed"]}
     if trained:
         network |= {"loss": s["loss"], "distance": s["distance"], "map": s["map"] or "", "margin": s["margin"]}
+        network |= {"variant": found.get("variant", "")}
     rows = []
     for scores in found["scores"]:
         judge = s["distance"] if scores["judge"] == "training" and not trained else scores["judge"]
@@ -143,9 +144,9 @@ def under_training_distance(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[(runs.judge == "training") & (runs.anchor != "ref") & (runs.loss != "untrained")]
 
 
-def label(distance: str, kind: str) -> str:
+def label(distance: str, kind: str, variant: str = "") -> str:
     """How a distance is called in a table; ``kind`` of map is named where it does not follow the training."""
-    return distance if kind in ("", "running") else f"{distance}, {kind}"
+    return ", ".join([distance, *([] if kind in ("", "running") else [kind]), *([variant] if variant else [])])
 
 
 def summary(runs: pd.DataFrame, score: str = "precision_at_1", level: float = 0.95) -> pd.DataFrame:
@@ -169,8 +170,8 @@ def paired_differences(runs: pd.DataFrame, column: str, baseline: str, score: st
 
     Args:
         runs: of `snrlib.study.stored.Results`.
-        column: what is compared: "distance", together with its map; "judge", together with its anchor, which compares
-            ways to search one network; "backbone", "loss" or "data".
+        column: what is compared: "distance", together with its map and variant; "judge", together with its anchor,
+            which compares ways to search one network; "backbone", "loss" or "data".
         baseline: its value that is subtracted.
         score: the column.
 
@@ -187,8 +188,10 @@ def paired_differences(runs: pd.DataFrame, column: str, baseline: str, score: st
     compared = _TOGETHER.get(column, (column,))
     others = [key for key in KEY if key not in compared]
     own = runs.dropna(subset=[score])
-    theirs = own[own[column] == baseline]
-    own = own[own[column] != baseline]
+    is_theirs = own[column] == baseline
+    if column == "distance" and (is_theirs & (own.variant == "")).any():
+        is_theirs &= own.variant == ""  # the others of that name are variants
+    theirs, own = own[is_theirs], own[~is_theirs]
     for part, names in ((theirs, others), (own, [*others, *compared])):
         if part.duplicated([*names, "seed"]).any():
             raise ValueError(f"a run has several rows under one {', '.join(compared)}; choose among them first")
@@ -292,6 +295,6 @@ def loss_table(
     rows = summary(own, score, level).reset_index().merge(against[[*KEY, "arrow"]], "left", list(KEY))
     rows["text"] = [f"{mean:.3f} ± {half:.3f}" for mean, half in zip(rows["mean"], rows.half_width, strict=True)]
     rows["text"] += rows.arrow.fillna("")
-    rows["distance"] = [label(distance, kind) for distance, kind in zip(rows.distance, rows["map"], strict=True)]
+    rows["distance"] = [label(*names) for names in zip(rows.distance, rows["map"], rows.variant, strict=True)]
     table = rows.pivot(index="distance", columns="loss", values="text")
     return table.loc[list(dict.fromkeys(rows.distance)), list(dict.fromkeys(rows.loss))]

@@ -20,7 +20,6 @@ from optuna.trial import TrialState
 
 from snrlib.data import training_classes
 from snrlib.data.splits import usual_validation_share
-from snrlib.distances import RELATIVE
 from snrlib.experiment import Settings, fit, images_of, initial_scale
 from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
@@ -42,7 +41,7 @@ SCALES: tuple[float, float] = (0.1, 10.0)
 RATES: tuple[float, float] = (0.25, 4.0)
 """Between which learning rates are tried, in units of the one that suits the network."""
 _SEED = 1000
-_KEY = ("data", "backbone", "loss", "distance", "map", "embedding_size", "pretrained")
+_KEY = ("data", "backbone", "loss", "distance", "map", "variant", "embedding_size", "pretrained")
 _FIRST: tuple[dict[str, float], ...] = (
     {"margin": 0.3, "scale": 1.0, "learning_rate": 1.0},
     {"margin": 1.0, "scale": 0.3, "learning_rate": 0.5},
@@ -133,6 +132,7 @@ def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
 def _key(settings: Settings) -> tuple[Any, ...]:
     """What cells find their values by, as `snrlib.study.stored.tuned_rows` has it."""
     known = asdict(settings) | {"map": settings.map or "", "pretrained": settings.weights is not None}
+    known["variant"] = settings.variant
     return tuple(known[name] for name in _KEY)
 
 
@@ -152,7 +152,7 @@ def margin_unit(settings: Settings) -> float:
     The unit of an absolute distance is the network's own: the mean squared distance of the untrained one
     (`snrlib.experiment.initial_scale`), or its root where the loss compares distances that are not squared.
     """
-    if settings.distance in RELATIVE:
+    if settings.relative:
         return 1.0
     squared = initial_scale(settings)
     return squared**0.5 if LOSSES[settings.loss].margin_unit == "distance" else squared
@@ -264,7 +264,7 @@ def _try(settings: Settings, trial: optuna.Trial, unit: float) -> float:
 
 
 def _about(profile: str, trials: int, found: list[dict[str, Any]]) -> dict[str, Any]:
-    key = ("data", "backbone", "loss", "distance", "map")
+    key = ("data", "backbone", "loss", "distance", "map", "variant")
     return {
         "command": f"snr tune --profile {profile} --trials {trials}",
         "profile": profile,

@@ -89,6 +89,7 @@ def _networks(study: str, weights: str | Path | None) -> Iterator[tuple[dict[str
                 "loss": "untrained",
                 "distance": "",
                 "map": "",
+                "variant": "",
             }
             yield network | {"seed": seed}, untrained(default_settings(str(data), str(backbone), **changes))
 

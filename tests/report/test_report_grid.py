@@ -72,7 +72,7 @@ def test_scores_gaps_and_provenance_are_told(study: Path) -> None:
     section, text, gaps = _section()
     assert "Profile <a>: 8 of 12 cells done" in text
     assert "digits with conv4: 8 of 12 cells, 2 seeds each" in text
-    named = {"map": "", "judge": "training", "anchor": ""}
+    named = {"map": "", "variant": "", "judge": "training", "anchor": ""}
     found = [{**named, **task.values, "precision_at_1": one} for task, one in scores.items()]
     assert rows(section, "scores")[1:] == [[name, *line] for name, line in loss_table(pd.DataFrame(found)).iterrows()]
     assert "▲" in text

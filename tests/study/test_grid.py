@@ -42,7 +42,8 @@ def test_finished_is_what_ran_with_these_values(root: Path) -> None:
 
 def test_a_cells_scores_are_of_its_own_distance(root: Path) -> None:
     row = finish(Grid("quick").cells[0])
-    numbers = {"precision_at_1": 0.5, "flops": 7, "margin": 0.3, "learning_rate": 0.1, "best_step": 1}
+    numbers = {"precision_at_1": 0.5, "flops": 7, "margin": 0.3, "scale": None, "learning_rate": 0.1}
+    numbers |= {"best_step": 1}
     assert scores(row) == numbers | {"wall_time_s": 1.0, "git_commit": None, "finished": "now"}
     row["experiment"]["scores"] = [{"judge": "training", "anchor": None, "precision_at_1": 0.7}]
     assert scores(row)["precision_at_1"] == 0.7, "an absolute distance has no anchor"

@@ -45,7 +45,7 @@ def _study(
     for (loss, distance), both in SCORES.items():
         anchor = "query" if distance in ("snr", "relative_euclidean") else ""
         same: dict[str, Any] = {"data": data, "backbone": backbone, "loss": loss, "distance": distance}
-        same |= {"map": "running" if distance == "mahalanobis" else "", "margin": 0.1}
+        same |= {"map": "running" if distance == "mahalanobis" else "", "variant": "", "margin": 0.1}
         for (judge, side), values in zip((("training", anchor), ("euclidean", "")), both, strict=True):
             for seed, value in enumerate(values[:seeds]):
                 score = value + shift * (distance == "snr")
@@ -60,7 +60,8 @@ def _study(
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two studies of two data sets, the second with single queries."""
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
-    queries = {"backbone": "conv4", "loss": "triplet", "distance": "snr", "map": "", "low": 0.02, "high": 0.2}
+    queries = {"backbone": "conv4", "loss": "triplet", "distance": "snr", "map": "", "variant": "", "low": 0.02}
+    queries |= {"high": 0.2}
     _study("one", "digits")
     _study("two", "glyphs", shift=0.1, about={"same_queries": [queries]})
     return tmp_path
@@ -232,7 +233,7 @@ def with_robustness(root: Path) -> Path:
     rows = []
     for distance, keeps in (("euclidean", 0.5), ("snr", 0.7), ("mahalanobis", 0.5)):
         for seed in range(4):
-            fixed = {"data": "glyphs", "loss": "triplet", "distance": distance, "map": "", "seed": seed}
+            fixed = {"data": "glyphs", "loss": "triplet", "distance": distance, "map": "", "variant": "", "seed": seed}
             noisy = 0.8 * keeps + (0.001 * seed if distance == "snr" else 0)
             rows += [{**fixed, "when": "never", "kind": "clean", "level": 0.0, "precision_at_1": 0.8}]
             rows += [{**fixed, "when": "test", "kind": "noise", "level": 0.1, "precision_at_1": noisy}]
@@ -277,7 +278,15 @@ JUDGES = [("cosine", ""), ("euclidean", ""), ("snr", "query"), ("snr", "ref")]
 
 
 def _untrained(study: str, value: float) -> None:
-    fixed = {"study": study, "data": "digits", "backbone": "conv4", "loss": "untrained", "distance": "", "map": ""}
+    fixed = {
+        "study": study,
+        "data": "digits",
+        "backbone": "conv4",
+        "loss": "untrained",
+        "distance": "",
+        "map": "",
+        "variant": "",
+    }
     rows = [
         {**fixed, "seed": seed, "judge": judge, "anchor": anchor, "precision_at_1": value + step, "EER": 1 - value}
         for seed in (0, 1)

@@ -34,7 +34,14 @@ JUDGES = {
     "snr, anchor query": ("snr", "query"),
     "snr, anchor ref": ("snr", "ref"),
 }
-NETWORK = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "mahalanobis", "map": "running"}
+NETWORK = {
+    "data": "digits",
+    "backbone": "conv4",
+    "loss": "triplet",
+    "distance": "mahalanobis",
+    "map": "running",
+    "variant": "",
+}
 RUN: dict[str, Any] = {**NETWORK, "margin": 0.5, "seed": 0, "judge": "training", "anchor": ""}
 
 
@@ -100,7 +107,7 @@ def test_everything_tuned_is_among_the_tuned_rows(repository: Path) -> None:
         expected += [row["margin"] for row in about.get("tuned_margins", [])]
     rows = tuned_rows()
     assert sorted(row["margin"] for row in rows if "margin" in row) == sorted(expected)
-    names = {"data", "backbone", "loss", "distance", "map", "embedding_size", "pretrained", "profile"}
+    names = {"data", "backbone", "loss", "distance", "map", "variant", "embedding_size", "pretrained", "profile"}
     assert all(names <= row.keys() for row in rows)
     assert {(row["data"], row["pretrained"]) for row in rows} >= {("cub200", True), ("glyphs", False)}
 
@@ -108,7 +115,7 @@ def test_everything_tuned_is_among_the_tuned_rows(repository: Path) -> None:
 def test_a_changed_tuning_is_read_again(folder: Path) -> None:
     tuned = {"data": "digits", "backbone": "conv4", "loss": "triplet", "distance": "snr", "map": "", "margin": 0.1}
     stored.write_tables("tuned_small", {}, {"profile": "small", "tuned": [tuned]})
-    assert tuned_rows() == [{"profile": "small", "pretrained": False, **tuned}]
+    assert tuned_rows() == [{"profile": "small", "pretrained": False, **tuned, "variant": ""}]
     stored.write_tables("tuned_small", {}, {"profile": "small", "tuned": [tuned, tuned | {"margin": 0.2}]})
     assert [row["margin"] for row in tuned_rows()] == [0.1, 0.2]
 

@@ -56,7 +56,7 @@ def test_a_result_becomes_a_row_per_judge() -> None:
         ["training", "ref", 0.5, 0.3],
         ["euclidean", "", 0.4, 0.1],
     ]
-    shared = {**SETTINGS, "map": "", "seed": 3, "parameters": 1000, "flops": 20, "seconds": 1.5}
+    shared = {**SETTINGS, "map": "", "variant": "", "seed": 3, "parameters": 1000, "flops": 20, "seconds": 1.5}
     assert all((found[name] == value).all() for name, value in shared.items())
     assert "steps" not in found
     assert under_training_distance(found).precision_at_1.tolist() == [0.6]
@@ -140,7 +140,7 @@ def test_new_experiments_are_checked_and_cover_every_combination(monkeypatch: py
 
 def _runs(scores: dict[tuple[str, str], list[float]], **same: Any) -> pd.DataFrame:
     """Of loss and distance; conv4 on digits, judged by the training distance, if nothing else is said."""
-    fixed = {"data": "digits", "backbone": "conv4", "map": "", "judge": "training", "anchor": ""} | same
+    fixed = {"data": "digits", "backbone": "conv4", "map": "", "variant": "", "judge": "training", "anchor": ""} | same
     return pd.DataFrame(
         [
             {**fixed, "loss": loss, "distance": distance, "seed": seed, "precision_at_1": score}
@@ -163,7 +163,7 @@ RUNS = _runs(
         ("lifted", "mahalanobis"): EUCLID[:1],
     }
 )
-OUTER: list[Any] = ["data", "backbone", "map"]
+OUTER: list[Any] = ["data", "backbone", "map", "variant"]
 
 
 def _by_loss(runs: pd.DataFrame) -> pd.DataFrame:
@@ -204,10 +204,12 @@ def test_maps_of_one_distance_are_compared_apart() -> None:
     scores = {"running": [0.6, 0.7, 0.8], "learned": [0.3, 0.2, 0.1]}
     parts = [_runs({("triplet", "mahalanobis"): values}, map=kind) for kind, values in scores.items()]
     found = differences(pd.concat([RUNS, *parts]).query("loss == 'triplet'"), "distance", "euclidean")
-    means = found["mean"].xs("mahalanobis", level="distance").droplevel(["data", "backbone", "loss"])
+    means = found["mean"].xs("mahalanobis", level="distance").droplevel(["data", "backbone", "loss", "variant"])
     for kind, values in scores.items():
         assert means[kind] == pytest.approx(np.mean(np.subtract(values, EUCLID[:3])))
-    with pytest.raises(ValueError, match="a run has several rows under one distance, map; choose among them first"):
+    with pytest.raises(
+        ValueError, match="a run has several rows under one distance, map, variant; choose among them first"
+    ):
         differences(pd.concat(parts), "distance", "mahalanobis")
 
 
