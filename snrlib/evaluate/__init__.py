@@ -129,6 +129,7 @@ def compare(  # noqa: PLR0913 - what is judged, by what, against what
     reference_labels: Labels | None = None,
     search: Mapping[str, Any] | None = None,
     also: str | Sequence[str] = (),
+    cluster: bool = True,
 ) -> pd.DataFrame:
     """`evaluate` and `verification` under the training distance, both anchor sides where they differ, and Euclid.
 
@@ -144,6 +145,7 @@ def compare(  # noqa: PLR0913 - what is judged, by what, against what
             transformer, after which Euclid judges; such as ``get_distance("cosine")`` and
             `snrlib.mahalanobis.whitened_search`.
         also: further scores, as in `evaluate`.
+        cluster: run k-means, which takes longer than the rest.
 
     Returns:
         One row per distance, named after it and its anchor side (`judges`), and those of ``search``; one column per
@@ -162,16 +164,19 @@ def compare(  # noqa: PLR0913 - what is judged, by what, against what
         own = evaluate(x, labels, judge, ks, cluster=False, also=also, **gallery)
         return own | clusters | {"AUC": pairs.AUC, "EER": pairs.EER}
 
-    rows, clusters = {}, clustering(embeddings, labels, distance, seed)  # the anchor side has no part in it
+    def clusters_of(x: Tensor, judge: Distance) -> dict[str, float]:
+        return clustering(x, labels, judge, seed) if cluster else {}
+
+    rows, clusters = {}, clusters_of(embeddings, distance)  # the anchor side has no part in it
     for name, kind, _, judge in judges(distance):
         if kind != "training":
-            clusters = clustering(embeddings, labels, judge, seed)
+            clusters = clusters_of(embeddings, judge)
         rows[name] = scores(judge, clusters, embeddings, reference)
     for name, way in (search or {}).items():
         if name in rows:
             raise ValueError(f"search has a row {name!r}, which there is already: give it another name")
         judge, x, y = _way(way, name, embeddings, reference)
-        rows[name] = scores(judge, clustering(x, labels, judge, seed), x, y)
+        rows[name] = scores(judge, clusters_of(x, judge), x, y)
     return pd.DataFrame(rows).T
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Experiment:
         history: of `snrlib.train.train`; without a row if nothing was trained.
         train: the training images.
         test: the test images, of other classes.
+        crop: what an image goes through before the network sees it, when embeddings are compared; None is nothing.
         embeddings: (n, M), of the test images.
         scores: of `snrlib.evaluate.compare`: one row per distance and anchor side.
         cost: parameters and operations, of `snrlib.backbones.cost`; ``seconds_per_step``, the median over the steps.
@@ -51,6 +53,7 @@ class Experiment:
     history: pd.DataFrame
     train: LabelledImages | ImageFiles
     test: LabelledImages | ImageFiles
+    crop: Callable[[Tensor], Tensor] | None
     embeddings: Tensor
     scores: pd.DataFrame
     cost: dict[str, float]

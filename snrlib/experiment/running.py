@@ -111,6 +111,7 @@ def experiment(
     *,
     workers: int = 0,
     progress: bool = False,
+    cluster: bool = True,
 ) -> Experiment:
     """Train and judge.
 
@@ -122,6 +123,7 @@ def experiment(
         device: that trains and embeds; None is CUDA where there is one, else the CPU. Judging is done on the CPU.
         workers: processes that load images.
         progress: show a progress bar.
+        cluster: judge clusters of k-means, too, which takes longer than the rest.
 
     Raises:
         FileNotFoundError: the data set is not there; the message says which file to put where.
@@ -129,10 +131,10 @@ def experiment(
     """
     started = time.perf_counter()
     images_of(settings, "test")  # both must be there before anything is trained
-    return _judged(settings, fit(settings, folder, device, workers=workers, progress=progress), started)
+    return _judged(settings, fit(settings, folder, device, workers=workers, progress=progress), started, cluster)
 
 
-def untrained(settings: Settings) -> Experiment:
+def untrained(settings: Settings, *, cluster: bool = True) -> Experiment:
     """The same images and judgement without any training: the baseline that training must beat.
 
     Given weights and given features are judged by the features before a random head; random weights with their random
@@ -148,10 +150,10 @@ def untrained(settings: Settings) -> Experiment:
     if s.distance in MAPPED:
         parts.fit_map(s, embed(parts.model, training, transform=parts.crop), training.labels)
     nothing = pd.DataFrame({"validation": [], "seconds": []}, dtype=float)
-    return _judged(s, Fitted(parts.model, parts.distance, nothing, training, parts.crop), started)
+    return _judged(s, Fitted(parts.model, parts.distance, nothing, training, parts.crop), started, cluster)
 
 
-def _judged(settings: Settings, done: Fitted, started: float) -> Experiment:
+def _judged(settings: Settings, done: Fitted, started: float, cluster: bool) -> Experiment:
     test = images_of(settings, "test")
     embeddings = embed(done.model, test, transform=done.crop)
     shape = (done.model.channels, settings.image_size, settings.image_size)
@@ -162,8 +164,9 @@ def _judged(settings: Settings, done: Fitted, started: float) -> Experiment:
         history=done.history,
         train=done.train,
         test=test,
+        crop=done.crop,
         embeddings=embeddings,
-        scores=compare(embeddings, test.labels, done.distance),
+        scores=compare(embeddings, test.labels, done.distance, cluster=cluster),
         cost={**cost(done.model, shape), "seconds_per_step": done.seconds_per_step},
         wall_time_s=time.perf_counter() - started,
     )

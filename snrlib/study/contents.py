@@ -192,7 +192,9 @@ def reference_table(names: Sequence[str]) -> str:
             for arm, part in network.groupby(["distance", "map", "variant"], sort=False):
                 means = [summary(part, score).iloc[0] for score in _SHOWN]
                 scores = [f"{one['mean']:.3f} ± {one.half_width:.3f}" for one in means]
-                same = (against.backbone == backbone) & (against[["distance", "map", "variant"]] == list(arm)).all(axis=1)
+                same = (against.backbone == backbone) & (against[["distance", "map", "variant"]] == list(arm)).all(
+                    axis=1
+                )
                 said = [f"{one.verdict} ({one.mean:+.3f} ± {one.half_width:.3f})" for one in against[same].itertuples()]
                 seen = [label(*map(str, arm)), f"{part.margin.iloc[0]:g}", *scores, str(part.seed.nunique())]
                 rows.append([next(first, ""), str(backbone), *seen, "".join(said)])

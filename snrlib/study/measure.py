@@ -6,15 +6,12 @@ from pathlib import Path
 
 from snrlib.study.bird_features import measure_features
 from snrlib.study.embeddings import measure_embeddings
+from snrlib.study.evidence import measure_profile
 from snrlib.study.fitted_maps import measure_maps
-from snrlib.study.grid import Grid
 from snrlib.study.hashing import measure_hashing
-from snrlib.study.profiles import cells, check, profiles
+from snrlib.study.profiles import profiles
 from snrlib.study.robustness import measure_robustness
-from snrlib.study.storing import store
-from snrlib.study.tuning import is_tuned, tune
 from snrlib.study.untrained import measure_untrained
-from snrlib.study.workflow import finish_tasks
 
 __all__ = ["OTHERS", "measure"]
 
@@ -62,17 +59,4 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> list
         raise ValueError(f"unknown {name!r}; choose a profile, {', '.join(profiles())}, or {', '.join(OTHERS)}")
     if weights is not None:
         raise ValueError(f"--weights is not for a profile; study.yaml says where those of {name} are from")
-    return _measure_profile(name, jobs)
-
-
-def _measure_profile(name: str, jobs: int) -> list[Path]:
-    check(cells(name, tuned_values=False))
-    if not is_tuned(name):
-        tune(name, jobs=jobs)
-    grid = Grid(name)
-    finish_tasks([task for task in grid.to_do() if task.is_cell], jobs)
-    missing = [(task, why) for task, why in grid.missing().items() if grid.tasks[task].is_cell]
-    if missing:
-        first, why = missing[0]
-        raise ChildProcessError(f"{len(missing)} of {len(grid.cells)} cells are missing, as {first}: {why}")
-    return store(name)
+    return measure_profile(name, jobs)

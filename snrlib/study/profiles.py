@@ -20,10 +20,12 @@ from snrlib.notebooks.run import result_path
 from snrlib.utils.files import data_folder, study_root
 from snrlib.utils.processes import Job
 
-__all__ = ["AXES", "SCHEMA", "Task", "cells", "check", "profiles"]
+__all__ = ["AXES", "PER_SEED", "SCHEMA", "Task", "cells", "check", "profiles"]
 
 AXES: tuple[str, ...] = ("data", "backbone", "distance", "loss", "seed")
 """What a block lists; its cells are all combinations."""
+PER_SEED = "seed"
+"""As the value of ``split``: every seed trains on another division of the classes, so that both vary."""
 _MOST = 100_000  # entries of study.yaml, every alias counted as what it stands for
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
 _BLOCK = {
@@ -164,13 +166,17 @@ def cells(profile: str, tuned_values: bool = True) -> list[Task]:
     found: dict[str, Task] = {}
     for number, block in enumerate(known[profile]):
         try:
-            settings = block.get("settings", {}).items()
-            fixed = {key: checked(key, _from_study(declared.get(key), value)) for key, value in settings}
+            settings = dict(block.get("settings", {}))
+            by_seed = settings.get("split") == PER_SEED
+            if by_seed:
+                del settings["split"]
+            fixed = {key: checked(key, _from_study(declared.get(key), value)) for key, value in settings.items()}
             axes = [[checked(axis, value) for value in block[axis]] for axis in AXES]
         except ValueError as error:
             raise ValueError(f"study.yaml, profiles.{profile}.{number}: {error}") from None
         for combination in itertools.product(*axes):
-            cell = _cell(dict(zip(AXES, combination, strict=True)), fixed, declared, profile if tuned_values else None)
+            axes_of = dict(zip(AXES, combination, strict=True))
+            cell = _cell(axes_of, fixed, declared, profile if tuned_values else None, by_seed)
             if found.setdefault(cell.name, cell).values != cell.values:
                 raise ValueError(f"study.yaml, profile {profile}: two different cells are called {cell.name}")
     return list(found.values())
@@ -183,13 +189,18 @@ def _from_study(parameter: Parameter | None, value: Any) -> Any:
     return str((study_root() / Path(value).expanduser()).resolve())
 
 
-def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Parameter], tuned_for: str | None) -> Task:
+def _cell(
+    axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Parameter], tuned_for: str | None, by_seed: bool
+) -> Task:
     """Named by its values, the tuned ones aside: other ones make its result out of date.
 
     A setting that says the default is left out, so that the same run has one name.
     """
     others = {key: value for key, value in sorted(fixed.items()) if value != declared[key].default}
     named = [*(str(axes[axis]) for axis in AXES[:-1]), *(f"{key}={_label(value)}" for key, value in others.items())]
+    if by_seed:
+        named.append(f"split={PER_SEED}")
+    split = {"split": axes["seed"]} if by_seed and axes["seed"] else {}
     folder = data_folder("runs") / "grid" / "-".join([*named, f"seed={axes['seed']}"])
     stem = find_notebook("05").stem
     found: dict[str, float] = {}
@@ -199,7 +210,7 @@ def _cell(axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Param
         defaults = {key: parameter.default for key, parameter in declared.items()}
         open_ = tuned_parameters(defaults | axes | others, tuned_for)
         found = {key: declared[key].check(value) for key, value in open_.items()}
-    return Task(stem, axes | others | found, folder / f"{stem}.ipynb", tuple(others))
+    return Task(stem, axes | others | split | found, folder / f"{stem}.ipynb", tuple(others))
 
 
 def _text(value: Any) -> str:

@@ -2,8 +2,8 @@
 
 A margin means something else under every distance, and so does a step: comparing distances at one margin and one
 learning rate compares how well those happen to suit. So each gets the same number of trials, over the same range in its
-own unit: four fixed ones, then what optuna's TPE proposes, on a share of the training classes and with one seed that is
-not reported. The test classes are never loaded.
+own unit: four fixed ones, then what optuna's TPE proposes, on a share of the training classes, each with two seeds that
+are not reported. The test classes are never loaded.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ from snrlib.utils.provenance import cpu, provenance
 
 __all__ = ["MARGINS", "RATES", "SCALES", "is_tuned", "margin_unit", "tune", "tune_one"]
 
-MARGINS: tuple[float, float] = (0.03, 3.0)
+MARGINS: tuple[float, float] = (0.01, 10.0)
 """Between which margins are tried, in units of the distance, see `margin_unit`."""
-SCALES: tuple[float, float] = (0.1, 10.0)
+SCALES: tuple[float, float] = (0.03, 30.0)
 """Between which scales of a softmax are tried, in units of the loss's usual one, over the distance's unit."""
-RATES: tuple[float, float] = (0.25, 4.0)
+RATES: tuple[float, float] = (1 / 16, 16.0)
 """Between which learning rates are tried, in units of the one that suits the network."""
-_SEED = 1000
+_SEEDS = (1000, 1001)  # of each trial, whose score is their mean
 _KEY = ("data", "backbone", "loss", "distance", "map", "variant", "embedding_size", "pretrained")
 _FIRST: tuple[dict[str, float], ...] = (
     {"margin": 0.3, "scale": 1.0, "learning_rate": 1.0},
-    {"margin": 1.0, "scale": 0.3, "learning_rate": 0.5},
-    {"margin": 0.1, "scale": 3.0, "learning_rate": 2.0},
-    {"margin": 2.0, "scale": 0.15, "learning_rate": 1.5},
+    {"margin": 1.0, "scale": 0.3, "learning_rate": 0.25},
+    {"margin": 0.1, "scale": 3.0, "learning_rate": 4.0},
+    {"margin": 2.0, "scale": 10.0, "learning_rate": 0.5},
 )  # tried first for every distance; then the sampler takes account of what was found
 
 
 def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
     """Tune what the cells of a profile of ``study.yaml`` leave open; write ``data/reference/tuned_PROFILE.json``.
 
-    Cells that differ by seed share the outcome. A margin, scale or learning rate that the profile's settings fix is not
+    Cells that differ by seed share the outcome; so do those whose seeds divide the classes anew, and what they share is
+    found on the usual division. A margin, scale or learning rate that the profile's settings fix is not
     tuned. Of a loss's own numbers two are: the margin that is compared with a distance, and the scale of a softmax or
     log-sum-exp; angular loss has neither. Cells that train on all classes are tuned on the usual share of them. Trials
     stand in ``data/runs/tuning/trials.db`` (SQLite): an interrupted tuning goes on, with the trials that it would have
@@ -108,7 +109,8 @@ def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
     found: dict[Settings, list[str]] = {}
     for task in tasks:
         given = declared | task.values
-        settings = _usual(given | {"seed": _SEED})
+        usual_split = {} if "split" in task.fixed else {"split": 0}
+        settings = _usual(given | {"seed": _SEEDS[0]} | usual_split)
         loss = LOSSES.get(settings.loss)
         open_ = []
         if given["margin"] is None and loss is not None and loss.margin_unit is not None:
@@ -166,20 +168,29 @@ def _storage(folder: Path) -> optuna.storages.RDBStorage:
 def _step(folder: Path, settings: Settings, open_: list[str], trials: int) -> Step:
     """Its result is kept under the name of its trials and their number."""
     arguments = {"settings": asdict(settings), "open_": open_, "trials": trials}
-    name = _name(settings, open_).replace(" ", "-")
+    name = _name(settings, open_).replace(", ", " ").replace(" ", "-")
     path = folder / f"{name}-{trials}.json"
     return Step("snrlib.study.tuning:tune_one", arguments, path)
 
 
 def _name(settings: Settings, open_: list[str]) -> str:
     """Of the trials: the label, and a digest of all that decides them."""
-    decides = [asdict(settings), images_of(settings, "train").fingerprint, open_, MARGINS, SCALES, RATES, _FIRST]
+    decides = [
+        asdict(settings),
+        images_of(settings, "train").fingerprint,
+        open_,
+        MARGINS,
+        SCALES,
+        RATES,
+        _FIRST,
+        _SEEDS,
+    ]
     return f"{_label(settings)} {digest(decides)}"
 
 
 def _label(settings: Settings) -> str:
-    named = [settings.data, settings.backbone, settings.loss, settings.distance, settings.map]
-    return " ".join(name for name in named if name)
+    s = settings
+    return " ".join(name for name in (s.data, s.backbone, s.loss, s.distance, s.map, s.variant) if name)
 
 
 def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path) -> str:
@@ -212,16 +223,20 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
     scores = [trial.values[0] for trial in finished]
     best = int(np.argmax(scores))  # the first of equals
     chosen = {name: finished[best].user_attrs[name] for name in open_}
+    at_bound = [
+        name for name in open_ if not 1.2 * ranges[name][0] < finished[best].params[name] < ranges[name][1] / 1.2
+    ]
     result: dict[str, Any] = dict(zip(_KEY, _key(s), strict=True))
     result |= {"steps": s.steps, "validation_share": s.validation_share, **chosen}
-    result["validation_map_at_r"] = round(scores[best], 5)
+    result |= {"validation_map_at_r": round(scores[best], 5), "at_bound": at_bound}
     result["trials"] = [
         {name: trial.user_attrs[name] for name in (*open_, "seconds")}
         | {"validation_map_at_r": round(score, 5), "diverged": "diverged" in trial.user_attrs}
         for trial, score in zip(finished, scores, strict=True)
     ]
     write_json(path, result)
-    return f"{_label(s)}: {chosen}, validation MAP@R {scores[best]:.4f}"
+    at = f", at a bound: {', '.join(at_bound)}" if at_bound else ""
+    return f"{_label(s)}: {chosen}, validation MAP@R {scores[best]:.4f}{at}"
 
 
 def _study(folder: Path, settings: Settings, open_: list[str]) -> optuna.Study:
@@ -249,8 +264,10 @@ def _try(settings: Settings, trial: optuna.Trial, unit: float) -> float:
         ratio = settings.trunk_learning_rate / settings.learning_rate
         changes |= {"learning_rate": rate, "trunk_learning_rate": rate * ratio}
     begun = time.perf_counter()
+    chosen = replace(settings, **changes)  # type: ignore[arg-type]
     try:
-        score = fit(replace(settings, **changes), device="cpu").validation_score  # type: ignore[arg-type]
+        scores = [fit(replace(chosen, seed=seed), device="cpu").validation_score for seed in _SEEDS]
+        score = float(np.mean(scores))
         if not np.isfinite(score):
             label = _label(settings)
             raise ValueError(f"{label}: the validation score must be finite, got {score}; has a class two images?")
@@ -272,7 +289,7 @@ def _about(profile: str, trials: int, found: list[dict[str, Any]]) -> dict[str, 
         "scales": {"from": SCALES[0], "to": SCALES[1], "unit": "the loss's usual one over that of the distance"},
         "learning_rates": {"from": RATES[0], "to": RATES[1], "unit": "the rate that suits the network"},
         "trials": trials,
-        "seed": _SEED,
+        "seeds": _SEEDS,
         "validation_shares": {row["data"]: row.pop("validation_share") for row in found},
         "tuned": [{name: value for name, value in row.items() if name != "trials"} for row in found],
         "tuning": [{name: row[name] for name in key} | trial for row in found for trial in row["trials"]],

@@ -3,17 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-from study_cases import BLOCK, finish, profile
+from study_cases import BLOCK, profile
 
 from snrlib.cli.main import main
-from snrlib.study import contents, stored
+from snrlib.study import contents, evidence, stored
 from snrlib.study import measure as module
-from snrlib.study.grid import Grid
 from snrlib.study.measure import OTHERS, measure
-from snrlib.study.profiles import Task, cells
-from snrlib.study.workflow import run_study
 
 SETTINGS = {"steps": 2, "embedding_size": 8, "image_size": 16, "validation_share": 0}
 
@@ -67,31 +63,17 @@ def test_the_command_measures_and_renews_the_contents(
     assert called == [("robustness", 3, "w.pth"), "contents"]
 
 
-def test_a_profile_is_tuned_then_run_then_stored(
-    real_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_what_is_open_is_tuned_before_it_runs(real_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile(real_root, {**BLOCK, "seed": [0, 1]}, name="small")
-    first, *others = cells("small")
-    finish(first)
     called: list[Any] = []
-    ends = [others[:-1], others[-1:]]
-
-    def run(tasks: list[Task], jobs: int) -> None:
-        called.append([task.name for task in tasks])
-        for task in ends.pop(0):
-            finish(task)
-
-    monkeypatch.setattr(module, "tune", lambda name, jobs: called.append(("tune", name, jobs)))
-    monkeypatch.setattr(module, "finish_tasks", run)
-    monkeypatch.setattr(module, "store", lambda name: [Path(f"{name}.csv")])
-    assert main(["measure", "small"]) == 1
-    said = capsys.readouterr().err
-    assert said == f"snr: 1 of 4 cells are missing, as {others[-1].name}: it did not run to its end\n"
-    assert called == [("tune", "small", 2), [task.name for task in others]], "no notebook"
-    monkeypatch.setattr(module, "is_tuned", lambda name: name == "small")
-    called.clear()
+    monkeypatch.setattr(evidence, "tune", lambda name, jobs: called.append(("tune", name, jobs)))
+    monkeypatch.setattr(evidence, "finish", lambda title, steps, jobs: called.append(len(steps)))
+    monkeypatch.setattr(evidence, "write_studies", lambda name, found: [Path(f"{name}.csv")])
     assert measure("small", jobs=1) == [Path("small.csv")]
-    assert called == [[others[-1].name]], "it is tuned by now"
+    assert called == [("tune", "small", 1), 4 + 2], "four trainings, and two networks before them"
+    monkeypatch.setattr(evidence, "is_tuned", lambda name: name == "small")
+    assert measure("small", jobs=1) == [Path("small.csv")]
+    assert called[2:] == [4 + 2]
 
 
 @pytest.mark.slow
@@ -110,10 +92,4 @@ def test_a_tiny_profile_is_measured_once(real_root: Path, in_process: None, caps
     table = (folder / "small.csv").read_bytes()
     assert main(["measure", "small"]) == 0
     assert (folder / "small.csv").read_bytes() == table
-    for task in Grid("small").notebooks:
-        finish(task)
-    assert run_study("small") == 0
-    assert "Profile small: 2 cells, 2 up to date; 12 notebooks, 12 up to date" in capsys.readouterr().out
-    scores = pd.read_csv(real_root / "data" / "runs" / "grid" / "small.csv").precision_at_1
-    assert scores.tolist() == pytest.approx(own.query("anchor != 'ref'").precision_at_1.tolist(), abs=1e-5)
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing was done again"

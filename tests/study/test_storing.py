@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from snrlib.cli.main import main
-from snrlib.experiment import experiment
+from snrlib.experiment import experiment, read_run
 from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.parameters import parameters
 from snrlib.notebooks.run import experiment_fingerprint
@@ -69,13 +69,13 @@ def test_finished_cells_become_a_study_with_queries(finished: Path, capsys: pyte
     assert (found.about["git_commit"], found.about["finished"]) == (["abc"], "2026-01-02")
     assert [row["learning_rate"] for row in found.about["chosen"]] == [0.01, 0.01]
     ours, theirs = (
-        np.stack([hits(t.output.with_name("result.json")) for t in cells("small") if t.values["distance"] == name])
+        [hits(read_run(t.output.with_name("result.json"))) for t in cells("small") if t.values["distance"] == name]
         for name in ("snr", "euclidean")
     )
-    expected = paired_over_queries(ours, theirs)
+    expected = paired_over_queries(np.array(ours, float), np.array(theirs, float))
     (row,) = found.about["same_queries"]
     assert (row["low"], row["high"]) == pytest.approx(expected.over_both, rel=1e-4)
-    assert row["queries"] == expected.queries == ours.shape[1]
+    assert row["queries"] == expected.queries == len(ours[0])
     board = scoreboard(["small"])
     assert board.difference.dropna().tolist() == pytest.approx([row["difference"]], abs=1e-5)
 
@@ -89,7 +89,7 @@ def test_hits_say_whether_the_nearest_other_matches(finished: Path) -> None:
         distances = np.var(x - anchor, axis=1) / np.var(anchor)
         distances[i] = np.inf
         expected.append(float(labels[distances.argmin()] == labels[i]))
-    assert hits(task.output.with_name("result.json")).tolist() == expected
+    assert hits(read_run(task.output.with_name("result.json"))) == expected
 
 
 def test_an_unfinished_grid_is_not_stored(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
