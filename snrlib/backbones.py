@@ -145,7 +145,7 @@ class Embedder(nn.Module):
 
     def extra_repr(self) -> str:
         size = f"M={self.head.out_features}" if isinstance(self.head, nn.Linear) else "no head"
-        return f"{self.name}, {self.channels} channel(s), {size}"
+        return f"{self.name}, {self.channels} channel(s), {size}{', softplus' if self.softplus else ''}"
 
 
 def _check_name(name: str) -> None:

@@ -48,6 +48,14 @@ def test_without_a_head_the_features_are_the_embedding(name: str, size: int) -> 
     assert len(headless.parameter_groups(0.1)) == 1
 
 
+def test_a_softplus_is_of_the_heads_outputs() -> None:
+    model, images = embedder("conv4", 8).eval(), torch.rand(5, 1, 32, 32)
+    h = model(images)
+    model.softplus = True
+    torch.testing.assert_close(model(images), torch.log1p(h.exp()))
+    assert "softplus" in repr(model)
+
+
 def test_grey_images_are_three_equal_channels() -> None:
     grey, colour = embedder("resnet18", 8, channels=1).eval(), built("resnet18").eval()
     grey.load_state_dict(colour.state_dict())

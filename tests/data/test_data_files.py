@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from snrlib.data import ImageFiles, LabelledImages, load, validation_split
 from snrlib.data.image_files import read_image
+from snrlib.data.splits import other_classes
 
 
 def _picture(width: int, height: int) -> Image.Image:
@@ -180,10 +182,29 @@ def test_validation_takes_whole_classes_by_its_seed(tmp_path: Path) -> None:
     assert len(first.classes) == round(0.25 * len(glyphs.classes))
 
 
+def test_other_classes_deal_both_halves_anew(tmp_path: Path) -> None:
+    def held(*halves: Any) -> list[tuple[str, bytes]]:
+        return sorted((half.classes[label], image.numpy().tobytes()) for half in halves for image, label in half)
+
+    files, glyphs = _files(tmp_path), [load("glyphs", half, per_class=1, noise=0) for half in ("train", "test")]
+    halves = [files.of_classes([0, 1]), files.of_classes([2, 3])]
+    both: Any
+    for both in (halves, [half.in_memory() for half in halves], glyphs):
+        train, test = both
+        first, second = other_classes(train, test, seed=2)
+        assert held(first, second) == held(train, test)
+        assert (len(first.classes), len(second.classes)) == (len(train.classes), len(test.classes))
+        assert set(first.classes) != set(train.classes)
+        assert not set(first.classes) & set(second.classes)
+    again, other = (other_classes(both[0], both[1], seed)[0] for seed in (2, 3))
+    assert again.fingerprint == first.fingerprint != other.fingerprint
+
+
 test_what_makes_no_data_set_is_refused = refusals(
     (lambda: ImageFiles("made", (Path("a"),), torch.arange(2), ("a", "b")), ValueError, "1 files have 2 labels"),
     (lambda: ImageFiles("made", (), torch.tensor([]), (), size=0), ValueError, "size must be at least 1 pixel, got 0"),
     (lambda: validation_split(load("digits"), 0.2), ValueError, "two classes on each side"),
     (lambda: validation_split(load("digits"), 0.9), ValueError, "two classes on each side"),
+    (lambda: other_classes(load("digits"), load("digits"), 1), ValueError, "share 5 classes, as 0"),
     *bad_options(lambda share: validation_split(load("digits"), share), share=[1.5]),
 )

@@ -57,6 +57,27 @@ def test_losses_distances_and_maps_combine_or_are_refused(loss: str, distance: s
         assert parts.loss(settings, n_classes=3)(x, labels).isfinite()
 
 
+ARMS: list[tuple[dict[str, Any], str, str]] = [  # settings, what they change in the formula, how they are told apart
+    ({"distance": "euclidean", "unit": "batch"}, "||A(b - a)||^2 / mean ||A x||^2", "unit batch"),
+    ({"distance": "euclidean", "unit": "both"}, "/ (||A a|| ||A b||)", "unit both"),
+    ({"distance": "snr", "detach_unit": True}, "unit without gradient", "unit detached"),
+    ({"distance": "snr", "anchor": "ref"}, "anchor a = ref", "anchor ref"),
+    ({"distance": "snr", "power": 2}, "power=2", "power 2"),
+    ({"distance": "snr", "softplus": True, "optimizer": "sgd"}, "", "softplus, sgd"),
+]
+
+
+@pytest.mark.parametrize(("changes", "formula", "variant"), ARMS)
+def test_an_arm_reaches_its_formula_and_name(changes: dict[str, Any], formula: str, variant: str) -> None:
+    settings = default_settings("digits", "conv4", embedding_size=8, **changes)
+    parts = unfitted(settings, channels=1)
+    assert formula in repr(parts.loss(settings, n_classes=3))
+    assert settings.variant == variant
+    assert settings.relative == parts.distance.relative
+    embeddings = parts.model(torch.rand(4, 1, 16, 16))
+    assert bool((embeddings > 0).all()) == settings.softplus
+
+
 @pytest.mark.parametrize(("distance", "kind"), MAPPINGS)
 def test_a_penalty_of_zero_can_be_asked_for(distance: str, kind: str | None) -> None:
     assert default_settings(distance=distance, map=kind, regularizer=0.0).regularizer == 0.0
@@ -124,6 +145,10 @@ def test_given_weights_train_slowly_and_keep_their_norms() -> None:
         ({"loss": "angular", "distance": "euclidean", "margin": 0.5}, "angular has no margin, got 0.5"),
         ({"scale": 2.0}, "triplet has no scale, got 2.0"),
         ({"loss": "softmax", "energy_confusion": 0.1}, "softmax takes no energy confusion, got 0.1"),
+        ({"distance": "euclidean", "detach_unit": True}, "detach_unit needs a unit that has a gradient, got euclidean"),
+        ({"unit": "row"}, "unit must be 'anchor', 'both', 'batch'"),
+        ({"loss": "softmax", "power": 1}, "softmax has no power, got 1"),
+        ({"loss": "supcon", "power": 3}, "power must be"),
         ({"energy_confusion": -0.1}, "energy_confusion must be a finite number at least 0, got -0.1"),
         ({"loss": "contrastive", "margin": -1.0}, "margin must be a finite number above 0, got -1"),
     ],
