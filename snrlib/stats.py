@@ -23,6 +23,7 @@ __all__ = [
     "Paired",
     "TwoLevel",
     "effect_size",
+    "equivalence_test",
     "holm",
     "interval",
     "mean_interval",
@@ -94,6 +95,30 @@ def t_test(values: ArrayLike) -> float:
         return float("nan")
     error = x.std(ddof=1) / np.sqrt(len(x))
     return float(2 * student_t.sf(abs(x.mean()) / error, len(x) - 1)) if error else float(not x.any())
+
+
+def equivalence_test(values: ArrayLike, bound: float) -> float:
+    """p of the two one-sided t-tests (Schuirmann 1987): small where the mean lies between -bound and bound.
+
+    "No difference shown" is not "no difference": this is the test of the second. The larger of the two p-values, of
+    ``mean <= -bound`` and of ``mean >= bound``; NaN for one value.
+
+    Args:
+        values: (n,), differences.
+        bound: the largest difference that means nothing, above 0.
+
+    >>> round(equivalence_test([0.001, -0.002, 0.003, 0.000], 0.02), 5)
+    0.00017
+    """
+    x = _numbers(values)
+    if not bound > 0:
+        raise ValueError(f"bound must be above 0, got {bound!r}")
+    if len(x) == 1:
+        return float("nan")
+    error = x.std(ddof=1) / np.sqrt(len(x))
+    if error == 0:
+        return float(abs(x.mean()) >= bound)
+    return float(student_t.cdf((abs(x.mean()) - bound) / error, len(x) - 1))
 
 
 def sign_flip_test(values: ArrayLike, n_resamples: int = 2**14, seed: int = 0) -> float:

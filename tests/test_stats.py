@@ -15,6 +15,7 @@ from scipy import stats
 
 from snrlib.stats import (
     effect_size,
+    equivalence_test,
     holm,
     mean_interval,
     paired,
@@ -97,6 +98,19 @@ def test_overlapping_splits_need_the_published_correction() -> None:
             mean, half = mean_interval(scores, test_share=share)
             covered[share] += abs(mean) <= half
     assert covered[0.0] < 0.7 * 400 < 0.92 * 400 < covered[0.3] < 0.98 * 400
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.015, -0.03, 0.5])
+def test_equivalence_is_two_tests_of_scipy(shift: float) -> None:
+    gains, bound = np.array(GAINS) + shift, 0.05
+    above = stats.ttest_1samp(gains, -bound, alternative="greater").pvalue
+    below = stats.ttest_1samp(gains, bound, alternative="less").pvalue
+    assert equivalence_test(gains, bound) == pytest.approx(max(above, below))
+    assert equivalence_test(-gains, bound) == pytest.approx(equivalence_test(gains, bound))
+    assert math.isnan(equivalence_test([0.1], bound))
+    assert (equivalence_test([0.04, 0.04], bound), equivalence_test([0.05, 0.05], bound)) == (0, 1)
+    with pytest.raises(ValueError, match="bound must be above 0, got 0"):
+        equivalence_test(gains, 0)
 
 
 def test_the_effect_size_is_corrected_for_few_values() -> None:
