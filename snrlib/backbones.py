@@ -278,7 +278,7 @@ def embedder(
             1280 of efficientnet_lite0.
         weights: None starts at random; "imagenet" takes the library's (not for conv4; the head stays random); a path is
             a file of ``torch.save(model.state_dict(), file)``, of such an embedder or of the library's whole model.
-            Loaded strictly, as weights only.
+            Loaded strictly, as weights only; the file of an embedder without a head leaves the head random.
         channels: of the images, 1 or 3; by default 1 for conv4 and 3 for the others, which repeat a grey one. Of
             "linear" the number of features, which has no default.
 
@@ -320,8 +320,11 @@ def embedder(
     head = nn.Identity() if embedding_size is None else nn.Linear(features, embedding_size)
     model = Embedder(name, trunk, head, channels)
     if state is not None and (whole or library is None):
-        _load(model, state, name, weights)
-        model.given_head = embedding_size is not None
+        if with_head := any(key.startswith("head.") for key in state) or embedding_size is None:
+            _load(model, state, name, weights)
+        else:
+            _load(trunk, {key.removeprefix("trunk."): value for key, value in state.items()}, name, weights)
+        model.given_head = with_head and embedding_size is not None
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fast for convolutions
 
 
