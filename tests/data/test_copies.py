@@ -109,25 +109,8 @@ def test_cifar_loads_from_folders_of_images(tmp_path: Path, name: str, classes: 
         load(name, root=tmp_path)
 
 
-def _tiny(root: Path, classes: int = 200) -> Path:
-    folder = root / "tiny-imagenet-200"
-    wnids = [f"n{number:08}" for number in range(classes)]
-    (folder / "val" / "images").mkdir(parents=True)
-    for number, wnid in enumerate(wnids):
-        (folder / "train" / wnid / "images").mkdir(parents=True)
-        image = Image.new("L" if number == 3 else "RGB", (64, 64), number if number == 3 else (number, 9, 9))
-        for i in range(2):
-            image.save(folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", quality=100)
-        image.save(folder / "val" / "images" / f"val_{number}.JPEG", quality=100)
-    rows = [f"val_{number}.JPEG\t{wnid}\t0\t32\t44\t62\n" for number, wnid in enumerate(wnids)]
-    (folder / "val" / "val_annotations.txt").write_text("".join(rows))
-    (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in reversed(wnids)))
-    (folder / "words.txt").write_text("".join(f"{wnid}\tthing {wnid}, it\n" for wnid in wnids))
-    return folder
-
-
 def test_tiny_imagenet_is_halved_by_wnid(tmp_path: Path) -> None:
-    folder = _tiny(tmp_path)
+    folder = data_copies.tiny_imagenet_copy(tmp_path)
     train, test = _both("tinyimagenet", tmp_path)
     assert train.images.shape == test.images.shape == (300, 3, 64, 64)
     assert (train.classes[0], test.classes[0]) == ("thing n00000000 (n00000000)", "thing n00000100 (n00000100)")

@@ -110,7 +110,7 @@ def test_traits_stand_with_what_they_are_traits_of(monkeypatch: pytest.MonkeyPat
     """Nowhere else: a data set, a network and a loss that are new, or change, need no second list."""
     mine = DataSet("mine", cub200, kind="photographs", image_size=40, training=(5, 6))
     monkeypatch.setitem(DATASETS, "mine", mine)
-    monkeypatch.setitem(NETWORKS, "own", Network(0.25, torchvision=False))
+    monkeypatch.setitem(NETWORKS, "own", Network(0.25, library=None))
     monkeypatch.setattr(TripletMarginLoss, "default_margin", 7.0)
     known: dict[str, Any] = {"image_size": 40, "batch_size": 12, "m": 4, "validation_share": 0.4, "augment": True}
     settings = default_settings("mine", "own")
@@ -140,7 +140,10 @@ def test_given_weights_train_slowly_and_keep_their_norms() -> None:
             "map must be one of running, whitening, lmnn, learned, got 'none'",
         ),
         ({"distance": "snr", "map": "whitening"}, "only mahalanobis and relative_mahalanobis have a map"),
-        ({"backbone": "conv4", "weights": "imagenet"}, "conv4 has no ImageNet weights; alexnet, .*squeezenet1_1 have"),
+        (
+            {"backbone": "conv4", "weights": "imagenet"},
+            "conv4 has no ImageNet weights; alexnet, .*efficientnet_lite0 have",
+        ),
         ({"loss": "softmax", "margin": 0.5}, "softmax has no margin, got 0.5"),
         ({"loss": "angular", "distance": "euclidean", "margin": 0.5}, "angular has no margin, got 0.5"),
         ({"scale": 2.0}, "triplet has no scale, got 2.0"),

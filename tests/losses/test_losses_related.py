@@ -1,6 +1,7 @@
 """What the report names beside eqs. 1-5: angular and ranked list loss, zero-mean regularizer, the two contrasts."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -162,6 +163,10 @@ def test_the_classifier_equals_softmax_neuron_by_neuron() -> None:
     assert_equal(loss(x, labels), mean_of(terms), tolerance=1e-12)
     for a, b in zip(*gradients, strict=True):
         assert_equal(a, b, tolerance=1e-12)
+    smooth = SoftmaxClassifier(5, 3, label_smoothing=0.3).double()
+    smooth.load_state_dict(loss.state_dict())
+    uniform = [mean_of([loss(row[None], torch.tensor([k])) for k in range(5)]) for row in x]
+    assert_equal(smooth(x, labels), 0.7 * mean_of(terms) + 0.3 * mean_of(uniform), tolerance=1e-12)
     for dtype in (torch.int32, torch.uint8):  # labels of any integer type
         assert torch.equal(loss(x, labels.to(dtype)), loss(x, labels))
     assert loss.float()(x.half(), labels).dtype == F32
@@ -185,6 +190,7 @@ test_bad_input_is_refused = refusals(
     (relate(normal(3), torch.arange(3)), ValueError, r"query must be 2-D of shape \(n, M\), got shape \(3,\)"),
     (relate(normal(3, M), torch.arange(4)), ValueError, "labels must be 3 integers, got torch.int64 of shape"),
     (lambda: SoftmaxClassifier(1, 3), ValueError, "at least 2 classes, got 1"),
+    *bad_options(partial(SoftmaxClassifier, 5, 3), label_smoothing=[-0.1, 1.1, "0.1", math.nan]),
     (classify(normal(2, 3), -1, 0), ValueError, "labels must be from 0 to 4, .* got -1 to 0"),
     (classify(normal(2, 3), 0, 5), ValueError, "labels must be from 0 to 4, .* got 0 to 5"),
     (classify(normal(2, 3), 0, 1, 2), ValueError, "labels must be 2 integers"),
