@@ -27,6 +27,7 @@ from snrlib.train import processes
 from snrlib.train.checkpoints import Checkpoints, described
 from snrlib.train.recipe import Recipe
 from snrlib.train.state import Training
+from snrlib.utils.checks import largest_embedding
 
 __all__ = ["Images", "train"]
 
@@ -191,8 +192,8 @@ def _score(model: nn.Module, data: Images, loss: nn.Module, crop: Transform | No
     """MAP@R under the distance of the loss, the query its anchor where it leaves the choice."""
     distance = getattr(loss, "distance", None)
     embeddings = embed(model, data, transform=crop)  # type: ignore[arg-type]
-    if not torch.isfinite(embeddings).all():
-        raise FloatingPointError("the embeddings of the validation images are not finite any more")
+    if not embeddings.abs().max() <= largest_embedding(embeddings):  # NaN is not, either
+        raise FloatingPointError("the embeddings of the validation images are not finite any more, or too large")
     judge = distance if isinstance(distance, Distance) else None
     scores = retrieval(embeddings, data.labels, judge, ks=(1,))
     return float(scores["mean_average_precision_at_r"].mean())

@@ -13,6 +13,7 @@ from snrlib.backbones import Embedder
 from snrlib.train import processes
 from snrlib.train.checkpoints import Checkpoints
 from snrlib.train.recipe import Recipe, fastest_precision
+from snrlib.utils.checks import largest_embedding
 
 __all__ = ["Training"]
 
@@ -83,8 +84,8 @@ class Training:
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             embeddings = network(images)
         embeddings = processes.gather(embeddings.float())
-        if not torch.isfinite(embeddings).all():
-            raise FloatingPointError(f"the embeddings are not finite any more {now}")
+        if not embeddings.detach().abs().max() <= largest_embedding(embeddings):  # NaN is not, either
+            raise FloatingPointError(f"the embeddings are not finite any more, or too large for a distance, {now}")
         value = self.loss(embeddings, labels)
         if not torch.isfinite(value):
             raise FloatingPointError(f"the loss became {value.item()} {now}")

@@ -21,6 +21,7 @@ __all__ = [
     "check_number",
     "check_rank",
     "is_traced",
+    "largest_embedding",
 ]
 
 
@@ -47,13 +48,18 @@ def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
         return computed
     low, high = (bound.item() for bound in torch.aminmax(x.detach()))  # one pass; NaN comes through both
     largest = max(-low, high)
-    limit = (torch.finfo(computed.dtype).max / (4 * x.shape[1])) ** 0.5  # (b - a)^2 is at most 4 M largest^2
+    limit = largest_embedding(computed)
     if largest <= limit:
         return computed
     bad = int((~torch.isfinite(x)).any(dim=1).sum())
     if bad:
         raise ValueError(f"{name} must be finite, got NaN or infinity in {bad} of {len(x)} rows")
     raise ValueError(f"{name} must be at most {limit:.1e} in size, or {computed.dtype} overflows; got {largest:.1e}")
+
+
+def largest_embedding(x: Tensor) -> float:
+    """The largest size of a component of embeddings (n, M) at which squared distances do not overflow."""
+    return (torch.finfo(x.dtype).max / (4 * x.shape[1])) ** 0.5  # (b - a)^2 is at most 4 M largest^2
 
 
 def is_traced(x: Tensor) -> bool:

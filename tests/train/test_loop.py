@@ -268,12 +268,18 @@ class _Broken(nn.Module):
     ("loss", "message"),
     [
         (_Broken(), "the loss became nan at step 1 of 5"),
-        (losses("euclidean"), "the embeddings are not finite any more at step 2 of 5"),
+        (losses("euclidean"), "the embeddings are not finite any more, or too large for a distance, at step 2 of 5"),
     ],
 )
-def test_what_is_not_finite_stops_with_its_step(loss: nn.Module, message: str) -> None:
+@pytest.mark.parametrize("rate", [1e20, 1e38])
+def test_what_is_not_finite_stops_with_its_step(loss: nn.Module, message: str, rate: float) -> None:
     with pytest.raises(FloatingPointError, match=message):
-        train(network(), images(), loss, steps=5, batch_size=8, learning_rate=1e38, optimizer="sgd")
+        train(network(), images(), loss, steps=5, batch_size=8, learning_rate=rate, optimizer="sgd")
+
+
+def test_a_validation_of_what_has_grown_stops() -> None:
+    with pytest.raises(FloatingPointError, match="embeddings of the validation images are not finite any more, or too"):
+        training("all at once", loss="euclidean", steps=1, every=1, learning_rate=1e30, optimizer="sgd")
 
 
 @pytest.mark.parametrize(
