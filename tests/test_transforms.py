@@ -37,19 +37,10 @@ def make(name: str, distance: Distance) -> Loss:
     return get_loss(name, distance, **sizes)
 
 
-def defined(name: str, distance: str) -> bool:
-    if name in ("normalised_softmax", "arcface"):
-        return distance == "cosine"
-    return distance != "cosine" and (name != "angular" or distance == "euclidean")
-
-
-def losses() -> list[Any]:
-    found = []
-    for name in LOSSES:
-        for distance in ("euclidean", "snr", "relative_mahalanobis", "cosine"):
-            if defined(name, distance):
-                found.append(pytest.param(name, distance, id=f"{name}-{distance}"))
-    return found
+# Each loss over one distance, and one over a distance of every kind: absolute, relative, behind a matrix.
+OVER = {"angular": "euclidean", "normalised_softmax": "cosine", "arcface": "cosine"}
+ONCE = [(name, OVER.get(name, "snr")) for name in LOSSES]
+KINDS = [("contrastive", distance) for distance in ("euclidean", "relative_mahalanobis", "cosine")]
 
 
 def outcome(f: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
@@ -79,8 +70,7 @@ class Called(nn.Module):
         return self.f(*given)
 
 
-@pytest.mark.parametrize("anchor", ["query", "ref"])
-@pytest.mark.parametrize("name", DISTANCES)
+@pytest.mark.parametrize(("name", "anchor"), [*((name, "query") for name in DISTANCES), ("snr", "ref")])
 def test_distances_are_one_graph_under_compile_and_export(name: str, anchor: str) -> None:
     d = member(name, anchor)
     for f, given in forms(d).values():
@@ -107,7 +97,7 @@ def test_distances_hold_under_vmap_and_grad(name: str, anchor: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it where a graph breaks
-@pytest.mark.parametrize(("name", "distance"), losses())
+@pytest.mark.parametrize(("name", "distance"), [*ONCE, *KINDS])
 def test_losses_hold_under_compile_vmap_and_grad(name: str, distance: str) -> None:
     loss = make(name, member(distance))
 
@@ -142,17 +132,22 @@ def test_options_and_second_sets_hold_under_compile_and_vmap(name: str, options:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["euclidean", "snr", "relative_mahalanobis", "cosine"])
-def test_compiled_code_computes_the_same(name: str) -> None:
-    d = member(name)
+def test_compiled_distances_compute_the_same(name: str) -> None:
+    for f, given in forms(member(name)).values():
+        assert_compiled_same(f, *given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "distance"), ONCE)
+def test_compiled_losses_compute_the_same(name: str, distance: str) -> None:
+    loss = make(name, member(distance))
+    assert_compiled_same(lambda x: loss(x, LABELS), X)
+
+
+def assert_compiled_same(f: Callable[..., Tensor], *given: Tensor) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
-        for f, given in forms(d).values():
-            assert_same(f, torch.compile(f, backend="inductor"), *given)
-        for one in LOSSES:
-            if defined(one, name):
-                loss = make(one, d)
-                f = lambda x, loss=loss: loss(x, LABELS)  # noqa: E731
-                assert_same(f, torch.compile(f, backend="inductor"), X)
+        assert_same(f, torch.compile(f, backend="inductor"), *given)
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis"])
