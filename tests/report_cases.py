@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from filelock import FileLock
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from snrlib.explore import maps
 from snrlib.notebooks import run as runs
 from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.parameters import parameters
@@ -22,13 +23,18 @@ fingerprint = cache(runs.source_fingerprint)
 
 
 def stored_report(factory: pytest.TempPathFactory) -> Path:
-    """The folder of the report of this study from its stored notebooks, without any run; built once for all workers."""
+    """The folder of the report of this study from its stored notebooks, without any run; built once for all workers.
+
+    How good its t-SNE maps are is not asked here.
+    """
     own = factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     folder = shared / "of_the_stored_notebooks"
     with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
         if not (folder / "report").exists():
             patch.setenv("SNR_RUNS", str(folder))
+            patch.setenv("SNR_CACHE", str(folder / "cache"))
+            patch.setattr(maps, "TSNE", partial(maps.TSNE, max_iter=250))
             report.build()
     return folder / "report"
 
