@@ -14,6 +14,7 @@ from snrlib.study import measure as module
 from snrlib.study.grid import Grid
 from snrlib.study.measure import OTHERS, measure
 from snrlib.study.profiles import Task, cells
+from snrlib.study.tuning import tune
 from snrlib.study.workflow import run_study
 
 SETTINGS = {"steps": 2, "embedding_size": 8, "image_size": 16, "validation_share": 0}
@@ -99,8 +100,11 @@ def test_a_profile_is_tuned_then_run_then_stored(
 
 
 @pytest.mark.slow
-def test_a_tiny_profile_is_measured_once(real_root: Path, in_process: None, capsys: pytest.CaptureFixture) -> None:
+def test_a_tiny_profile_is_measured_once(
+    real_root: Path, in_process: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """With the real notebook 05, whose cells are run in processes of their own."""
+    monkeypatch.setattr(module, "tune", lambda name, jobs: tune(name, 2, jobs))
     profile(real_root, {**BLOCK, "settings": SETTINGS}, name="small")
     folder = real_root / "data" / "reference"
     assert measure("small") == [folder / "small.csv"]
