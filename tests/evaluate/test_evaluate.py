@@ -63,7 +63,7 @@ def test_knn_and_rankings_equal_brute_force(
 ) -> None:
     query, d = normal(54, M), member(name, anchor)
     for reference, most in ((None, 53), (normal(54, M, seed=1), 54), (normal(7, M, seed=1), 7)):
-        for k in (1, 3, 7, most):  # 54 in groups of 4: 14 groups, 2 columns of padding, two rounds for k <= 7
+        for k in (1, 7, most):  # 54 in groups of 4: 14 groups, 2 columns of padding, two rounds for k <= 7
             expected = brute_force(d, k, query, reference)
             assert_same(knn(query, k, reference, d), expected)
             for exact in (1, 50):  # however few places are measured
