@@ -126,10 +126,10 @@ def test_long_rankings_measure_their_first_places_only(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("call", "shrink", "components", "classes", "least"),  # MiB that it cannot do without, else it is not measured
     [
-        ("knn(x[:6000], 10, x, d)", 1, 512, 600, 100),
+        ("knn(x[:1500], 10, x, d)", 1, 512, 600, 100),
         # A model: what grows with the square of n, and the blocks, shrink as much as the limit.
-        ("retrieval(x, y, d)", 4, 16, 10, 5),  # as CIFAR10: MAP@R looks at a tenth of all neighbours of each
-        ("retrieval(x, y, d, also='mean_average_precision')", 4, 16, 10, 5),  # at all of them
+        ("retrieval(x, y, d)", 8, 16, 10, 5),  # as CIFAR10: MAP@R looks at a tenth of all neighbours of each
+        ("retrieval(x, y, d, also='mean_average_precision')", 8, 16, 10, 5),  # at all of them
         ("confusion(x, y, 29, d)", 4, 16, 600, 5),
         ("verification(x, y, d)", 1, 512, 600, 10),
         ("clustering(x, y, d)", 1, 64, 100, 10),
