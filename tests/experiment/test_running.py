@@ -16,7 +16,7 @@ from training_cases import KilledError, stop_at
 
 from snrlib.backbones import embed, embedder
 from snrlib.data import LabelledImages, load
-from snrlib.distances import DISTANCES, MAPPED, LinearMap, get_distance
+from snrlib.distances import MAPPED, LinearMap, get_distance
 from snrlib.evaluate import retrieval
 from snrlib.experiment import (
     MAPS,
@@ -38,9 +38,7 @@ from snrlib.train.recipe import Recipe
 from snrlib.train.state import Training
 from snrlib.utils.torchvision_import import torchvision
 
-MAPPINGS = [(name, None) for name in DISTANCES if name not in MAPPED] + [
-    (name, kind) for name in MAPPED for kind in MAPS
-]
+MAPPINGS = [("euclidean", None), ("snr", None), *((name, kind) for name in MAPPED for kind in MAPS)]
 
 
 def _birds(**changes: Any) -> Settings:
