@@ -243,6 +243,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     made = Place(root, base / "template", environment)
     made.whole["train"] = made.undisturbed("train")
     shutil.copytree(root / "run", new / "done")
+    made.whole["train"].contents |= {f"done/{name}": content for name, content in contents(new / "done").items()}
     yield made
     for pid in made.alive():
         os.kill(pid, signal.SIGKILL)

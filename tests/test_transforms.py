@@ -87,15 +87,13 @@ def test_distances_hold_under_vmap_and_grad(name: str, anchor: str) -> None:
         torch.testing.assert_close(gradients, tuple(expected))
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it where a graph breaks
 @pytest.mark.parametrize(("name", "distance"), [*ONCE, *KINDS])
-def test_losses_hold_under_compile_vmap_and_grad(name: str, distance: str) -> None:
+def test_losses_hold_under_vmap_and_grad(name: str, distance: str) -> None:
     loss = make(name, member(distance))
 
     def f(x: Tensor) -> Tensor:
         return loss(x, LABELS)
 
-    assert_same(f, torch.compile(f, backend="eager", fullgraph=name not in BREAKING), X)
     torch.testing.assert_close(torch.func.vmap(f)(torch.stack([X, 2 * X])), torch.stack([f(X), f(2 * X)]))
     torch.testing.assert_close(torch.func.grad(f)(X), outcome(f, X)[1])
 
@@ -109,16 +107,24 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.parametrize(("name", "options"), OPTIONS)
-def test_options_and_second_sets_hold_under_compile_and_vmap(name: str, options: dict[str, Any]) -> None:
+def with_second_set(name: str, options: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     loss, second = get_loss(name, member("snr"), **options), () if name == "n_pair" else (Y, LABELS[:9])
+    return lambda x: loss(x, LABELS, *second)
 
-    def f(x: Tensor) -> Tensor:
-        return loss(x, LABELS, *second)
 
-    assert_same(f, torch.compile(f, backend="eager", fullgraph=name == "contrastive"), X)
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_options_and_second_sets_hold_under_vmap(name: str, options: dict[str, Any]) -> None:
+    f = with_second_set(name, options)
     torch.testing.assert_close(torch.func.vmap(f)(torch.stack([X, 2 * X])), torch.stack([f(X), f(2 * X)]))
+
+
+# --- compiled code ----------------------------------------------------------------------------------------------------
+
+
+def assert_compiled_same(f: Callable[..., Tensor], *given: Tensor, **options: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        assert_same(f, torch.compile(f, **options), *given)
 
 
 @pytest.mark.slow
@@ -135,10 +141,17 @@ def test_compiled_losses_compute_the_same(name: str, distance: str) -> None:
     assert_compiled_same(lambda x: loss(x, LABELS), X)
 
 
-def assert_compiled_same(f: Callable[..., Tensor], *given: Tensor) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler's own
-        assert_same(f, torch.compile(f, backend="inductor"), *given)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "distance"), [*ONCE, *KINDS])
+def test_losses_are_one_graph_unless_shapes_break_it(name: str, distance: str) -> None:
+    loss = make(name, member(distance))
+    assert_compiled_same(lambda x: loss(x, LABELS), X, backend="eager", fullgraph=name not in BREAKING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_options_and_second_sets_hold_under_compile(name: str, options: dict[str, Any]) -> None:
+    assert_compiled_same(with_second_set(name, options), X, backend="eager", fullgraph=name == "contrastive")
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis"])
