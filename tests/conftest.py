@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser_cases import Visit
+from process_cases import shared_folder
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -19,13 +20,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 numbers = itertools.count()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNR_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = tmp_path_factory.getbasetemp()
-    runs = base / "runs" / str(next(numbers))  # mktemp would list all of the base for every test
+def _own_runs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = tmp_path_factory.getbasetemp() / "runs" / str(next(numbers))  # mktemp would list all of the base every time
     runs.mkdir(parents=True)
     monkeypatch.setenv("SNR_RUNS", str(runs))
-    monkeypatch.setenv("SNR_CACHE", str(base / "cache"))
 
 
 @pytest.fixture

@@ -139,16 +139,16 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 every_loss_and_distance = pytest.mark.parametrize(
     ("loss", "name"), [(loss, name) for loss in LOSSES for name in DISTANCES if defined(loss, name)]
 )
-# One case of every loss shows all members, and that an anchor side changes nothing where there is none; its options
-# are shown over four.
-SHOWN = ("euclidean", "mahalanobis", "correlation")
+# One loss shows all members, the others those that differ in kind: absolute, relative to either side, behind a matrix,
+# over cosines; options are shown over the first three.
+KINDS = (("euclidean", "query"), ("snr", "query"), ("snr", "ref"), ("mahalanobis", "query"), ("correlation", "query"))
 every_case = pytest.mark.parametrize(
     ("case", "name", "anchor"),
     [
-        (case, name, anchor)
+        (case, *one)
         for case in CASES
-        for name, anchor in FAMILY
-        if defined(case, name) and (case in LOSSES or name == "snr" or (name in SHOWN and anchor == "query"))
+        for one in FAMILY
+        if defined(case, one[0]) and (case == "contrastive" or one in (KINDS if case in LOSSES else KINDS[:3]))
     ],
 )
 

@@ -1,4 +1,4 @@
-"""Processes that tests start, wait for and kill."""
+"""Processes that tests start, wait for and kill; and a folder for the processes of the tests themselves."""
 
 from __future__ import annotations
 
@@ -41,3 +41,9 @@ def kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """One for the temporary files of all workers."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own

@@ -1,9 +1,8 @@
 """For the tests of the report: what a reader finds on a page, a study of two small notebooks, and runs of them."""
 
 import json
-import os
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from bs4 import BeautifulSoup, Tag
 from filelock import FileLock
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from process_cases import shared_folder
 
+from snrlib.explore import maps
 from snrlib.notebooks import run as runs
 from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.parameters import parameters
@@ -22,13 +23,16 @@ fingerprint = cache(runs.source_fingerprint)
 
 
 def stored_report(factory: pytest.TempPathFactory) -> Path:
-    """The folder of the report of this study from its stored notebooks, without any run; built once for all workers."""
-    own = factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    folder = shared / "of_the_stored_notebooks"
+    """The folder of the report of this study from its stored notebooks, without any run; built once for all workers.
+
+    How good its t-SNE maps are is not asked here.
+    """
+    folder = shared_folder(factory) / "of_the_stored_notebooks"
     with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
         if not (folder / "report").exists():
             patch.setenv("SNR_RUNS", str(folder))
+            patch.setattr(maps, "TSNE", partial(maps.TSNE, max_iter=250))
+            patch.setattr(maps, "cached_array", lambda *given, **_: given[3]())  # and none is kept
             report.build()
     return folder / "report"
 

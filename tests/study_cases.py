@@ -61,7 +61,7 @@ def finish(task: Task, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def forked(do: Callable[[], int], said: Path) -> Any:
+def forked(do: Callable[[], int | None], said: Path) -> Any:
     """A process that need not import everything anew: it goes on from here, and what it says goes to a file."""
 
     def child() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snrlib.distances import DISTANCES, Distance, get_distance
 from snrlib.losses import LOSSES, Loss, get_loss
@@ -37,19 +37,10 @@ def make(name: str, distance: Distance) -> Loss:
     return get_loss(name, distance, **sizes)
 
 
-def defined(name: str, distance: str) -> bool:
-    if name in ("normalised_softmax", "arcface"):
-        return distance == "cosine"
-    return distance != "cosine" and (name != "angular" or distance == "euclidean")
-
-
-def losses() -> list[Any]:
-    found = []
-    for name in LOSSES:
-        for distance in ("euclidean", "snr", "relative_mahalanobis", "cosine"):
-            if defined(name, distance):
-                found.append(pytest.param(name, distance, id=f"{name}-{distance}"))
-    return found
+# Each loss over one distance, and one over a distance of every kind: absolute, relative, behind a matrix.
+OVER = {"angular": "euclidean", "normalised_softmax": "cosine", "arcface": "cosine"}
+ONCE = [(name, OVER.get(name, "snr")) for name in LOSSES]
+KINDS = [("contrastive", distance) for distance in ("euclidean", "relative_mahalanobis", "cosine")]
 
 
 def outcome(f: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
@@ -70,23 +61,13 @@ def _fresh_compiler() -> None:
     torch.compiler.reset()
 
 
-class Called(nn.Module):
-    def __init__(self, module: nn.Module, f: Callable[..., Tensor]):
-        super().__init__()
-        self.module, self.f = module, f
-
-    def forward(self, *given: Tensor) -> Tensor:
-        return self.f(*given)
-
-
-@pytest.mark.parametrize("anchor", ["query", "ref"])
-@pytest.mark.parametrize("name", DISTANCES)
+@pytest.mark.parametrize(("name", "anchor"), [*((name, "query") for name in DISTANCES), ("snr", "ref")])
 def test_distances_are_one_graph_under_compile_and_export(name: str, anchor: str) -> None:
     d = member(name, anchor)
     for f, given in forms(d).values():
         assert_same(f, torch.compile(f, backend="eager", fullgraph=True), *given)
-        exported = torch.export.export(Called(d, f), given).module()
-        torch.testing.assert_close(exported(*given), f(*given))
+    exported = torch.export.export(d, (X, Y)).module()
+    torch.testing.assert_close(exported(X, Y), d(X, Y))
 
 
 @pytest.mark.parametrize("anchor", ["query", "ref"])
@@ -106,15 +87,13 @@ def test_distances_hold_under_vmap_and_grad(name: str, anchor: str) -> None:
         torch.testing.assert_close(gradients, tuple(expected))
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it where a graph breaks
-@pytest.mark.parametrize(("name", "distance"), losses())
-def test_losses_hold_under_compile_vmap_and_grad(name: str, distance: str) -> None:
+@pytest.mark.parametrize(("name", "distance"), [*ONCE, *KINDS])
+def test_losses_hold_under_vmap_and_grad(name: str, distance: str) -> None:
     loss = make(name, member(distance))
 
     def f(x: Tensor) -> Tensor:
         return loss(x, LABELS)
 
-    assert_same(f, torch.compile(f, backend="eager", fullgraph=name not in BREAKING), X)
     torch.testing.assert_close(torch.func.vmap(f)(torch.stack([X, 2 * X])), torch.stack([f(X), f(2 * X)]))
     torch.testing.assert_close(torch.func.grad(f)(X), outcome(f, X)[1])
 
@@ -128,31 +107,51 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.parametrize(("name", "options"), OPTIONS)
-def test_options_and_second_sets_hold_under_compile_and_vmap(name: str, options: dict[str, Any]) -> None:
+def with_second_set(name: str, options: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     loss, second = get_loss(name, member("snr"), **options), () if name == "n_pair" else (Y, LABELS[:9])
+    return lambda x: loss(x, LABELS, *second)
 
-    def f(x: Tensor) -> Tensor:
-        return loss(x, LABELS, *second)
 
-    assert_same(f, torch.compile(f, backend="eager", fullgraph=name == "contrastive"), X)
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_options_and_second_sets_hold_under_vmap(name: str, options: dict[str, Any]) -> None:
+    f = with_second_set(name, options)
     torch.testing.assert_close(torch.func.vmap(f)(torch.stack([X, 2 * X])), torch.stack([f(X), f(2 * X)]))
+
+
+# --- compiled code ----------------------------------------------------------------------------------------------------
+
+
+def assert_compiled_same(f: Callable[..., Tensor], *given: Tensor, **options: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        assert_same(f, torch.compile(f, **options), *given)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["euclidean", "snr", "relative_mahalanobis", "cosine"])
-def test_compiled_code_computes_the_same(name: str) -> None:
-    d = member(name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler's own
-        for f, given in forms(d).values():
-            assert_same(f, torch.compile(f, backend="inductor"), *given)
-        for one in LOSSES:
-            if defined(one, name):
-                loss = make(one, d)
-                f = lambda x, loss=loss: loss(x, LABELS)  # noqa: E731
-                assert_same(f, torch.compile(f, backend="inductor"), X)
+def test_compiled_distances_compute_the_same(name: str) -> None:
+    for f, given in forms(member(name)).values():
+        assert_compiled_same(f, *given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "distance"), ONCE)
+def test_compiled_losses_compute_the_same(name: str, distance: str) -> None:
+    loss = make(name, member(distance))
+    assert_compiled_same(lambda x: loss(x, LABELS), X)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "distance"), [*ONCE, *KINDS])
+def test_losses_are_one_graph_unless_shapes_break_it(name: str, distance: str) -> None:
+    loss = make(name, member(distance))
+    assert_compiled_same(lambda x: loss(x, LABELS), X, backend="eager", fullgraph=name not in BREAKING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_options_and_second_sets_hold_under_compile(name: str, options: dict[str, Any]) -> None:
+    assert_compiled_same(with_second_set(name, options), X, backend="eager", fullgraph=name == "contrastive")
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis"])

@@ -3,8 +3,6 @@
 import io
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import threading
 import zipfile
@@ -17,6 +15,7 @@ from typing import Any
 
 import data_copies
 import pytest
+from study_cases import forked
 
 from snrlib.cli.main import main
 from snrlib.data import SOURCES, load
@@ -272,19 +271,21 @@ def test_damaged_archives_are_refused_and_leave_nothing(tmp_path: Path, kind: st
         assert _left(tmp_path) == [path.name]
 
 
-def test_after_a_killed_unpacking_the_next_cleans_up(tmp_path: Path) -> None:
+def test_after_a_killed_unpacking_the_next_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _packed(tmp_path / "a.tgz", {f"data/{i}": b"1" for i in range(10)})
-    code = """
-import os, pathlib, signal, sys, tarfile
-from snrlib.data.fetch.unpack import unpack
-extract, done = tarfile.TarFile.extract, []
-def dying(self, *a, **k):
-    extract(self, *a, **k); done.append(1)
-    if len(done) == 5: os.kill(os.getpid(), signal.SIGKILL)
-tarfile.TarFile.extract = dying
-path = pathlib.Path(sys.argv[1]); unpack(path, path.parent, ["data"])"""
-    killed = subprocess.run([sys.executable, "-c", code, str(path)])
-    assert killed.returncode == -signal.SIGKILL
+    extract, done = tarfile.TarFile.extract, []
+
+    def dying(*given: Any, **named: Any) -> None:
+        extract(*given, **named)
+        done.append(1)
+        if len(done) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tarfile.TarFile, "extract", dying)
+        killed = forked(lambda: unpack(path, tmp_path, ["data"]), Path(os.devnull))
+        killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert not (tmp_path / "data").exists()
     assert len(_left(tmp_path)) == 2, "its temporary folder"
     unpack(path, tmp_path, ["data"])

@@ -1,6 +1,7 @@
 """A user's own images, as people have them: folders, tables, and what lies beside them."""
 
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from snrlib.cli.main import main
 from snrlib.cli.notebooks import values_of
 from snrlib.data import ImageFiles, load
 from snrlib.experiment import default_settings, fit
+from snrlib.experiment.parts import _load
 
 LAYOUTS = r"Expected is one sub-folder per class"
 
@@ -252,6 +254,19 @@ def test_few_classes_train_with_nothing_else_given(tmp_path: Path, n_classes: in
     fitted = fit(settings)
     assert len(fitted.history) == 1
     assert (n_classes // 2 < 5) == (settings.validation_share == 0)
+
+
+def test_changed_images_are_refused_until_the_checkpoint_goes(tmp_path: Path) -> None:
+    root, last = _classes(tmp_path / "images"), tmp_path / "run" / "last.pt"
+    settings = default_settings("folder", "conv4", root=root, image_size=16, steps=1, batch_size=4, m=2)
+    fit(settings, last.parent)
+    shutil.copy(root / "a" / "0.png", root / "a" / "1.png")  # a class that trains
+    os.utime(root / "a" / "1.png")
+    _load.cache_clear()  # images that are kept in memory
+    with pytest.raises(ValueError, match=r"last\.pt is of another training: data was '.+'\. Remove it, or choose"):
+        fit(settings, last.parent)
+    last.unlink()
+    assert len(fit(settings, last.parent).history) == 1
 
 
 def test_what_cannot_train_starts_no_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

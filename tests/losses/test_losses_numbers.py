@@ -40,10 +40,11 @@ EXTREME |= {"small": 1e-4 * x6, "large": 1e4 * x6}
 
 @every_loss_and_distance
 def test_extreme_embeddings_leave_everything_finite(loss: str, name: str) -> None:
-    for case, anchor in [(loss, "ref"), *((case, "query") for case in cases_of(loss, name))]:
+    options = cases_of(loss, name) if name in ("euclidean", "snr", "cosine") else [loss]
+    for case, anchor in [(loss, "ref"), *((case, "query") for case in options)]:
         fast = build(case, name, anchor)
         for kind, x in EXTREME.items():
-            for dtype in (F32, F64, torch.bfloat16) if case == loss else (F32,):
+            for dtype in (F32, F64, torch.bfloat16) if (case, anchor) == (loss, "query") else (F32,):
                 value, gradient = value_and_gradient(fast, x.to(dtype), torch.arange(6) // 2)
                 assert torch.isfinite(value), (case, kind, dtype)
                 assert torch.isfinite(gradient).all(), (case, kind, dtype)
@@ -87,7 +88,7 @@ def test_autocast_changes_nothing_in_a_loss(loss: str, dtype: torch.dtype) -> No
     for x in (plain_x[:1] + 1e-3 * plain_x, plain_x.to(dtype)):  # nearly collapsed, and of such a network
         x.requires_grad_()
         for name in DISTANCES:
-            for case in cases_of(loss, name):
+            for case in cases_of(loss, name) if name == "snr" else [loss] if defined(loss, name) else []:
                 fast = build(case, name, regularizer=ZeroMeanRegularizer(0.1), **sized(loss, 8))
                 plain = fast(x, y)
                 with torch.autocast("cpu", dtype):

@@ -10,6 +10,7 @@ from snrlib.cli.main import main
 from snrlib.study import contents, evidence, stored
 from snrlib.study import measure as module
 from snrlib.study.measure import OTHERS, measure
+from snrlib.study.tuning import tune
 
 SETTINGS = {"steps": 2, "embedding_size": 8, "image_size": 16, "validation_share": 0}
 
@@ -77,8 +78,11 @@ def test_what_is_open_is_tuned_before_it_runs(real_root: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_a_tiny_profile_is_measured_once(real_root: Path, in_process: None, capsys: pytest.CaptureFixture) -> None:
+def test_a_tiny_profile_is_measured_once(
+    real_root: Path, in_process: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """With the real notebook 05, whose cells are run in processes of their own."""
+    monkeypatch.setattr(evidence, "tune", lambda name, jobs: tune(name, 2, jobs))
     profile(real_root, {**BLOCK, "settings": SETTINGS}, name="small")
     folder = real_root / "data" / "reference"
     assert measure("small") == [folder / "small.csv"]

@@ -251,20 +251,20 @@ def test_a_score_without_number_ends_the_tuning(small: Path, monkeypatch: pytest
 def test_a_killed_tuning_makes_the_same_trials(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials that processes of their own make, two at a time, and those of this one."""
     profile(small, {**BOTH, "loss": ["triplet"]}, name="small")
-    whole = _tune(6)
+    whole = _tune(3)
     runs = tmp_path / "other"
     monkeypatch.setenv("SNR_RUNS", str(runs))
-    command = [sys.executable, "-m", "snrlib", "tune", "--profile", "small", "--trials", "6"]
+    command = [sys.executable, "-m", "snrlib", "tune", "--profile", "small", "--trials", "3"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    until(lambda: _complete(runs / "tuning" / "trials.db") >= 3, process)
+    until(lambda: _complete(runs / "tuning" / "trials.db") >= 2, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     until(lambda: not processes("snrlib.study.steps", str(runs)), seconds=60)
-    again = _tune(6)
+    again = _tune(3)
     same = ("loss", "distance", "margin", "learning_rate", "validation_map_at_r")
     trials = [[{name: trial[name] for name in same} for trial in about["tuning"]] for about in (whole, again)]
     assert trials[0] == trials[1]
-    assert len(trials[0]) == 2 * 6
+    assert len(trials[0]) == 2 * 3
 
 
 def _complete(path: Path) -> int:

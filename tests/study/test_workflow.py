@@ -186,21 +186,13 @@ def test_a_raising_cell_is_missing_others_go_on(root: Path, capsys: pytest.Captu
     (missing,) = _rows(table.with_suffix(".missing.csv"))
     assert missing["why"].endswith("ValueError: a cell that raises")
     assert (root / "data" / "runs" / "report" / "index.html").exists()
-    before = _results(root)
-    (root / "raise-2").rename(root / "raise-1")
-    status, said = _study(capsys, "--force")
-    assert status == 1
-    assert "Missing: grid/digits-conv4-snr-triplet-seed=1: 05_train failed" in said
-    assert len(_starts(root)) == 3 + 4
-    kept = dict(before.items() & _results(root).items())
-    assert list(kept) == ["digits-conv4-snr-triplet-seed=1"], "of a run that failed the old result is kept"
 
 
 @slow
-@pytest.mark.parametrize("which", ["everything", "the study"])
-def test_a_killed_study_goes_on_to_same_rows(root: Path, which: str, capsys: pytest.CaptureFixture) -> None:
+def test_a_killed_study_goes_on_to_same_rows(root: Path, capsys: pytest.CaptureFixture) -> None:
+    """All of its processes are killed; where only the first is, `test_killed` asks what becomes of the others."""
     process, _, finished = _all_but_one(root, root)
-    kill([process.pid, *_at_work(root)] if which == "everything" else [process.pid])
+    kill([process.pid, *_at_work(root)])
     until(lambda: not _at_work(root), seconds=60)  # nothing outlives it
     assert _ended(process) == -signal.SIGKILL
     assert _results(root) == finished
@@ -327,8 +319,11 @@ cat "$SLURM_STUB/${last#--jobs=}" 2> /dev/null || echo RUNNING
 
 @slow
 def test_on_a_cluster_each_cell_is_a_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done, _ = _cells(root, 1, 3, name="full")
+    done, other = _cells(root, 1, 3, name="full")
     finish(done)
+    (notebook,) = Grid("full").notebooks
+    finish(notebook, source="of old")
+    before = _results(root)
     (root / "raise-3").touch()
     stub = root / "slurm"
     stub.mkdir()
@@ -346,18 +341,14 @@ def test_on_a_cluster_each_cell_is_a_job(root: Path, monkeypatch: pytest.MonkeyP
         return told.returncode, (stub / "submitted").read_text().splitlines(), told.stderr
 
     status, jobs, said = submit()
-    assert (status, len(jobs)) == (1, 2), said
+    assert (status, len(jobs)) == (1, 2 + 1), f"one failed and was tried again; the notebook is a job, too: {said}"
     assert all("--cpus-per-task=1 --mem=4000M --time=240 --output=.slurm/%j.log" in job for job in jobs)
+    assert [task.name for task in Grid("full").to_do()] == [other.name]
+    assert list(dict(before.items() & _results(root).items())) == [done.output.parent.name]
     table = root / "data" / "runs" / "grid" / "full.csv"
     assert [row["seed"] for row in _rows(table)] == ["1"]
     (missing,) = _rows(table.with_suffix(".missing.csv"))
     assert missing["why"].endswith("ValueError: a cell that raises")
-    (root / "raise-3").unlink()
-    (notebook,) = Grid("full").notebooks
-    finish(notebook, source="of old")
-    before = _results(root)
-    status, jobs, said = submit()
-    assert (status, len(jobs)) == (0, 2 + 2), said
-    assert [row["seed"] for row in _rows(table)] == ["1", "3"]
-    assert not Grid("full").to_do(), "the notebook was a job, too"
-    assert list(dict(before.items() & _results(root).items())) == [done.output.parent.name]
+    finish(other)
+    status, again, said = submit()
+    assert (status, again) == (0, jobs), said

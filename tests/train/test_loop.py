@@ -163,26 +163,16 @@ def test_a_processor_takes_no_float16() -> None:
 # --- what it learns ---------------------------------------------------------------------------------------------------
 
 
-def _r1_before_and_after(others: LabelledImages, **choices: Any) -> tuple[float, float]:
-    """R@1 under the SNR distance, the query its anchor, of an untrained conv4 and of the trained one."""
+def test_a_few_steps_help_on_classes_never_seen() -> None:
+    """R@1 under the SNR distance, the query its anchor; notebook 00 trains on, to above 0.6."""
     torch.manual_seed(0)
-    model, found = embedder("conv4", 64), []
-    for _ in range(2):
+    model, found, others = embedder("conv4", 64), [], load("glyphs", "test").of_classes(range(40))
+    for steps in (0, 6):
+        if steps:
+            train(model, load("glyphs"), TripletMarginLoss(get_distance("snr"), 0.5), steps=steps, batch_size=64)
         scores = retrieval(embed(model, others), others.labels, get_distance("snr"), ks=(1,))
         found.append(scores["precision_at_1"].mean())
-        if len(found) == 1:
-            train(model, load("glyphs"), TripletMarginLoss(get_distance("snr"), 0.5), **choices)
-    return found[0], found[1]
-
-
-def test_a_few_steps_help_on_classes_never_seen() -> None:
-    before, after = _r1_before_and_after(load("glyphs", "test").of_classes(range(40)), steps=6, batch_size=64)
-    assert after > before + 0.1
-
-
-@pytest.mark.slow
-def test_120_steps_reach_060_on_unseen_characters() -> None:
-    assert _r1_before_and_after(load("glyphs", "test"), steps=120)[1] >= 0.60
+    assert found[1] > found[0] + 0.1
 
 
 @pytest.mark.parametrize("name", ["softmax", "relation", "map", "snr", "euclidean"])
