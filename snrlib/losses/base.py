@@ -221,12 +221,9 @@ class Loss(nn.Module):
         others = joined(parts)
         d = self.distance(embeddings, others)
         positive, negative = pair_masks(labels, len(embeddings), d.device, joined(reference_labels), len(others))
-        start = 0
-        for part in parts:
-            if part is embeddings:  # no sample with itself
-                positive[:, start : start + len(part)].fill_diagonal_(False)
-            start += len(part)
-        return d, positive, negative
+        rows = torch.arange(len(embeddings), device=d.device)
+        places = [rows if part is embeddings else torch.full_like(part[:, 0], -1, dtype=rows.dtype) for part in parts]
+        return d, positive & (rows[:, None] != torch.cat(places)), negative  # no sample with itself
 
     def _reduce(self, terms: Tensor, valid: Tensor | None = None) -> Tensor:
         """The mean of the valid terms, all or the active of them, or with reduction "none" the terms themselves.
@@ -382,7 +379,8 @@ def pair_masks(
         same = labels[:, None] == check_labels(reference_labels, n_reference, "reference_labels").to(device)
         return same, ~same
     same = labels[:, None] == labels
-    return same.clone().fill_diagonal_(False), ~same
+    # Not fill_diagonal_ on a copy: torch.compile (2.13, inductor) can lose the change.
+    return same & ~torch.eye(n, dtype=torch.bool, device=device), ~same
 
 
 def joined(parts: Several) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snrlib.distances import Distance
-from snrlib.losses.base import Loss, Seen, SharedOptions
+from snrlib.losses.base import Loss, Seen, SharedOptions, pair_masks
 from snrlib.utils.checks import check_class_labels, check_embeddings, check_number
 
 __all__ = ["CosineProxyLoss", "ProxyLoss", "ProxyOptions"]
@@ -95,8 +95,8 @@ class ProxyLoss(Loss):
 
         @torch.no_grad()
         def observe() -> Seen:
-            d, same = distance(h), labels[:, None] == labels
-            positive, negative = same.clone().fill_diagonal_(False).to(d.device), ~same.to(d.device)
+            d = distance(h)
+            positive, negative = pair_masks(labels, len(h), d.device)
             return Seen(total, active.sum(), d[positive], d[negative])
 
         return self._finish(self._reduce(terms), embeddings, labels, observe)

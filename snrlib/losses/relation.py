@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from snrlib.losses.base import pair_masks
@@ -49,6 +50,6 @@ class RelationNetwork(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         r = self.score(embeddings, embeddings)
-        positive, _ = pair_masks(labels, len(embeddings), r.device)
-        error = (r - positive.to(r.dtype)).square().fill_diagonal_(0)
+        positive, negative = pair_masks(labels, len(embeddings), r.device)
+        error = torch.where(positive | negative, (r - positive.to(r.dtype)).square(), 0)
         return error.sum() / max(len(r) * (len(r) - 1), 1)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from snrlib.distances import Distance
 from snrlib.losses.base import Loss, Seen, Several, SharedOptions, check_indices, check_power, joined
-from snrlib.utils.checks import check_choice, check_flag, check_number
+from snrlib.utils.checks import check_choice, check_flag, check_number, is_traced
 
 __all__ = ["TripletMarginLoss"]
 
@@ -179,7 +179,7 @@ def _active(
         the number of all active triplets. Every row of W sums to 0.
     """
     n_positive = positive.sum(dim=1, keepdim=True)
-    most = max(int(n_positive.max()), 1)
+    most = positive.shape[1] if is_traced(e) else max(int(n_positive.max()), 1)  # a graph's shapes depend on no number
     # Each anchor's thresholds e_ij + margin, ascending, with infinity where it has fewer positives than the most.
     threshold, column = torch.where(positive, e + margin, torch.inf).topk(most, dim=1, largest=False)
     # Rank of a negative: how many thresholds it clears. The other n_positive - rank are active with it.

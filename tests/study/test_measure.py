@@ -81,7 +81,7 @@ def test_what_is_open_is_tuned_before_it_runs(real_root: Path, monkeypatch: pyte
 def test_a_tiny_profile_is_measured_once(
     real_root: Path, in_process: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """With the real notebook 05, whose cells are run in processes of their own."""
+    """Tuned, trained and stored; the second time it is read."""
     monkeypatch.setattr(evidence, "tune", lambda name, jobs: tune(name, 2, jobs))
     profile(real_root, {**BLOCK, "settings": SETTINGS}, name="small")
     folder = real_root / "data" / "reference"
