@@ -22,7 +22,7 @@ def add_commands(commands: Any) -> None:
         "--store", action="store_true", help="for authors: finished cells become studies in data/reference"
     )
     one = commands.add_parser(
-        "tune", help="tune margins and learning rates on validation classes, for a profile's cells"
+        "tune", help="tune margins, temperatures and learning rates on validation classes, for a profile's cells"
     )
     one.set_defaults(do=_tune)
     one.add_argument("--profile", default="full", help="of study.yaml (default: full)")
