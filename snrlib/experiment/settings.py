@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from snrlib.sampling import usual_batch
 from snrlib.train.recipe import PRECISIONS
 from snrlib.utils.checks import check_choice, check_number
 
-__all__ = ["BUDGETS", "FROZEN", "MAPS", "SOFTMAX", "Settings", "default_settings"]
+__all__ = ["BUDGETS", "FROZEN", "MAPS", "SOFTMAX", "Settings", "default_settings", "variant_of"]
 
 BUDGETS: dict[str, int] = {"quick": 100, "full": 400}
 """Steps of a training. Quick shows how an experiment goes; its scores say little."""
@@ -159,17 +160,7 @@ class Settings:
         >>> default_settings("digits", "conv4", distance="snr", detach_unit=True, optimizer="sgd").variant
         'unit detached, sgd'
         """
-        said = {
-            f"unit {self.unit}": self.unit is not None,
-            "unit detached": self.detach_unit,
-            "anchor ref": self.anchor == "ref",
-            "length 1": self.normalize_embeddings,
-            f"power {self.power}": self.power is not None,
-            "energy confusion": self.energy_confusion > 0,
-            "softplus": self.softplus,
-            "sgd": self.optimizer == "sgd",
-        }
-        return ", ".join(words for words, true in said.items() if true)
+        return variant_of(asdict(self))
 
     def distance_options(self) -> dict[str, Any]:
         """What `snrlib.distances.get_distance` takes beside name and components."""
@@ -188,6 +179,26 @@ class Settings:
         if LOSSES[self.loss].has_proxies:
             found |= {"n_classes": n_classes, "embedding_size": embedding_size, "seed": self.seed}
         return found
+
+
+def variant_of(settings: Mapping[str, Any]) -> str:
+    """`Settings.variant` of settings that may lack the rest.
+
+    Args:
+        settings: at least those that a variant can differ by; None is the usual.
+    """
+    s = settings
+    said = {
+        f"unit {s['unit']}": s["unit"] is not None,
+        "unit detached": s["detach_unit"],
+        "anchor ref": s["anchor"] == "ref",
+        "length 1": s["normalize_embeddings"],
+        f"power {s['power']}": s["power"] is not None,
+        "energy confusion": s["energy_confusion"] > 0,
+        "softplus": s["softplus"],
+        "sgd": s["optimizer"] == "sgd",
+    }
+    return ", ".join(words for words, true in said.items() if true)
 
 
 def _usual_of(loss: str, name: str) -> float | None:

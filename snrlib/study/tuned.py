@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from snrlib.distances import MAPPED
-from snrlib.experiment.settings import BUDGETS, Settings, default_settings
+from snrlib.experiment.settings import BUDGETS, Settings, default_settings, variant_of
 from snrlib.study.stored import tuned_rows
 
 __all__ = ["from_parameters", "tuned", "tuned_parameters"]
 
 _OPEN = ("margin", "scale", "learning_rate")
+_SAME_UNITS = ("anchor ref", "energy confusion")  # variants that margins and rates of the usual one suit
 
 
 def from_parameters(parameters: Mapping[str, Any]) -> Settings:
@@ -44,16 +45,18 @@ def tuned_parameters(parameters: Mapping[str, Any], profile: str | None = None) 
     if p["normalize_embeddings"]:
         return {}
     key = {name: p[name] for name in ("data", "backbone", "loss", "distance")} | {"map": _map_of(p)}
+    key["variant"] = variant_of(p)
     found = tuned(**key, embedding_size=p["embedding_size"], pretrained=p["weights"] is not None, profile=profile)
     return {name: value for name, value in found.items() if p[name] is None}
 
 
-def tuned(
+def tuned(  # noqa: PLR0913  what a network is called, each part by its name
     data: str,
     backbone: str,
     loss: str,
     distance: str,
     map: str | None,
+    variant: str = "",
     *,
     embedding_size: int,
     pretrained: bool = False,
@@ -70,17 +73,19 @@ def tuned(
         loss: its name.
         distance: its name.
         map: of a Mahalanobis distance, else None.
+        variant: what else decides the training, `snrlib.experiment.Settings.variant`.
         embedding_size: that is wanted.
         pretrained: whether the network starts with given weights; what was found for the others does not count.
         profile: of ``study.yaml``, or None.
     """
     wanted = (data, backbone, loss, distance, map or "", pretrained)
     keys = ("data", "backbone", "loss", "distance", "map", "pretrained")
-    found = [row for row in tuned_rows() if tuple(row[key] for key in keys) == wanted]
+    variants = (variant, "") if variant in _SAME_UNITS else (variant,)
+    found = [row for row in tuned_rows() if tuple(row[key] for key in keys) == wanted and row["variant"] in variants]
 
-    def rank(row: dict[str, Any]) -> tuple[bool, bool, bool]:
+    def rank(row: dict[str, Any]) -> tuple[bool, ...]:
         own = profile is not None and row["profile"] == profile
-        return row["embedding_size"] == embedding_size, own, "learning_rate" in row
+        return row["variant"] == variant, row["embedding_size"] == embedding_size, own, "learning_rate" in row
 
     best: dict[str, Any] = max(found, key=rank, default={})  # the first of equals
     return {name: float(best[name]) for name in _OPEN if name in best}

@@ -53,6 +53,20 @@ def test_notebook_05_offers_what_there_is() -> None:
         assert set(KNOWN[name].choices) == set(choices)
 
 
+def test_a_variant_takes_what_was_tuned_for_it(reference: Path) -> None:
+    key = {"data": "glyphs", "backbone": "conv4", "loss": "triplet", "distance": "snr", "map": "", "embedding_size": 32}
+    rows = [key | {"variant": variant, "margin": m} for variant, m in (("", 0.1), ("unit detached", 0.2), ("sgd", 0.3))]
+    _store(reference, "tuned_small", profile="small", tuned=rows)
+    usual = {**PARAMETERS, "distance": "snr"}
+
+    def margin(**changes: Any) -> float | None:
+        return from_parameters(usual | changes).margin
+
+    assert (margin(), margin(detach_unit=True), margin(optimizer="sgd")) == (0.1, 0.2, 0.3)
+    assert margin(power=2) == default_settings().margin, "the margins of the others are in other units"
+    assert margin(anchor="ref") == margin(energy_confusion=0.1) == 0.1
+
+
 @pytest.mark.parametrize(("distance", "kind"), list(itertools.product(DISTANCES, MAPS)))
 def test_the_map_counts_where_there_is_one(distance: str, kind: str) -> None:
     settings = from_parameters({**PARAMETERS, "distance": distance, "map": kind})
