@@ -146,7 +146,7 @@ def untrained(settings: Settings, *, cluster: bool = True) -> Experiment:
     parts = unfitted(s, training[0][0].shape[0])
     features_given = s.weights is not None or DATASETS[s.data].kind == "features"
     if features_given and not parts.model.given_head:
-        parts.model.head = torch.nn.Identity()
+        parts.model.head, parts.model.softplus = torch.nn.Identity(), False
     if s.distance in MAPPED:
         parts.fit_map(s, embed(parts.model, training, transform=parts.crop), training.labels)
     nothing = pd.DataFrame({"validation": [], "seconds": []}, dtype=float)

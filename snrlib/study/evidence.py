@@ -76,12 +76,12 @@ def measure_profile(name: str, jobs: int = 2) -> list[Path]:
 def before_training(settings: Settings) -> Settings:
     """The network of some settings before it is trained, whatever it would be trained with.
 
-    Given weights and given features have no seed.
+    Given weights and given features have no seed, and no head: what is judged are the features.
     """
     s = settings
     same = {name: getattr(s, name) for name in _SAME}
-    if s.split == 0 and (s.weights is not None or s.backbone == "linear"):
-        same["seed"] = 0
+    if s.weights is not None or s.backbone == "linear":
+        same |= {"softplus": False} | ({} if s.split else {"seed": 0})
     return default_settings(s.data, s.backbone, distance="snr", **same)
 
 

@@ -45,7 +45,7 @@ def run_rows(found: dict[str, Any]) -> pd.DataFrame:
     """
     s, trained = found["settings"], found["trained"]
     network = {"data": s["data"], "backbone": s["backbone"], "loss": "untrained", "distance": "", "map": ""}
-    network |= {"variant": "", "margin": float("nan"), "seed": s["seed"]}
+    network |= {"variant": "softplus" if s.get("softplus") else "", "margin": float("nan"), "seed": s["seed"]}
     if trained:
         network |= {"loss": s["loss"], "distance": s["distance"], "map": s["map"] or "", "margin": s["margin"]}
         network |= {"variant": found.get("variant", "")}

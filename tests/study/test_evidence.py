@@ -87,3 +87,5 @@ def test_arms_of_one_network_share_what_it_was() -> None:
     features = default_settings("cub_features", "linear")
     assert before_training(features) == before_training(replace(features, seed=1)), "features have no seed"
     assert before_training(features) != before_training(replace(features, seed=1, split=1))
+    assert before_training(features) == before_training(replace(features, softplus=True)), "and no head"
+    assert before_training(arms[0]) != before_training(replace(arms[0], softplus=True))
