@@ -24,7 +24,6 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "embeddings": ("embeddings of test characters before and after training", "snr measure embeddings"),
     "maps": ("fitted maps (whitening, LMNN, NCA) on fixed vectors: errors over splits; unseen classes", ""),
     "robustness": ("R@1 on spoiled images, and after training on spoiled images or wrong labels", ""),
-    "tuned_full": ("margins and learning rates tuned for the profile *full*, with all trials", ""),
     "untrained": ("each study's networks before training, under cosine, Euclid and SNR", ""),
     "gallery_inspector": ("picture of the main README: the t-SNE inspector", "snr inspect"),
     "gallery_inspector_phone": ("the same on a phone", "snr inspect"),
@@ -33,14 +32,15 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "retrieval": ("picture of the main README: last figure of notebook 00", "snr refresh 00"),
     "scoreboard": ("picture of the main README: first figure of notebook 09", "snr refresh 09"),
 }
+_TUNING = "tuned_"
 _INTRO = """# Stored numbers
 
 This page is generated from the files beside it (`snrlib.study.contents`). `NAME.csv` has the numbers, `NAME.json` says
 where they are from: command, settings, what was tuned, seeds, versions, commit, processor, minutes, fingerprints of the
 images. `snrlib.study.stored` reads and writes all of them. A study, `read("glyphs")`, is a table with a row per run and
-judge: `data`, `backbone`, `loss`, `distance`, `map`, `margin`, `seed`; `judge` ("training" is the distance that it was
-trained under) and `anchor`; the scores; what it costs. Files of earlier editions have other columns and are translated
-as they are read.
+judge: `data`, `backbone`, `loss`, `distance`, `map`, `variant` (what else decides the training), `margin`, `seed`;
+`judge` ("training" is the distance that it was trained under) and `anchor`; the scores; what it costs. Files of earlier
+editions have other columns and are translated as they are read.
 """
 _READING = """All scores are on classes that no training saw, under the training distance, its query the anchor: means
 over the seeds, with half of their 95 % t-interval. They depend on the gallery; its classes and images stand beside
@@ -123,6 +123,10 @@ def _files(found: dict[str, Results]) -> str:
     rows = []
     for name, names in files.items():
         what, command = _OTHERS.get(name, ("", ""))
+        if name.startswith(_TUNING):
+            what = (
+                f"margins, scales and learning rates tuned for the profile *{name.removeprefix(_TUNING)}*, all trials"
+            )
         if name in found:
             what = _study(found[name].runs)
         if f"{name}.json" in names:

@@ -49,11 +49,12 @@ def run_rows(found: dict[str, Any]) -> pd.DataFrame:
     if trained:
         network |= {"loss": s["loss"], "distance": s["distance"], "map": s["map"] or "", "margin": s["margin"]}
         network |= {"variant": found.get("variant", "")}
+    gallery = {name: found[name] for name in ("classes", "images") if name in found}
     rows = []
     for scores in found["scores"]:
         judge = s["distance"] if scores["judge"] == "training" and not trained else scores["judge"]
         named = {"judge": judge, "anchor": scores["anchor"] or ""}
-        rows.append({**network, **scores, **named, **found["cost"], "seconds": found["seconds"]})
+        rows.append({**network, **scores, **named, **gallery, **found["cost"], "seconds": found["seconds"]})
     return pd.DataFrame(rows)
 
 

@@ -128,7 +128,7 @@ def judge_untrained(embeddings: Tensor, labels: Tensor) -> Iterator[dict[str, An
 
 
 def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "cosine") -> pd.DataFrame:
-    """What a study's networks give before training, as `measure_untrained` found it.
+    """What a study's networks give before training: from its own rows, or as `measure_untrained` found it.
 
     Args:
         study: its name.
@@ -139,10 +139,13 @@ def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "co
         By backbone: ``mean`` over the seeds, ``seeds``, ``classes`` and ``images`` of the gallery; empty where it was
         not measured.
     """
-    try:
-        table = stored.read_table("untrained")
-    except FileNotFoundError:
-        return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
+    table = stored.read_table(study).assign(study=study)
+    table = table[(table.loss == "untrained") & (table.variant == "")]
+    if not (table.judge == judge).any() or "classes" not in table:
+        try:
+            table = stored.read_table("untrained")
+        except FileNotFoundError:
+            return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
     own = table[(table.study == study) & (table.judge == judge) & (table.anchor != "ref")]
     groups = own.groupby("backbone", sort=False)
     found = pd.DataFrame({"seeds": groups.seed.nunique()})

@@ -17,6 +17,7 @@ from snrlib.mahalanobis import whitened_search
 from snrlib.study import evidence, stored
 from snrlib.study.evidence import before_training, measure_cell, measure_profile
 from snrlib.study.profiles import cells
+from snrlib.study.untrained import untrained_scores
 from snrlib.utils.reading import read_json
 
 SMALL: dict[str, Any] = {"steps": 2, "image_size": 16, "embedding_size": 8, "learning_rate": 0.01, "margin": 0.2}
@@ -51,6 +52,9 @@ def test_a_profile_becomes_a_study_with_controls(other: Path, capsys: pytest.Cap
         assert sorted(part.seed.unique()) == [0, 3]
         assert {"euclidean", "cosine", "whitened"} <= set(part.judge)
     assert set(trained.judge) == {"training", "euclidean", "cosine", "whitened"}
+    shown = untrained_scores("other").loc["conv4"]
+    assert (shown.seeds, shown.classes) == (2, 5)
+    assert shown["mean"] == pytest.approx(before[before.judge == "cosine"].precision_at_1.mean())
     kept = {path: path.stat().st_mtime_ns for path in (other / "data" / "runs").rglob("*.json")}
     assert len(kept) == 6
     measure_profile("other", 1)
