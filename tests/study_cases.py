@@ -30,7 +30,8 @@ if (root / f"raise-{seed}").exists():
 while (root / f"hold-{seed}").exists():
     time.sleep(0.05)
 settings = {"data": data, "backbone": backbone, "loss": loss, "distance": distance, "map": None, "seed": seed}
-row = {"trained": True, "settings": settings | {"margin": 0.3, "learning_rate": 0.1}, "cost": {"flops": 7}}
+settings |= {"margin": 0.3, "scale": None, "learning_rate": 0.1}
+row = {"trained": True, "settings": settings, "cost": {"flops": 7}}
 row |= {"scores": [{"judge": "training", "anchor": "query", "precision_at_1": seed / 10}], "classes": 5, "images": 9}
 record({"precision_at_1": seed / 10}, experiment=row | {"files": "", "best_step": 1, "seconds": 0.1})
 """
