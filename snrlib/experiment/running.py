@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snrlib.backbones import Embedder, cost, embed
-from snrlib.data import DATASETS, ImageFiles, LabelledImages, validation_split
+from snrlib.data import ImageFiles, LabelledImages, validation_split
 from snrlib.distances import MAPPED, Distance
 from snrlib.evaluate import compare
 from snrlib.experiment.parts import build, first_embeddings, images_of, stack, unfitted
@@ -144,8 +144,7 @@ def untrained(settings: Settings, *, cluster: bool = True) -> Experiment:
     started = time.perf_counter()
     s, training = settings, images_of(settings, "train")
     parts = unfitted(s, training[0][0].shape[0])
-    features_given = s.weights is not None or DATASETS[s.data].kind == "features"
-    if features_given and not parts.model.given_head:
+    if s.features_given and not parts.model.given_head:
         parts.model.head, parts.model.softplus = torch.nn.Identity(), False
     if s.distance in MAPPED:
         parts.fit_map(s, embed(parts.model, training, transform=parts.crop), training.labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,6 +149,11 @@ class Settings:
         check_number(self.energy_confusion, "energy_confusion", at_least=0)
 
     @property
+    def features_given(self) -> bool:
+        """Whether the network begins with features that mean something: given ones, or those of given weights."""
+        return self.weights is not None or DATASETS[self.data].kind == "features"
+
+    @property
     def relative(self) -> bool:
         """Whether the distance is a ratio of squares."""
         return self.unit is not None or self.distance in RELATIVE
@@ -160,7 +165,7 @@ class Settings:
         >>> default_settings("digits", "conv4", distance="snr", detach_unit=True, optimizer="sgd").variant
         'unit detached, sgd'
         """
-        return variant_of(asdict(self))
+        return variant_of(vars(self))
 
     def distance_options(self) -> dict[str, Any]:
         """What `snrlib.distances.get_distance` takes beside name and components."""

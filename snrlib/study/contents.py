@@ -32,7 +32,7 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "retrieval": ("picture of the main README: last figure of notebook 00", "snr refresh 00"),
     "scoreboard": ("picture of the main README: first figure of notebook 09", "snr refresh 09"),
 }
-_TUNING = "tuned_"
+_PREFIX = "tuned_"
 _INTRO = """# Stored numbers
 
 This page is generated from the files beside it (`snrlib.study.contents`). `NAME.csv` has the numbers, `NAME.json` says
@@ -123,9 +123,9 @@ def _files(found: dict[str, Results]) -> str:
     rows = []
     for name, names in files.items():
         what, command = _OTHERS.get(name, ("", ""))
-        if name.startswith(_TUNING):
+        if name.startswith(_PREFIX):
             what = (
-                f"margins, scales and learning rates tuned for the profile *{name.removeprefix(_TUNING)}*, all trials"
+                f"margins, scales and learning rates tuned for the profile *{name.removeprefix(_PREFIX)}*, all trials"
             )
         if name in found:
             what = _study(found[name].runs)

@@ -26,7 +26,7 @@ from snrlib.evaluate import compare
 from snrlib.experiment import Experiment, Settings, default_settings, experiment, untrained
 from snrlib.mahalanobis import whitened_search
 from snrlib.notebooks.parameters import parameters
-from snrlib.study.profiles import Task, cells, check
+from snrlib.study.profiles import cells, check
 from snrlib.study.steps import Step, finish
 from snrlib.study.storing import Measured, hits, write_studies
 from snrlib.study.tables import confusions_of
@@ -66,10 +66,12 @@ def measure_profile(name: str, jobs: int = 2) -> list[Path]:
     check(cells(name, tuned_values=False))
     if not is_tuned(name):
         tune(name, jobs=jobs)
-    tasks = cells(name)
-    steps = [_step(task) for task in tasks]
-    first = {before_training(Settings(**step.arguments["settings"])): step for step in steps}
-    steps += [_untrained_step(settings, step.arguments["parameters"]) for settings, step in first.items()]
+    declared = {parameter: known.default for parameter, known in parameters("05").items()}
+    given = [declared | task.values for task in cells(name)]
+    chosen = [from_parameters(values) for values in given]
+    before = {before_training(settings): values for settings, values in zip(chosen, given, strict=True)}
+    steps = [_step(settings, values, trained=True) for settings, values in zip(chosen, given, strict=True)]
+    steps += [_step(settings, values, trained=False) for settings, values in before.items()]
     return write_studies(name, finish(f"cells of {name}", steps, jobs))
 
 
@@ -80,21 +82,12 @@ def before_training(settings: Settings) -> Settings:
     """
     s = settings
     same = {name: getattr(s, name) for name in _SAME}
-    if s.weights is not None or s.backbone == "linear":
+    if s.features_given:
         same |= {"softplus": False} | ({} if s.split else {"seed": 0})
     return default_settings(s.data, s.backbone, distance="snr", **same)
 
 
-def _step(task: Task) -> Step:
-    given = {name: known.default for name, known in parameters("05").items()} | task.values
-    return _as_step(from_parameters(given), given, trained=True)
-
-
-def _untrained_step(settings: Settings, given: dict[str, Any]) -> Step:
-    return _as_step(settings, given, trained=False)
-
-
-def _as_step(settings: Settings, given: dict[str, Any], trained: bool) -> Step:
+def _step(settings: Settings, given: dict[str, Any], trained: bool) -> Step:
     s = settings
     names = (s.data, s.backbone, s.loss, s.distance, s.map) if trained else (s.data, s.backbone, "untrained")
     name = "-".join([*(name for name in names if name), f"seed={s.seed}", digest([asdict(s), trained])])
@@ -132,6 +125,7 @@ def _searches(done: Experiment) -> list[dict[str, Any]]:
     rows = order[:WHITENED].sort().values
     seen = embed(done.model, Subset(done.train, rows.tolist()), transform=done.crop)
     whitened = whitened_search().fit(seen.numpy(), done.train.labels[rows].numpy())
-    search = {"cosine": get_distance("cosine"), "whitened": whitened}
-    table = compare(done.embeddings, done.test.labels, get_distance("euclidean"), cluster=False, search=search)
+    cosine, search = get_distance("cosine"), {"whitened": whitened}
+    table = compare(done.embeddings, done.test.labels, cosine, cluster=False, search=search)
+    table = table.rename(index={"training distance": "cosine"})
     return [{"judge": name, "anchor": None, **{str(k): v for k, v in table.loc[name].items()}} for name in SEARCHES]

@@ -210,8 +210,8 @@ def by_search_and_training(
     """
     tables = []
     for _, found in _each_once(studies):
-        own = found.runs
-        runs = own[(own.loss != "untrained") & (own["map"] == "") & (own.variant == "")]
+        usual = (found.runs[["map", "variant"]] == "").all(axis=1)
+        runs = found.runs[usual & (found.runs.loss != "untrained")]
         key = [*KEY, "seed"]
         own = under_training_distance(runs)
         by_euclid = runs[runs.judge == "euclidean"].set_index(key)[score].rename("by_euclid")
