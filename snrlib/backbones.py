@@ -16,7 +16,22 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["BACKBONES", "NETWORKS", "Embedder", "Network", "cost", "embed", "embedder", "read_weights", "transforms"]
+from snrlib.utils.files import data_folder
+
+__all__ = [
+    "BACKBONES",
+    "NETWORKS",
+    "OWN_WEIGHTS",
+    "Embedder",
+    "Network",
+    "cost",
+    "embed",
+    "embedder",
+    "how_to_pretrain",
+    "read_weights",
+    "transforms",
+    "weights_path",
+]
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Network:
         library: whose trunk it is, and that has ImageNet weights for it; the others are written here, without weights.
         mean: of each channel of the images that those weights were trained on, in [0, 1].
         std: their standard deviation.
+        pretrained_side: of the images, in pixels, with which `snr pretrain` makes `OWN_WEIGHTS`; None makes none.
     """
 
     learning_rate: float
@@ -38,12 +54,13 @@ class Network:
     library: Literal["torchvision", "timm"] | None = "torchvision"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    pretrained_side: int | None = None
 
 
 NETWORKS: dict[str, Network] = {
     "conv4": Network(4e-3, 16, library=None),
-    "alexnet": Network(1e-4, 64),
-    "resnet18": Network(3e-3, 32),
+    "alexnet": Network(1e-4, 64, pretrained_side=127),  # its convolutions leave 3 x 3 cells of 127 pixels, one of 64
+    "resnet18": Network(3e-3, 32, pretrained_side=64),
     "resnet50": Network(3e-3, 32),
     "squeezenet1_1": Network(1e-3, 32),
     "efficientnet_lite0": Network(1e-3, 32, library="timm", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
@@ -52,6 +69,9 @@ NETWORKS: dict[str, Network] = {
 """All that `embedder` knows."""
 BACKBONES: tuple[str, ...] = tuple(name for name, network in NETWORKS.items() if network.takes == "images")
 """The networks for images; "linear", a head alone, is for features."""
+
+OWN_WEIGHTS: dict[str, int] = {"tinyimagenet100": 100, "tinyimagenet200": 200}
+"""What `snr pretrain` makes for a network: weights of a classifier of so many classes of Tiny ImageNet."""
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -65,11 +85,12 @@ class Embedder(nn.Module):
         head: features (n, F) -> embeddings (n, M); without one, the features are the embedding.
         channels: of the images.
         softplus: the embedding is ``log(1 + exp(head(trunk(images))))``, positive.
+        smallest_side: in pixels, to which smaller images are enlarged; None is the smallest that the trunk can take.
 
     ``given_head`` says whether `embedder` read the head from a file, too.
 
     The trunks of libraries take three channels with the mean and spread of their ImageNet: grey images are repeated,
-    all are standardised, and small ones enlarged to the smallest side that the trunk can take.
+    all are standardised, and small ones enlarged to the smallest side.
 
     Shape: images (n, channels, H, W), floating point, about [0, 1] -> (n, M).
 
@@ -79,9 +100,16 @@ class Embedder(nn.Module):
     """
 
     def __init__(
-        self, name: str, trunk: nn.Module, head: nn.Linear | nn.Identity, channels: int, softplus: bool = False
+        self,
+        name: str,
+        trunk: nn.Module,
+        head: nn.Linear | nn.Identity,
+        channels: int,
+        softplus: bool = False,
+        smallest_side: int | None = None,
     ):
         super().__init__()
+        self.smallest_side = max(NETWORKS[name].smallest_side, smallest_side or 1)
         self.name, self.trunk, self.head, self.channels, self.softplus = name, trunk, head, channels, softplus
         self.frozen_trunk = self.frozen_batch_norm = self.given_head = False
 
@@ -99,8 +127,7 @@ class Embedder(nn.Module):
             raise ValueError(f"images must have shape (n, {self.channels}, H, W), got {tuple(images.shape)}")
         if not images.is_floating_point():  # bytes up to 255 would pass and mean something else
             raise TypeError(f"images must be floating point, about [0, 1], got {images.dtype}")
-        network = NETWORKS[self.name]
-        least = network.smallest_side
+        network, least = NETWORKS[self.name], self.smallest_side
         if min(images.shape[2:]) < least:
             height, width = (max(side, least) for side in images.shape[2:])
             images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
@@ -149,7 +176,10 @@ class Embedder(nn.Module):
 
     def extra_repr(self) -> str:
         size = f"M={self.head.out_features}" if isinstance(self.head, nn.Linear) else "no head"
-        return f"{self.name}, {self.channels} channel(s), {size}{', softplus' if self.softplus else ''}"
+        told = [self.name, f"{self.channels} channel(s)", size, *["softplus"] * self.softplus]
+        if self.smallest_side > NETWORKS[self.name].smallest_side:
+            told.append(f"enlarged to {self.smallest_side} pixels")
+        return ", ".join(told)
 
 
 def _check_name(name: str) -> None:
@@ -197,6 +227,33 @@ def _timm(weights: dict[str, Tensor] | None, path: str | Path | None) -> tuple[n
     return model, 1280
 
 
+def weights_path(name: str, weights: str | Path | None) -> Path | None:
+    """The file of a network's weights; None of none, and of the library's own.
+
+    Args:
+        name: of the network.
+        weights: as for `embedder`.
+
+    Raises:
+        ValueError: `OWN_WEIGHTS` for a network that `snr pretrain` does not train.
+    """
+    if weights in (None, "imagenet"):
+        return None
+    if weights not in OWN_WEIGHTS:
+        return Path(weights)
+    if (side := NETWORKS[name].pretrained_side) is None:
+        able = ", ".join(other for other, network in NETWORKS.items() if network.pretrained_side)
+        raise ValueError(f"{name} has no weights {weights}; {able} have")
+    return data_folder("cache") / "pretrained" / f"{name}-{weights}-{side}.pth"
+
+
+def how_to_pretrain(path: Path) -> str:
+    """What to say of weights that are not there: the command that makes them; "" of a file of the user's."""
+    name, _, rest = path.stem.partition("-")
+    classes = OWN_WEIGHTS.get(rest.partition("-")[0])
+    return f"; `snr pretrain {name} --classes {classes}` makes them" if name in NETWORKS and classes else ""
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a file of the user's, by their names; nothing in it is executed.
 
@@ -206,7 +263,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     expected = "expected is a file of torch.save(model.state_dict(), file)"
     if not path.exists():
-        raise FileNotFoundError(f"there are no weights {path}; {expected}")
+        raise FileNotFoundError(f"there are no weights {path}{how_to_pretrain(path) or f'; {expected}'}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file of another kind makes the reader raise, and advise
@@ -271,6 +328,7 @@ def embedder(
     *,
     channels: int | None = None,
     softplus: bool = False,
+    smallest_side: int | None = None,
 ) -> Embedder:
     """A network with a linear embedding as its last layer.
 
@@ -286,13 +344,16 @@ def embedder(
         embedding_size: number of components M; None leaves the head out, and the trunk's pooled features are the
             embedding: 256 of conv4, 4096 of alexnet, 512 of resnet18 and squeezenet1_1, 2048 of resnet50,
             1280 of efficientnet_lite0.
-        weights: None starts at random; "imagenet" takes the library's (not for conv4; the head stays random); a path is
-            a file of ``torch.save(model.state_dict(), file)``, of such an embedder or of the library's whole model.
-            Loaded strictly, as weights only; the file of an embedder without a head leaves the head random.
+        weights: None starts at random; "imagenet" takes the library's (not for conv4; the head stays random), and one
+            of `OWN_WEIGHTS` those that `snr pretrain` has made; a path is a file of
+            ``torch.save(model.state_dict(), file)``, of such an embedder or of the library's whole model. Loaded
+            strictly, as weights only; the file of an embedder without a head leaves the head random.
         channels: of the images, 1 or 3; by default 1 for conv4 and 3 for the others, which repeat a grey one. Of
             "linear" the number of features, which has no default.
         softplus: the embedding is ``log(1 + exp h)`` of the linear layer's h: positive, so that its components have a
             mean that differs from row to row.
+        smallest_side: in pixels, to which smaller images are enlarged before the trunk; None is the least that it can
+            take.
 
     Shape: (n, channels, height, width) -> (n, embedding_size).
 
@@ -318,8 +379,8 @@ def embedder(
         if library is None:
             raise ValueError(f"{name} has no ImageNet weights; pass None or a path")
         state = _imagenet(name)
-    elif weights is not None:
-        state = read_weights(Path(weights))
+    elif (path := weights_path(name, weights)) is not None:
+        state = read_weights(path)
     whole = state is None or any(key.startswith("trunk.") for key in state)  # an embedder, not the library's model
     if name == "conv4":
         trunk, features = _conv4(channels), 4 * 64
@@ -330,7 +391,7 @@ def embedder(
     else:
         trunk, features = _torchvision(name, None if whole else state, weights)
     head = nn.Identity() if embedding_size is None else nn.Linear(features, embedding_size)
-    model = Embedder(name, trunk, head, channels, softplus)
+    model = Embedder(name, trunk, head, channels, softplus, smallest_side)
     if state is not None and (whole or library is None):
         if with_head := any(key.startswith("head.") for key in state) or embedding_size is None:
             _load(model, state, name, weights)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from snrlib.notebooks.find import find_notebook, notebooks, title
@@ -103,9 +102,9 @@ def _check(values: dict[str, Any]) -> None:
     from snrlib.study.tuned import from_parameters
 
     settings = from_parameters(values)
-    files_state(settings.data, settings.root, settings.weights)
-    if settings.weights not in (None, "imagenet"):
-        read_weights(Path(settings.weights))
+    files_state(settings.data, settings.root, settings.weights_path)
+    if settings.weights_path is not None:
+        read_weights(settings.weights_path)
 
 
 def _refresh(options: argparse.Namespace) -> int:

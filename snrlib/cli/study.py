@@ -28,12 +28,16 @@ def add_commands(commands: Any) -> None:
     one.add_argument("--profile", default="full", help="of study.yaml (default: full)")
     one.add_argument("--trials", type=int, default=8, help="of each data set, network, loss and distance (default: 8)")
     one.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each (default: 2)")
+    one.add_argument("--device", choices=["cpu", "cuda"], help="that trains (default: cuda where there is one)")
     one = commands.add_parser("measure", aliases=["reference"], help="measure what stands in data/reference")
     one.set_defaults(do=_measure)
     one.add_argument(
         "name", help="a profile of study.yaml; or maps, cub_features, robustness, embeddings, untrained, hashing"
     )
     one.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each (default: 2)")
+    one.add_argument(
+        "--device", choices=["cpu", "cuda"], help="of a profile's cells (default: cuda where there is one)"
+    )
     one.add_argument(
         "--weights",
         metavar="FILE",
@@ -71,7 +75,7 @@ def _study(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     from snrlib.study.tuning import tune
 
-    print(tune(options.profile, options.trials, options.jobs))
+    print(tune(options.profile, options.trials, options.jobs, options.device))
     return 0
 
 
@@ -79,6 +83,6 @@ def _measure(options: argparse.Namespace) -> int:
     from snrlib.study.contents import write_contents
     from snrlib.study.measure import measure
 
-    print("\n".join(map(str, measure(options.name, options.jobs, options.weights))))
+    print("\n".join(map(str, measure(options.name, options.jobs, options.weights, options.device))))
     write_contents()
     return 0

@@ -44,13 +44,13 @@ __all__ = [
 ]
 
 _MODULES = (glyphs, digits, omniglot, cifar10, cifar100, cub200, cub_features, cars196, sop, tinyimagenet, folder)
-DATASETS: dict[str, DataSet] = {module.DATASET.name: module.DATASET for module in _MODULES}
+DATASETS: dict[str, DataSet] = {one.name: one for one in (*(module.DATASET for module in _MODULES), cifar10.PUBLISHED)}
 """What each data set is, by its name."""
 SOURCES: dict[str, Source] = {name: one.source for name, one in DATASETS.items() if one.source is not None}
 """Where those come from that are downloaded."""
 
 
-def files_state(name: str, root: str | Path | None = None, weights: str | None = None) -> str:
+def files_state(name: str, root: str | Path | None = None, weights: Path | None = None) -> str:
     """A digest of the names, sizes and times of the files that a training reads; "" if the code alone makes its images.
 
     Cheap: no file is opened. It tells whether one may have changed since. Names count from the folder that holds all
@@ -59,7 +59,7 @@ def files_state(name: str, root: str | Path | None = None, weights: str | None =
     Args:
         name: one of `DATASETS`.
         root: as for `load`.
-        weights: the file of a network's weights; None, or "imagenet", is no file of the user's.
+        weights: the file of a network's weights, see `snrlib.backbones.weights_path`; None is no file of the user's.
 
     Raises:
         ValueError, FileNotFoundError: as `load`; they are damaged, or not there.
@@ -78,8 +78,8 @@ def files_state(name: str, root: str | Path | None = None, weights: str | None =
             raise missing(data.source, root)
         files |= {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}
     lines = _states(files)
-    if weights not in (None, "imagenet"):
-        lines += _states({Path(weights)})
+    if weights is not None:
+        lines += _states({weights})
     if not lines:
         return ""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

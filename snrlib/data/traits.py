@@ -22,6 +22,7 @@ class DataSet:
         kind: "images", small and of one size; "photographs", of any size, cropped to a square; "features", vectors in
             the form of images of one pixel, for a network that is a last layer alone.
         image_size: usual side of the images in pixels.
+        largest: side of the published images where all have one; what is larger than they, the network enlarges.
         sized: whether ``load`` takes ``size=``, the side in pixels.
         training: number of classes of the training half, and images of the middle one of them, as an experiment loads
             it where the files do not say.
@@ -34,6 +35,7 @@ class DataSet:
     load: Callable[..., Any]
     kind: Literal["images", "photographs", "features"] = "images"
     image_size: int = 32
+    largest: int | None = None
     sized: bool = True
     training: tuple[int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -28,6 +28,7 @@ _IN_MEMORY = 2**32  # bytes of pixels up to which photographs are read once and 
 
 Images = LabelledImages | ImageFiles
 Crop = Callable[[Tensor], Tensor] | None
+Device = torch.device | str | None
 
 
 @dataclass(eq=False)
@@ -88,16 +89,25 @@ class Parts:
             self.distance = distance_of(s, torch.eye(embeddings.shape[1]))
 
 
-def unfitted(settings: Settings, channels: int) -> Parts:
+def unfitted(settings: Settings, channels: int, device: Device = None) -> Parts:
     """Everything but a map that is fitted to embeddings: it stands at the identity.
 
     Args:
         settings: that name the parts; their seed draws the first weights.
         channels: of the images.
+        device: of the network; None is the CPU. The distance stays on the CPU, until a loss takes it along.
     """
     s = settings
     torch.manual_seed(s.seed)
-    model = embedder(s.backbone, s.embedding_size, s.weights, channels=channels, softplus=s.softplus)
+    small = DATASETS[s.data].kind == "images"
+    model = embedder(
+        s.backbone,
+        s.embedding_size,
+        s.weights,
+        channels=channels,
+        softplus=s.softplus,
+        smallest_side=s.image_size if small else None,
+    )
     model.freeze(s.frozen_trunk, s.frozen_batch_norm)
     identity = torch.eye(s.embedding_size) if s.distance in MAPPED else None
     distance = distance_of(s, nn.Parameter(identity) if s.map == "learned" and identity is not None else identity)
@@ -106,12 +116,12 @@ def unfitted(settings: Settings, channels: int) -> Parts:
     photographs = DATASETS[s.data].kind == "photographs"
     crop = transforms(s.backbone, s.image_size) if photographs else None
     augment = transforms(s.backbone, s.image_size, train=True) if photographs and s.augment else crop
-    return Parts(model, distance, crop, augment)
+    return Parts(model.to(device), distance, crop, augment)
 
 
-def build(settings: Settings, training: Images) -> Parts:
+def build(settings: Settings, training: Images, device: Device = None) -> Parts:
     """All of it, a frozen map fitted to the first embeddings of the training images."""
-    parts = unfitted(settings, training[0][0].shape[0])
+    parts = unfitted(settings, training[0][0].shape[0], device)
     if settings.map in FROZEN:
         parts.fit_map(settings, first_embeddings(parts, training), training.labels)
     return parts
@@ -129,11 +139,14 @@ def distance_of(settings: Settings, components: Any = None) -> Distance:
 
 @torch.no_grad()
 def first_embeddings(parts: Parts, training: Images) -> Tensor:
-    """Embeddings (n, M) of the training images as training begins, with the statistics of their own batches."""
+    """Embeddings (n, M), on the CPU, of the training images as training begins, by the statistics of their batches."""
     network = copy.deepcopy(parts.model).train()  # batch norm would move the model's
-    with torch.random.fork_rng([]):
+    device = next(network.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
-        batches = [network(stack(training, rows.tolist(), parts.crop)).float() for rows in order.split(64)]
+        batches = [
+            network(stack(training, rows.tolist(), parts.crop).to(device)).float().cpu() for rows in order.split(64)
+        ]
     return torch.cat(batches)[order.argsort()]
 
 
@@ -152,7 +165,11 @@ def images_of(settings: Settings, split: Split) -> Any:
     """
     s = settings
     # The usual geometry of photographs: 256 pixels for 224. Training crops at random, judging cuts the centre out.
-    size = round(s.image_size * 256 / 224) if DATASETS[s.data].kind == "photographs" else s.image_size
+    # Small ones are loaded at most as large as they were published; the network enlarges them, batch by batch.
+    data = DATASETS[s.data]
+    size = min(s.image_size, data.largest or s.image_size)
+    if data.kind == "photographs":
+        size = round(s.image_size * 256 / 224)
     place = s.root, size, str(data_root())
     if not s.split:
         return _load(s.data, split, *place)

@@ -88,7 +88,7 @@ class Experiment:
             "cost": dict(self.cost),
             "classes": len(self.test.classes),
             "images": len(self.test),
-            "files": files_state(self.settings.data, self.settings.root, self.settings.weights),
+            "files": files_state(self.settings.data, self.settings.root, self.settings.weights_path),
             "best_step": self.history.attrs.get("best", 0),
             "precision": self.history.attrs.get("precision", "float32"),  # untrained: as all embeddings are computed
             "seconds": self.wall_time_s,

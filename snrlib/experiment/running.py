@@ -15,12 +15,12 @@ from snrlib.backbones import Embedder, cost, embed
 from snrlib.data import ImageFiles, LabelledImages, validation_split
 from snrlib.distances import MAPPED, Distance
 from snrlib.evaluate import compare
-from snrlib.experiment.parts import build, first_embeddings, images_of, stack, unfitted
+from snrlib.experiment.parts import Device, build, first_embeddings, images_of, stack, unfitted
 from snrlib.experiment.result import Experiment
 from snrlib.experiment.settings import Settings
 from snrlib.train import train
 
-__all__ = ["Fitted", "experiment", "fit", "initial_scale", "untrained"]
+__all__ = ["Fitted", "experiment", "fit", "initial_scale", "untrained", "usual_device"]
 
 
 @dataclass(eq=False)
@@ -53,10 +53,15 @@ class Fitted:
         return float(seconds.diff().median() if len(seconds) > 1 else seconds.max())
 
 
+def usual_device() -> str:
+    """CUDA where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def fit(
     settings: Settings,
     folder: str | Path | None = None,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
     images: LabelledImages | ImageFiles | None = None,
     workers: int = 0,
@@ -76,11 +81,11 @@ def fit(
     training, validation = images_of(s, "train") if images is None else images, None
     if s.validation_share:
         training, validation = validation_split(training, s.validation_share)  # type: ignore[type-var]
-    parts = build(s, training)
+    device = device or usual_device()
+    parts = build(s, training, device)
     loss = parts.loss(s, len(training.classes))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     history = train(
-        parts.model.to(device),
+        parts.model,
         training,
         loss.to(device),
         steps=s.steps,
@@ -107,7 +112,7 @@ def fit(
 def experiment(
     settings: Settings,
     folder: str | Path | None = None,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
     workers: int = 0,
     progress: bool = False,
@@ -120,7 +125,7 @@ def experiment(
     Args:
         settings: every choice, see `default_settings`.
         folder: of the checkpoints, from which an interrupted training goes on; None keeps none.
-        device: that trains and embeds; None is CUDA where there is one, else the CPU. Judging is done on the CPU.
+        device: that trains, embeds and judges; None is CUDA where there is one, else the CPU.
         workers: processes that load images.
         progress: show a progress bar.
         cluster: judge clusters of k-means, too, which takes longer than the rest.
@@ -134,7 +139,7 @@ def experiment(
     return _judged(settings, fit(settings, folder, device, workers=workers, progress=progress), started, cluster)
 
 
-def untrained(settings: Settings, *, cluster: bool = True) -> Experiment:
+def untrained(settings: Settings, device: Device = None, *, cluster: bool = True) -> Experiment:
     """The same images and judgement without any training: the baseline that training must beat.
 
     Given weights and given features are judged by the features before a random head; random weights with their random
@@ -143,7 +148,7 @@ def untrained(settings: Settings, *, cluster: bool = True) -> Experiment:
     """
     started = time.perf_counter()
     s, training = settings, images_of(settings, "train")
-    parts = unfitted(s, training[0][0].shape[0])
+    parts = unfitted(s, training[0][0].shape[0], device or usual_device())
     if s.features_given and not parts.model.given_head:
         parts.model.head, parts.model.softplus = torch.nn.Identity(), False
     if s.distance in MAPPED:
@@ -155,6 +160,9 @@ def untrained(settings: Settings, *, cluster: bool = True) -> Experiment:
 def _judged(settings: Settings, done: Fitted, started: float, cluster: bool) -> Experiment:
     test = images_of(settings, "test")
     embeddings = embed(done.model, test, transform=done.crop)
+    device = next((p.device for p in done.model.parameters()), torch.device("cpu"))
+    scores = compare(embeddings.to(device), test.labels, done.distance.to(device), cluster=cluster)
+    done.distance.cpu()  # where the embeddings are
     shape = (done.model.channels, settings.image_size, settings.image_size)
     return Experiment(
         settings=settings,
@@ -165,23 +173,24 @@ def _judged(settings: Settings, done: Fitted, started: float, cluster: bool) -> 
         test=test,
         crop=done.crop,
         embeddings=embeddings,
-        scores=compare(embeddings, test.labels, done.distance, cluster=cluster),
+        scores=scores,
         cost={**cost(done.model, shape), "seconds_per_step": done.seconds_per_step},
         wall_time_s=time.perf_counter() - started,
     )
 
 
-def initial_scale(settings: Settings) -> float:
+def initial_scale(settings: Settings, device: Device = None) -> float:
     """Mean squared distance between 64 training images before training: the natural unit of an absolute margin.
 
     Absolute distances have the scale of the network's first weights, which differs a million fold between networks.
     """
     training = images_of(settings, "train")
-    parts = unfitted(settings, training[0][0].shape[0])
+    parts = unfitted(settings, training[0][0].shape[0], device or usual_device())
     parts.model.train()
     rows = torch.randperm(len(training), generator=torch.Generator().manual_seed(settings.seed))[:64].tolist()
     if settings.distance in MAPPED:
         parts.fit_map(settings, first_embeddings(parts, training), training.labels)
     with torch.no_grad():
-        d = parts.distance(parts.model(stack(training, rows, parts.crop)))
+        batch = stack(training, rows, parts.crop).to(next(parts.model.parameters()).device)
+        d = parts.distance(parts.model(batch).cpu())
     return float(d.square().sum() / (len(d) * (len(d) - 1)))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from snrlib.backbones import NETWORKS
+from snrlib.backbones import NETWORKS, OWN_WEIGHTS, weights_path
 from snrlib.data import DATASETS, training_classes
 from snrlib.data.splits import usual_validation_share
 from snrlib.distances import DISTANCES, MAPPED, RELATIVE, get_distance
@@ -37,9 +37,10 @@ class Settings:
     Attributes:
         data: name of the data set, see `snrlib.data.load`.
         root: its folder; None takes ``SNR_DATA``, else ``data/raw``.
-        image_size: side in pixels.
+        image_size: side in pixels, of what the network sees.
         backbone: name of the network, see `snrlib.backbones.embedder`.
-        weights: that its trunk starts from: "imagenet" or the path of a file; None starts at random.
+        weights: that its trunk starts from: "imagenet", one of `snrlib.backbones.OWN_WEIGHTS` or the path of a file;
+            None starts at random.
         embedding_size: components M of an embedding.
         softplus: of the head's outputs, ``log(1 + exp h)`` are the embeddings: positive, so that they have a mean.
         frozen_trunk: train the head alone.
@@ -120,9 +121,12 @@ class Settings:
             raise ValueError(
                 f"features go with backbone linear and images with another one, got {self.data} and {self.backbone}"
             )
+        if not data.sized and data.largest is not None and self.image_size < data.largest:
+            raise ValueError(f"{self.data} has images of {data.largest} pixels, got image_size={self.image_size}")
         if self.weights == "imagenet" and network.library is None:
             others = ", ".join(name for name, one in NETWORKS.items() if one.library is not None)
             raise ValueError(f"{self.backbone} has no ImageNet weights; {others} have")
+        weights_path(self.backbone, self.weights)
         check_choice(self.precision, "precision", PRECISIONS)
         check_choice(self.distance, "distance", DISTANCES)
         if self.distance in MAPPED:
@@ -152,6 +156,11 @@ class Settings:
     def features_given(self) -> bool:
         """Whether the network begins with features that mean something: given ones, or those of given weights."""
         return self.weights is not None or DATASETS[self.data].kind == "features"
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The file of the weights, if there is one."""
+        return weights_path(self.backbone, self.weights)
 
     @property
     def relative(self) -> bool:
@@ -240,7 +249,7 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
     pretrained = "weights" in given
     rate = given.get("learning_rate", network.learning_rate)
     for place in ("root", "weights"):
-        if given.get(place, "imagenet") != "imagenet":
+        if given.get(place) not in (None, "imagenet", *OWN_WEIGHTS):
             given[place] = str(Path(given[place]).expanduser().absolute())  # what it means here, wherever it is read
     given |= _batches(data, given)
     usual: dict[str, Any] = {

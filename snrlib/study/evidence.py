@@ -23,7 +23,7 @@ from torch.utils.data import Subset
 from snrlib.backbones import embed
 from snrlib.distances import get_distance
 from snrlib.evaluate import compare
-from snrlib.experiment import Experiment, Settings, default_settings, experiment, untrained
+from snrlib.experiment import Experiment, Settings, default_settings, experiment, untrained, usual_device
 from snrlib.mahalanobis import whitened_search
 from snrlib.notebooks.parameters import parameters
 from snrlib.study.profiles import cells, check
@@ -33,7 +33,7 @@ from snrlib.study.tables import confusions_of
 from snrlib.study.tuned import from_parameters
 from snrlib.study.tuning import is_tuned, tune
 from snrlib.utils.files import data_folder, digest, write_json
-from snrlib.utils.provenance import provenance
+from snrlib.utils.provenance import device_name, provenance
 
 __all__ = ["SEARCHES", "WHITENED", "before_training", "measure_cell", "measure_profile"]
 
@@ -45,7 +45,7 @@ _CONFUSED = 100  # pairs of classes that are kept of each experiment, the most f
 _SAME = ("root", "image_size", "weights", "embedding_size", "softplus", "split", "seed")  # before any training
 
 
-def measure_profile(name: str, jobs: int = 2) -> list[Path]:
+def measure_profile(name: str, jobs: int = 2, device: str | None = None) -> list[Path]:
     """Tune what a profile leaves open, train and judge its cells, and store a study per data set.
 
     Each cell is kept when it is finished, in ``data/runs/cells``, under all its settings; a training that was
@@ -54,6 +54,7 @@ def measure_profile(name: str, jobs: int = 2) -> list[Path]:
     Args:
         name: of the profile in ``study.yaml``.
         jobs: trainings at a time, each on one thread.
+        device: that trains and judges; None is CUDA where there is one, else the CPU.
 
     Returns:
         The paths of the tables.
@@ -65,13 +66,13 @@ def measure_profile(name: str, jobs: int = 2) -> list[Path]:
     """
     check(cells(name, tuned_values=False))
     if not is_tuned(name):
-        tune(name, jobs=jobs)
+        tune(name, jobs=jobs, device=device)
     declared = {parameter: known.default for parameter, known in parameters("05").items()}
     given = [declared | task.values for task in cells(name)]
     chosen = [from_parameters(values) for values in given]
     before = {before_training(settings): values for settings, values in zip(chosen, given, strict=True)}
-    steps = [_step(settings, values, trained=True) for settings, values in zip(chosen, given, strict=True)]
-    steps += [_step(settings, values, trained=False) for settings, values in before.items()]
+    steps = [_step(settings, values, device, trained=True) for settings, values in zip(chosen, given, strict=True)]
+    steps += [_step(settings, values, device, trained=False) for settings, values in before.items()]
     return write_studies(name, finish(f"cells of {name}", steps, jobs))
 
 
@@ -87,15 +88,17 @@ def before_training(settings: Settings) -> Settings:
     return default_settings(s.data, s.backbone, distance="snr", **same)
 
 
-def _step(settings: Settings, given: dict[str, Any], trained: bool) -> Step:
+def _step(settings: Settings, given: dict[str, Any], device: str | None, trained: bool) -> Step:
     s = settings
     names = (s.data, s.backbone, s.loss, s.distance, s.map) if trained else (s.data, s.backbone, "untrained")
     name = "-".join([*(name for name in names if name), f"seed={s.seed}", digest([asdict(s), trained])])
-    arguments = {"settings": asdict(s), "parameters": given, "trained": trained}
+    arguments = {"settings": asdict(s), "parameters": given, "trained": trained, "device": device}
     return Step(f"{__name__}:measure_cell", arguments, data_folder("runs") / "cells" / f"{name}.json")
 
 
-def measure_cell(settings: dict[str, Any], parameters: dict[str, Any], trained: bool, path: Path) -> str:
+def measure_cell(
+    settings: dict[str, Any], parameters: dict[str, Any], trained: bool, path: Path, device: str | None = None
+) -> str:
     """One experiment, or its network before training.
 
     Args:
@@ -103,16 +106,18 @@ def measure_cell(settings: dict[str, Any], parameters: dict[str, Any], trained: 
         parameters: of notebook 05, that made them.
         trained: whether it is.
         path: of the result, `snrlib.study.storing.Measured`; checkpoints stand beside it until it is there.
+        device: that trains and judges; None is CUDA where there is one, else the CPU.
 
     Returns:
         A line that says how it went.
     """
     s, begun, folder = Settings(**settings), time.perf_counter(), path.with_suffix(".checkpoints")
-    done = experiment(s, folder, "cpu", cluster=False) if trained else untrained(s, cluster=False)
+    done = experiment(s, folder, device, cluster=False) if trained else untrained(s, device, cluster=False)
     row = done.row()
     row["scores"] += _searches(done)
     found: Measured = {"experiment": row, "hits": hits(done), "data": done.fingerprints, "parameters": parameters}
     found["confused"] = confusions_of(done).to_dict("records")[:_CONFUSED] if trained else []
+    found["device"] = device_name(device or usual_device())
     found["wall_time_s"] = round(time.perf_counter() - begun, 1)
     write_json(path, found | provenance())
     shutil.rmtree(folder, ignore_errors=True)
@@ -126,6 +131,7 @@ def _searches(done: Experiment) -> list[dict[str, Any]]:
     seen = embed(done.model, Subset(done.train, rows.tolist()), transform=done.crop)
     whitened = whitened_search().fit(seen.numpy(), done.train.labels[rows].numpy())
     cosine, search = get_distance("cosine"), {"whitened": whitened}
-    table = compare(done.embeddings, done.test.labels, cosine, cluster=False, search=search)
+    device = next((p.device for p in done.model.parameters()), torch.device("cpu"))
+    table = compare(done.embeddings.to(device), done.test.labels, cosine, cluster=False, search=search)
     table = table.rename(index={"training distance": "cosine"})
     return [{"judge": name, "anchor": None, **{str(k): v for k, v in table.loc[name].items()}} for name in SEARCHES]

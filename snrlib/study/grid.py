@@ -57,7 +57,7 @@ class Grid:
             return row if row.get("source") == self._source(task.notebook) else None
         if row.get("experiment_source") != self._experiment():
             return None
-        files = self._files(asked["data"], asked["root"], asked["weights"])
+        files = self._files(asked["data"], asked["root"], asked["backbone"], asked["weights"])
         return row if files in (None, row["experiment"]["files"]) else None
 
     def absent(self, task: Task) -> str:
@@ -101,11 +101,12 @@ def _absent(data: str, root: str | None) -> str:
     return f"{data} is not in {data_root(root)}; `snr data fetch {data}`, or SNR_DATA=FOLDER"
 
 
-def _files(data: str, root: str | None, weights: str | None) -> str | None:
+def _files(data: str, root: str | None, backbone: str, weights: str | None) -> str | None:
     """The state of the files that a training reads; None if they are not there."""
+    from snrlib.backbones import weights_path
     from snrlib.data import files_state  # with torch: slow to import
 
     try:
-        return files_state(data, root, weights)
+        return files_state(data, root, weights_path(backbone, weights))
     except FileNotFoundError:
         return None

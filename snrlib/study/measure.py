@@ -19,7 +19,7 @@ OTHERS: tuple[str, ...] = ("maps", "cub_features", "robustness", "embeddings", "
 """What is measured beside the profiles of ``study.yaml``."""
 
 
-def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> list[Path]:
+def measure(name: str, jobs: int = 2, weights: str | Path | None = None, device: str | None = None) -> list[Path]:
     """Measure something and store it; what was finished before is not done again.
 
     A profile is tuned if it leaves anything open that was never tuned for it; its cells are run, and stored as one
@@ -30,6 +30,7 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> list
         jobs: processes, one thread each.
         weights: file with SqueezeNet's ImageNet weights, for those of `OTHERS` that look at photographs; a profile says
             itself where its weights are from.
+        device: that trains and judges the cells of a profile; None is CUDA where there is one, else the CPU.
 
     Returns:
         The paths of the first files.
@@ -59,4 +60,4 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None) -> list
         raise ValueError(f"unknown {name!r}; choose a profile, {', '.join(profiles())}, or {', '.join(OTHERS)}")
     if weights is not None:
         raise ValueError(f"--weights is not for a profile; study.yaml says where those of {name} are from")
-    return measure_profile(name, jobs)
+    return measure_profile(name, jobs, device)

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from snrlib.backbones import Embedder, embed, embedder
+from snrlib.backbones import NETWORKS, Embedder, embed, embedder
 from snrlib.data import LabelledImages, load
 from snrlib.data.base import take_rows
+from snrlib.experiment import usual_device
 from snrlib.losses import SoftmaxClassifier
 from snrlib.train import train
 from snrlib.utils.checks import check_choice
 from snrlib.utils.files import data_folder, write_atomically, write_json
 from snrlib.utils.locks import one_at_a_time
-from snrlib.utils.provenance import cpu, provenance
+from snrlib.utils.provenance import device_name, provenance
 from snrlib.utils.reading import read_json
 
 __all__ = ["CLASSES", "RECIPES", "PretrainingRecipe", "pretrain"]
@@ -36,21 +37,19 @@ class PretrainingRecipe:
     """What suits a network.
 
     Attributes:
-        size: side in pixels to which the images, of 64 pixels, are enlarged.
         steps: of 128 images; about two hours of one core.
         learning_rate: at its peak.
     """
 
-    size: int
     steps: int
     learning_rate: float
 
 
 RECIPES: dict[str, PretrainingRecipe] = {
-    "alexnet": PretrainingRecipe(127, 6_000, 5e-4),
-    "resnet18": PretrainingRecipe(64, 8_000, 2e-3),
+    "alexnet": PretrainingRecipe(6_000, 5e-4),
+    "resnet18": PretrainingRecipe(8_000, 2e-3),
 }
-"""The networks that can be trained so. AlexNet's convolutions leave 3 x 3 cells of 127 pixels, and one of 64."""
+"""The networks that can be trained so, on images of their `snrlib.backbones.Network.pretrained_side`."""
 CLASSES: tuple[int, ...] = (200, 100)
 """All classes; or the first 100 alone, which are those that `snrlib.data.load` gives to train."""
 _STORED = 64  # pixels, of a side of the published images
@@ -90,10 +89,11 @@ def pretrain(
         FileNotFoundError: Tiny ImageNet is not there; the message says which file to put where.
         FileExistsError: the file holds weights of another number of steps, or another process is training them.
     """
-    recipe = RECIPES[check_choice(network, "network", RECIPES)]
+    recipe, usual = RECIPES[check_choice(network, "network", RECIPES)], NETWORKS[network].pretrained_side
+    assert usual is not None
     if classes not in CLASSES:
         raise ValueError(f"classes must be one of {', '.join(map(str, CLASSES))}, got {classes!r}")
-    size, steps = (recipe.size if size is None else size), (recipe.steps if steps is None else steps)
+    size, steps = (usual if size is None else size), (recipe.steps if steps is None else steps)
     for name, value in (("size", size), ("steps", steps)):
         if value < 1:
             raise ValueError(f"{name} must be positive, got {value}")
@@ -102,7 +102,7 @@ def pretrain(
     with one_at_a_time(folder, wait=False, beside=True):
         if path.with_suffix(".json").exists():
             return _finished(path, steps)
-        row = _trained(path, folder, network, classes, replace(recipe, size=size, steps=steps), root, progress)
+        row = _trained(path, folder, network, classes, size, replace(recipe, steps=steps), root, progress)
         write_json(path.with_suffix(".json"), row)
         shutil.rmtree(folder)
     return row
@@ -124,6 +124,7 @@ def _trained(
     folder: Path,
     network: str,
     classes: int,
+    size: int,
     recipe: PretrainingRecipe,
     root: str | Path | None,
     progress: bool,
@@ -132,12 +133,9 @@ def _trained(
     started = time.perf_counter()
     training, validation = _images(root, classes)
     torch.manual_seed(_SEED)
-    model = embedder(network, None)
-    trunk = model.trunk
-    enlarge = nn.Upsample((recipe.size, recipe.size), mode="bilinear")
-    model.trunk = nn.Sequential(enlarge, trunk)  # a batch at a time: image by image it takes longer than the network
+    model = embedder(network, None, smallest_side=size)
     loss = SoftmaxClassifier(classes, _features(model), _SMOOTHING)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = usual_device()
     history = train(
         model.to(device),
         training,
@@ -153,7 +151,6 @@ def _trained(
         progress=progress,
     )
     top_1 = _top_1(model, loss, validation)
-    model.trunk = trunk
     file = io.BytesIO()  # in a file, torch would write its name into it: same weights, other bytes
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, file)
     write_atomically(path, lambda temporary: temporary.write_bytes(file.getvalue()))
@@ -162,7 +159,7 @@ def _trained(
         "sha256": hashlib.sha256(file.getvalue()).hexdigest(),
         "network": network,
         "classes": classes,
-        "size": recipe.size,
+        "size": size,
         "top_1": round(top_1, 5),
         "images": len(validation),
         "steps": recipe.steps,
@@ -175,7 +172,7 @@ def _trained(
         "training_seconds": round(float(history.seconds.iloc[-1]), 1),
         "seconds": round(time.perf_counter() - started, 1),
         "data": {"training": training.fingerprint, "validation": validation.fingerprint},
-        "cpu": cpu(),
+        "device": device_name(device),
         **provenance(),
     }
 

@@ -38,6 +38,7 @@ _BLOCK = {
             "propertyNames": {"not": {"enum": list(AXES)}},
             "additionalProperties": {"type": ["string", "number", "boolean"]},
         },
+        "tuned_on": {"type": "string"},
     },
     "required": list(AXES),
     "additionalProperties": False,
@@ -63,12 +64,14 @@ class Task:
         values: parameters that are not the defaults; of a cell, all its axes.
         output: where the executed copy goes, in a folder of its own.
         fixed: of a cell, the names of its values that are neither an axis nor tuned: they are part of its name.
+        tuned_on: of a cell, the data set whose tuned values it takes; None is its own.
     """
 
     notebook: str
     values: dict[str, Any]
     output: Path
     fixed: tuple[str, ...] = ()
+    tuned_on: str | None = None
 
     @property
     def name(self) -> str:
@@ -110,7 +113,11 @@ def profiles() -> dict[str, list[dict[str, Any]]]:
         raise ValueError(f"study.yaml: {error}") from None
     if wrong := jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(content)):
         place = ".".join(map(str, wrong.absolute_path)) or "at its top"
-        valid = f"; a block has {', '.join(AXES)} and settings" if wrong.validator == "additionalProperties" else ""
+        valid = (
+            f"; a block has {', '.join(AXES)}, settings and tuned_on"
+            if wrong.validator == "additionalProperties"
+            else ""
+        )
         raise ValueError(f"study.yaml, {place}: {wrong.message}{valid}")
     return content["profiles"]
 
@@ -172,11 +179,14 @@ def cells(profile: str, tuned_values: bool = True) -> list[Task]:
                 del settings["split"]
             fixed = {key: checked(key, _from_study(declared.get(key), value)) for key, value in settings.items()}
             axes = [[checked(axis, value) for value in block[axis]] for axis in AXES]
+            tuned_on = block.get("tuned_on")
+            if tuned_on not in (None, *block["data"]):
+                raise ValueError(f"tuned_on must be one of its data, {', '.join(block['data'])}, got {tuned_on!r}")
         except ValueError as error:
             raise ValueError(f"study.yaml, profiles.{profile}.{number}: {error}") from None
         for combination in itertools.product(*axes):
             axes_of = dict(zip(AXES, combination, strict=True))
-            cell = _cell(axes_of, fixed, declared, profile if tuned_values else None, by_seed)
+            cell = _cell(axes_of, fixed, declared, profile if tuned_values else None, by_seed, tuned_on)
             if found.setdefault(cell.name, cell).values != cell.values:
                 raise ValueError(f"study.yaml, profile {profile}: two different cells are called {cell.name}")
     return list(found.values())
@@ -190,7 +200,12 @@ def _from_study(parameter: Parameter | None, value: Any) -> Any:
 
 
 def _cell(
-    axes: dict[str, Any], fixed: dict[str, Any], declared: dict[str, Parameter], tuned_for: str | None, by_seed: bool
+    axes: dict[str, Any],
+    fixed: dict[str, Any],
+    declared: dict[str, Parameter],
+    tuned_for: str | None,
+    by_seed: bool,
+    tuned_on: str | None,
 ) -> Task:
     """Named by its values, the tuned ones aside: other ones make its result out of date.
 
@@ -208,9 +223,9 @@ def _cell(
         from snrlib.study.tuned import tuned_parameters  # with torch: slow to import
 
         defaults = {key: parameter.default for key, parameter in declared.items()}
-        open_ = tuned_parameters(defaults | axes | others, tuned_for)
+        open_ = tuned_parameters(defaults | axes | others | ({"data": tuned_on} if tuned_on else {}), tuned_for)
         found = {key: declared[key].check(value) for key, value in open_.items()}
-    return Task(stem, axes | others | split | found, folder / f"{stem}.ipynb", tuple(others))
+    return Task(stem, axes | others | split | found, folder / f"{stem}.ipynb", tuple(others), tuned_on)
 
 
 def _text(value: Any) -> str:
@@ -232,14 +247,15 @@ def check(tasks: list[Task]) -> None:
     Raises:
         ValueError: with the name of the cell and the reason.
     """
-    from snrlib.study.tuned import from_parameters  # with torch: slow to import
+    from snrlib.backbones import how_to_pretrain  # with torch: slow to import
+    from snrlib.study.tuned import from_parameters
 
     declared = {key: known.default for key, known in parameters("05").items()} if tasks else {}
     alike = {tuple((key, value) for key, value in task.values.items() if key != "seed"): task for task in tasks}
     for task in alike.values():
         try:
-            weights = from_parameters(declared | task.values).weights
-            if weights not in (None, "imagenet") and not Path(weights).is_file():
-                raise ValueError(f"its weights, {weights}, are not there")
+            weights = from_parameters(declared | task.values).weights_path
+            if weights is not None and not weights.is_file():
+                raise ValueError(f"its weights, {weights}, are not there{how_to_pretrain(weights)}")
         except ValueError as error:
             raise ValueError(f"{task.name} cannot be: {error}") from None

@@ -27,7 +27,8 @@ _MOST = 12  # confusions of each network that are kept
 Measured = dict[str, Any]
 """A finished experiment, as JSON can hold it: ``experiment``, as `snrlib.experiment.Experiment.row` gives it; `hits`;
 ``confused``, rows of `snrlib.study.tables.confusions_of`; ``data``, the fingerprints of its images; ``parameters`` of
-notebook 05, that made it; ``wall_time_s``, ``git_commit``, ``versions`` and ``finished``."""
+notebook 05, that made it; ``wall_time_s``, ``git_commit``, ``versions`` and ``finished``; of one without a notebook the
+name of its ``device``."""
 _OF_RUN = ("experiment", "data", "parameters", "wall_time_s", "git_commit", "versions", "finished")
 
 
@@ -91,6 +92,7 @@ def _about(profile: str, data: str, found: Sequence[Measured]) -> dict[str, Any]
             for key, one in chosen.items()
         ],
         "precision": sorted({one["precision"] for one in experiments}),
+        "devices": sorted({one["device"] for one in found if "device" in one}),
         "same_queries": _same_queries(found),
         "data": {name: mark for one in found for name, mark in one["data"].items()},
         "core_minutes": round(sum(one["wall_time_s"] for one in found) / 60, 1),

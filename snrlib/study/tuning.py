@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from snrlib.data import training_classes
 from snrlib.data.splits import usual_validation_share
-from snrlib.experiment import Settings, fit, images_of, initial_scale
+from snrlib.experiment import Settings, fit, images_of, initial_scale, usual_device
 from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
 from snrlib.study import stored
@@ -30,7 +30,7 @@ from snrlib.study.steps import Step, finish
 from snrlib.study.tuned import from_parameters
 from snrlib.utils.files import data_folder, digest, write_json
 from snrlib.utils.locks import one_at_a_time
-from snrlib.utils.provenance import cpu, provenance
+from snrlib.utils.provenance import cpu, device_name, provenance
 
 __all__ = ["MARGINS", "RATES", "SCALES", "is_tuned", "margin_unit", "tune", "tune_one"]
 
@@ -50,7 +50,7 @@ _FIRST: tuple[dict[str, float], ...] = (
 )  # tried first for every distance; then the sampler takes account of what was found
 
 
-def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
+def tune(profile: str = "full", trials: int = 8, jobs: int = 2, device: str | None = None) -> Path:
     """Tune what the cells of a profile of ``study.yaml`` leave open; write ``data/reference/tuned_PROFILE.json``.
 
     Cells that differ by seed share the outcome; so do those whose seeds divide the classes anew, and what they share is
@@ -65,6 +65,7 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
         profile: its name.
         trials: of each data set, network, loss and distance.
         jobs: trainings at a time, each on one thread.
+        device: that trains; None is CUDA where there is one, else the CPU.
 
     Returns:
         The path of the JSON file.
@@ -90,7 +91,7 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2) -> Path:
     folder = data_folder("runs") / "tuning"
     with one_at_a_time(folder, wait=False):
         _storage(folder)  # makes its tables, which two processes must not do at once
-        steps = [_step(folder, settings, open_, trials) for settings, open_ in groups]
+        steps = [_step(folder, settings, open_, trials, device) for settings, open_ in groups]
         found = finish(f"tuning of {profile}", steps, jobs)
     return stored.write_tables(f"tuned_{profile}", {}, _about(profile, trials, found))
 
@@ -108,6 +109,8 @@ def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
     declared = {name: parameter.default for name, parameter in parameters("05").items()}
     found: dict[Settings, list[str]] = {}
     for task in tasks:
+        if task.tuned_on not in (None, task.values["data"]):
+            continue
         given = declared | task.values
         usual_split = {} if "split" in task.fixed else {"split": 0}
         settings = _usual(given | {"seed": _SEEDS[0]} | usual_split)
@@ -148,7 +151,7 @@ def _usual(given: dict[str, Any]) -> Settings:
     return replace(settings, normalize_embeddings=given["normalize_embeddings"], every=settings.steps)
 
 
-def margin_unit(settings: Settings) -> float:
+def margin_unit(settings: Settings, device: str | None = None) -> float:
     """In which margins are tried, and over which scales: 1 for a relative distance, whose unit is the anchor's length.
 
     The unit of an absolute distance is the network's own: the mean squared distance of the untrained one
@@ -156,7 +159,7 @@ def margin_unit(settings: Settings) -> float:
     """
     if settings.relative:
         return 1.0
-    squared = initial_scale(settings)
+    squared = initial_scale(settings, device)
     return squared**0.5 if LOSSES[settings.loss].margin_unit == "distance" else squared
 
 
@@ -165,9 +168,9 @@ def _storage(folder: Path) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
 
-def _step(folder: Path, settings: Settings, open_: list[str], trials: int) -> Step:
+def _step(folder: Path, settings: Settings, open_: list[str], trials: int, device: str | None) -> Step:
     """Its result is kept under the name of its trials and their number."""
-    arguments = {"settings": asdict(settings), "open_": open_, "trials": trials}
+    arguments = {"settings": asdict(settings), "open_": open_, "trials": trials, "device": device}
     name = _name(settings, open_).replace(", ", " ").replace(" ", "-")
     path = folder / f"{name}-{trials}.json"
     return Step("snrlib.study.tuning:tune_one", arguments, path)
@@ -193,7 +196,7 @@ def _label(settings: Settings) -> str:
     return " ".join(name for name in (s.data, s.backbone, s.loss, s.distance, s.map, s.variant) if name)
 
 
-def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path) -> str:
+def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path, device: str | None = None) -> str:
     """The trials of one combination, those that are there already included; the best, and all, are written to a path.
 
     Args:
@@ -201,6 +204,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
         open_: any of "margin", "scale" and "learning_rate".
         trials: how many.
         path: of the result; the trials stand beside it.
+        device: that trains; None is CUDA where there is one, else the CPU.
 
     Returns:
         A line that says what was chosen.
@@ -210,7 +214,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
     study = _study(path.parent, s, open_)
     ranges = {"margin": MARGINS, "scale": SCALES, "learning_rate": RATES}
     space: dict[str, BaseDistribution] = {name: FloatDistribution(*ranges[name], log=True) for name in open_}
-    unit = margin_unit(s) if {"margin", "scale"} & set(open_) else 1.0
+    unit = margin_unit(s, device) if {"margin", "scale"} & set(open_) else 1.0
     while (done := len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))) < trials:
         # A sampler of its own for each trial: what it proposes depends on the finished trials alone.
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=len(_FIRST), multivariate=True, seed=done)
@@ -218,7 +222,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
         if done < len(_FIRST) and not waiting:
             study.enqueue_trial({name: _FIRST[done][name] for name in open_})
         trial = study.ask(space)
-        study.tell(trial, _try(s, trial, unit))
+        study.tell(trial, _try(s, trial, unit, device))
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:trials]
     scores = [trial.values[0] for trial in finished]
     best = int(np.argmax(scores))  # the first of equals
@@ -227,6 +231,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
         name for name in open_ if not 1.2 * ranges[name][0] < finished[best].params[name] < ranges[name][1] / 1.2
     ]
     result: dict[str, Any] = dict(zip(_KEY, _key(s), strict=True))
+    result["device"] = device_name(device or usual_device())
     result |= {"steps": s.steps, "validation_share": s.validation_share, **chosen}
     result |= {"validation_map_at_r": round(scores[best], 5), "at_bound": at_bound}
     result["trials"] = [
@@ -249,7 +254,7 @@ def _study(folder: Path, settings: Settings, open_: list[str]) -> optuna.Study:
     return study
 
 
-def _try(settings: Settings, trial: optuna.Trial, unit: float) -> float:
+def _try(settings: Settings, trial: optuna.Trial, unit: float, device: str | None) -> float:
     """Train with what a trial proposes; 0 if that diverges."""
     changes: dict[str, float] = {}
     if "scale" in trial.params:
@@ -266,7 +271,7 @@ def _try(settings: Settings, trial: optuna.Trial, unit: float) -> float:
     begun = time.perf_counter()
     chosen = replace(settings, **changes)  # type: ignore[arg-type]
     try:
-        scores = [fit(replace(chosen, seed=seed), device="cpu").validation_score for seed in _SEEDS]
+        scores = [fit(replace(chosen, seed=seed), device=device).validation_score for seed in _SEEDS]
         score = float(np.mean(scores))
         if not np.isfinite(score):
             label = _label(settings)
@@ -294,6 +299,6 @@ def _about(profile: str, trials: int, found: list[dict[str, Any]]) -> dict[str, 
         "tuned": [{name: value for name, value in row.items() if name != "trials"} for row in found],
         "tuning": [{name: row[name] for name in key} | trial for row in found for trial in row["trials"]],
         "core_minutes": round(sum(trial["seconds"] for row in found for trial in row["trials"]) / 60, 1),
-        "cpu": cpu(),
+        "devices": sorted({row.pop("device", cpu()) for row in found}),
         **provenance(),
     }

@@ -125,7 +125,8 @@ def train(  # noqa: PLR0913  each is a thing of its own that calls name by keywo
     quiet = not progress or processes.rank() > 0
     bar = tqdm(initial=training.step, total=recipe.steps, disable=quiet, desc="train", unit="step")
     started = time.perf_counter() - training.seconds
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), bar:
+    same_bits = torch.backends.cudnn.flags(enabled=True, deterministic=True)  # of each GPU, as of each processor
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), same_bits, bar:
         for (images, _), batch in zip(loader, to_do, strict=True):
             torch.manual_seed(_step_seed(recipe.seed, training.step + 1))
             images = images.to(device, non_blocking=True)
@@ -191,7 +192,7 @@ def _step_seed(seed: int, step: int) -> int:
 def _score(model: nn.Module, data: Images, loss: nn.Module, crop: Transform | None) -> float:
     """MAP@R under the distance of the loss, the query its anchor where it leaves the choice."""
     distance = getattr(loss, "distance", None)
-    embeddings = embed(model, data, transform=crop)  # type: ignore[arg-type]
+    embeddings = embed(model, data, transform=crop).to(next(model.parameters()).device)  # type: ignore[arg-type]
     if not embeddings.abs().max() <= largest_embedding(embeddings):  # NaN is not, either
         raise FloatingPointError("the embeddings of the validation images are not finite any more, or too large")
     judge = distance if isinstance(distance, Distance) else None

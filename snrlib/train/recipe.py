@@ -18,9 +18,9 @@ PRECISIONS: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
 
 
 def fastest_precision(device: torch.device | str = "cpu") -> str:
-    """float16 on CUDA, bfloat16 on a processor that has instructions for it, else float32."""
+    """bfloat16 where a GPU or processor has instructions for it, else float16 on CUDA and float32 on a processor."""
     if torch.device(device).type == "cuda":
-        return "float16"
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
     able = torch.cpu.get_capabilities()
     return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 

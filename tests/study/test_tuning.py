@@ -223,7 +223,7 @@ def test_a_tuning_that_cannot_be_is_refused(small: Path, trainings: Trainings, c
         tune("large")
     for wrong in ({"trials": 0}, {"jobs": 0}):
         with pytest.raises(ValueError, match=r"(trials|jobs) must be positive, got 0"):
-            tune("small", **wrong)
+            tune("small", **wrong)  # type: ignore[arg-type]
     for change, message in (
         ({"settings": {**FIXED, "normalize_embeddings": True}}, "embeddings of length 1 are not tuned"),
         ({"data": ["cub200"], "backbone": ["resnet18"]}, "cub200 is not in .*; `snr data fetch cub"),

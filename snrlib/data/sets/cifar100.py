@@ -33,7 +33,9 @@ def cifar100(split: Split = "train", root: str | Path | None = None, classes: st
         split: "train" or "test".
         root: the folder of downloaded data; ``cifar-100-python`` is looked for in it and in its folders, then
             ``train/apple``: a copy as folders of images, which are not the original bits, and the note says so.
-        classes: "disjoint", 30,000 images of 50 classes each; or "published", the same 100 classes on both sides.
+        classes: "disjoint", 30,000 images of 50 classes each; "unseen", of those the 25,000 published training images
+            of the first 50 and the 5,000 published test images of the last; or "published", the same 100 classes on
+            both sides.
 
     Returns:
         Images (n, 3, 32, 32), uint8; factor ``is_training_image``, the published split.
@@ -49,8 +51,10 @@ DATASET = DataSet(
     "cifar100",
     cifar100,
     source=CIFAR100,
+    image_size=32,
+    largest=32,
     sized=False,
-    training=(50, 600),
+    training=(50, 500),
     folder=cifar_folder,
-    options={"classes": "disjoint"},
+    options={"classes": "unseen"},
 )

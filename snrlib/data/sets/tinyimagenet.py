@@ -58,7 +58,8 @@ def tinyimagenet(
         split: "train" or "test".
         root: the folder of downloaded data; ``tiny-imagenet-200`` is looked for in it and in its folders.
         size: side of the images in pixels; others are scaled to it.
-        classes: "disjoint", all images of the first or of the last 100 classes, in the order of their WNIDs; or
+        classes: "disjoint", all images of the first or of the last 100 classes, in the order of their WNIDs; "unseen",
+            of those the 500 published training images of the first, or the 50 validation images of the last; or
             "published", train or val of all 200 classes, a closed set.
 
     Returns:
@@ -69,7 +70,7 @@ def tinyimagenet(
         FileNotFoundError: the data set is not there.
     """
     check_split(split)
-    check_choice(classes, "classes", ("disjoint", "published"))
+    check_choice(classes, "classes", ("disjoint", "unseen", "published"))
     found = find(root, *TINYIMAGENET.places)
     if found is None:
         raise missing(TINYIMAGENET, root)
@@ -78,8 +79,10 @@ def tinyimagenet(
     table = pd.DataFrame([*_train(folder), *_val(folder)], columns=["file", "wnid", "is_training_image"])
     check_same(wnids, str(found), set(table.wnid), f"{folder}/train and val_annotations.txt")
     every = tuple(table.file)
+    if classes != "disjoint":
+        table = table[table.is_training_image == (split == "train")]
     if classes == "published":
-        table, chosen = table[table.is_training_image == (split == "train")], wnids
+        chosen = wnids
         note = "as published: the same classes in train and test"
     else:
         half = len(wnids) // 2
@@ -134,6 +137,8 @@ DATASET = DataSet(
     tinyimagenet,
     source=TINYIMAGENET,
     image_size=64,
-    training=(100, 550),
+    largest=64,
+    training=(100, 500),
+    options={"classes": "unseen"},
     folder=lambda place: place.parent,
 )
