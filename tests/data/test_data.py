@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from functools import partial
 from pathlib import Path
 
@@ -66,9 +67,22 @@ def test_features_are_those_of_the_study_or_asked_for(tmp_path: Path, monkeypatc
 def test_characters_that_look_alike_are_one_class() -> None:
     of = {character: merged for merged in characters() for character in merged}
     assert of["A"] == of["\u0391"] == of["\u0410"]  # Latin, Greek, Cyrillic
+    assert of["."] == of["\u00b7"]  # a middle dot: the ink is centred
+    assert of["\u00b5"] == of["\u03bc"]  # micro and mu
     assert of["O"] != of["Q"]
+    assert of["o"] != of["\u00f6"]
     assert len(of) == sum(map(len, characters())), "a character is in one class only"
-    assert 600 < len(characters()) < len(of) < 700
+    assert 550 < len(characters()) < len(of) < 700
+
+
+def test_a_letter_of_both_halves_is_told() -> None:
+    train, test = (load("glyphs", half, per_class=2, noise=0) for half in ("train", "test"))
+    for half, other in ((train, test), (test, train)):
+        there = {unicodedata.normalize("NFD", character)[0] for name in other.classes for character in name}
+        for label, told in zip(half.labels.tolist(), half.factors.letter_of_both, strict=True):
+            own = {unicodedata.normalize("NFD", character)[0] for character in half.classes[label]}
+            assert told == bool(own & there)
+        assert 0.2 < half.factors.letter_of_both.mean() < 0.6
 
 
 @pytest.mark.parametrize("per_class", [1, 17])
