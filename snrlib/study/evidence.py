@@ -7,6 +7,9 @@ Beside every network that trains stands the same one before training. All are ju
 - the cosine;
 - the *whitened search*: `snrlib.mahalanobis.whitened_search`, fitted to embeddings of at most `WHITENED` training
   images, which changes the search and no network.
+
+Where images have a letter, as glyphs have, each judge's R@1 stands there once more as ``precision_at_1_new_letter``,
+over the queries alone whose letter no training class has: an e with an accent is half known to who saw another e.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.pipeline import Pipeline
 from torch.utils.data import Subset
 
 from snrlib.backbones import embed
 from snrlib.distances import get_distance
-from snrlib.evaluate import compare
+from snrlib.evaluate import compare, judges, retrieval
 from snrlib.experiment import Experiment, Settings, default_settings, experiment, untrained, usual_device
 from snrlib.mahalanobis import whitened_search
 from snrlib.notebooks.parameters import parameters
@@ -114,7 +118,11 @@ def measure_cell(
     s, begun, folder = Settings(**settings), time.perf_counter(), path.with_suffix(".checkpoints")
     done = experiment(s, folder, device, cluster=False) if trained else untrained(s, device, cluster=False)
     row = done.row()
-    row["scores"] += _searches(done)
+    whitened = _whitened(done)
+    row["scores"] += _searches(done, whitened)
+    if "letter" in done.test.factors:
+        for scores, r1 in zip(row["scores"], _new_letters(done, whitened), strict=True):
+            scores["precision_at_1_new_letter"] = r1
     found: Measured = {"experiment": row, "hits": hits(done), "data": done.fingerprints, "parameters": parameters}
     found["confused"] = confusions_of(done).to_dict("records")[:_CONFUSED] if trained else []
     found["device"] = device_name(device or usual_device())
@@ -124,14 +132,28 @@ def measure_cell(
     return f"{path.stem}: R@1 {done.scores.precision_at_1.iloc[0]:.3f}, {time.perf_counter() - begun:.0f} s"
 
 
-def _searches(done: Experiment) -> list[dict[str, Any]]:
-    """What `SEARCHES` find in the embeddings of the test images."""
+def _whitened(done: Experiment) -> Pipeline:
+    """The whitened search, fitted to training images."""
     order = torch.randperm(len(done.train), generator=torch.Generator().manual_seed(0))
     rows = order[:WHITENED].sort().values
     seen = embed(done.model, Subset(done.train, rows.tolist()), transform=done.crop)
-    whitened = whitened_search().fit(seen.numpy(), done.train.labels[rows].numpy())
+    return whitened_search().fit(seen.numpy(), done.train.labels[rows].numpy())
+
+
+def _searches(done: Experiment, whitened: Pipeline) -> list[dict[str, Any]]:
+    """What `SEARCHES` find in the embeddings of the test images."""
     cosine, search = get_distance("cosine"), {"whitened": whitened}
     device = next((p.device for p in done.model.parameters()), torch.device("cpu"))
     table = compare(done.embeddings.to(device), done.test.labels, cosine, cluster=False, search=search)
     table = table.rename(index={"training distance": "cosine"})
     return [{"judge": name, "anchor": None, **{str(k): v for k, v in table.loc[name].items()}} for name in SEARCHES]
+
+
+def _new_letters(done: Experiment, whitened: Pipeline) -> list[float]:
+    """R@1 of the queries whose letter no training class has, by `judges` and `SEARCHES`; all images are searched."""
+    x, euclid = done.embeddings, get_distance("euclidean")
+    ways = [(x, judge.distance) for judge in judges(done.distance)]
+    ways += [(x, get_distance("cosine")), (torch.from_numpy(whitened.transform(x.numpy())), euclid)]
+    new = ~done.test.factors.letter.isin(done.train.factors.letter)
+    found = [retrieval(z, done.test.labels, distance, ks=(1,)).precision_at_1 for z, distance in ways]
+    return [float(hits[new].mean()) for hits in found]

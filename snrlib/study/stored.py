@@ -63,8 +63,8 @@ class Results:
             (`snrlib.experiment.Settings.variant`), or "". Then ``margin``, ``seed``, and who judged:
             ``judge`` is "training", the distance that it was trained under, or the name of another; ``anchor`` is
             "query", "ref", or "" of a judge that has none. Then the scores of `snrlib.evaluate.evaluate` and
-            `snrlib.evaluate.verification`, what it costs, ``seconds``. A network before training has the loss
-            "untrained" and the distance "".
+            `snrlib.evaluate.verification`, of characters ``precision_at_1_new_letter`` (`snrlib.study.evidence`), what
+            it costs, ``seconds``. A network before training has the loss "untrained" and the distance "".
         confused: `KEY`, ``class``, ``taken_for``, ``count`` over all seeds, most frequent first.
         about: where they come from.
     """

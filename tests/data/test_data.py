@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from functools import partial
 from pathlib import Path
 
@@ -66,9 +67,25 @@ def test_features_are_those_of_the_study_or_asked_for(tmp_path: Path, monkeypatc
 def test_characters_that_look_alike_are_one_class() -> None:
     of = {character: merged for merged in characters() for character in merged}
     assert of["A"] == of["\u0391"] == of["\u0410"]  # Latin, Greek, Cyrillic
+    assert of["."] == of["\u00b7"]  # a middle dot: the ink is centred
+    assert of["\u00b5"] == of["\u03bc"]  # micro and mu
     assert of["O"] != of["Q"]
+    assert of["o"] != of["\u00f6"]
     assert len(of) == sum(map(len, characters())), "a character is in one class only"
-    assert 600 < len(characters()) < len(of) < 700
+    assert 550 < len(characters()) < len(of) < 700
+
+
+def test_accents_do_not_change_a_letter() -> None:
+    halves = [load("glyphs", half, per_class=2, noise=0) for half in ("train", "test")]
+    of = {name: letter for half in halves for name, letter in zip(half.classes, half.factors.letter[::2], strict=True)}
+    letters = {character: letter for name, letter in of.items() for character in name}
+    assert {letters[c] for c in "e\u00e9\u0119"} == {"e"}, "acute, ogonek"
+    assert {letters[c] for c in "A\u00c4\u0386\u0410"} == {"A"}, "an Alpha with tonos and a Cyrillic A are A"
+    assert letters["E"] == "E"
+    for name, letter in of.items():
+        assert {letters.get(base := unicodedata.normalize("NFD", c)[0], base) for c in name} == {letter}
+    seen = set(halves[0].factors.letter)
+    assert (~halves[1].factors.letter.isin(seen)).sum() == 190 * 2
 
 
 @pytest.mark.parametrize("per_class", [1, 17])

@@ -12,11 +12,12 @@ from study_cases import BLOCK, profile
 from snrlib.backbones import embed
 from snrlib.cli.main import main
 from snrlib.evaluate import evaluate
-from snrlib.experiment import default_settings, experiment, untrained
+from snrlib.experiment import default_settings, experiment, images_of, untrained
 from snrlib.mahalanobis import whitened_search
 from snrlib.study import evidence, stored
 from snrlib.study.evidence import before_training, measure_cell, measure_profile
 from snrlib.study.profiles import cells
+from snrlib.study.tables import run_rows
 from snrlib.study.untrained import untrained_scores
 from snrlib.utils.reading import read_json
 
@@ -77,8 +78,30 @@ def test_a_cell_is_the_experiment_judged_further(tmp_path: Path, monkeypatch: py
     whitened = whitened_search().fit(seen.numpy(), done.train.labels[chosen].numpy()).transform(done.embeddings.numpy())
     expected = evaluate(torch.from_numpy(whitened), done.test.labels, cluster=False)["precision_at_1"]
     assert rows["whitened", None]["precision_at_1"] == pytest.approx(expected)
+    assert "precision_at_1_new_letter" not in rows["cosine", None], "digits have no letters"
     assert np.mean(found["hits"]) == pytest.approx(done.scores.precision_at_1.iloc[0])
     assert list(tmp_path.iterdir()) == [path], "no checkpoint is left"
+
+
+def test_new_letters_are_those_of_this_division(tmp_path: Path) -> None:
+    settings = default_settings("glyphs", "conv4", image_size=16, embedding_size=8, split=3, distance="snr")
+    measure_cell(vars(settings), {}, False, tmp_path / "cell.json")
+    rows = run_rows(read_json(tmp_path / "cell.json", "")["experiment"]).set_index(["judge", "anchor"])
+    train, test = (images_of(settings, half) for half in ("train", "test"))
+    usual = images_of(default_settings("glyphs", "conv4", image_size=16), "test")
+    assert set(test.classes) != set(usual.classes)
+    x, seen = untrained(settings, cluster=False).embeddings.numpy(), set(train.factors.letter)
+    new = [i for i, letter in enumerate(test.factors.letter) if letter not in seen]
+    assert 0.3 < len(new) / len(test) < 0.95
+    y, z = test.labels.numpy(), x - x.mean(axis=1, keepdims=True)
+    for judge, anchor, centred in (("euclidean", "", False), ("snr", "query", True)):
+        hits = []
+        for i in new:
+            apart = np.square((z if centred else x) - (z if centred else x)[i]).sum(axis=1)
+            apart[i] = np.inf
+            hits.append(y[apart.argmin()] == y[i])
+        assert rows.precision_at_1_new_letter[judge, anchor] == pytest.approx(np.mean(hits), abs=2e-3)
+    assert rows.precision_at_1_new_letter.between(0, 1).all()
 
 
 def test_arms_of_one_network_share_what_it_was() -> None:

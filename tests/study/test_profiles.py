@@ -19,7 +19,7 @@ PROFILES = tuple(profiles())
 
 def test_every_profile_of_the_study_can_be() -> None:
     kinds = {"smoke", "quick", "full", "paper", "glyphs", "omniglot", "cub200", "glyphs_losses", "cub_features_losses"}
-    assert set(PROFILES) == kinds | {"acts_birds", "cars"}
+    assert set(PROFILES) == kinds | {"acts_birds", "acts_glyphs", "boards", "cars"}
     for name in PROFILES:
         found = cells(name)
         check([task for task in found if task.values["seed"] == 0])
