@@ -460,7 +460,7 @@ def transforms(name: str, size: int | None = None, train: bool = False) -> Trans
 def embed(
     model: nn.Module,
     data: Tensor | Dataset,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     *,
     transform: Transform | None = None,
     workers: int = 0,
@@ -472,7 +472,7 @@ def embed(
     Args:
         model: images (n, C, H, W) -> (n, M).
         data: images (n, C, H, W), or a data set of pairs (image (C, H, W), label), read in order.
-        batch_size: images at once. Small batches stay in the processor's cache: 32 are faster than 512 there.
+        batch_size: images at once; None is 32 on a processor, in whose cache they stay, and 256 on a GPU.
         transform: applied to each image, for example `transforms`.
         workers: processes that read the data set and transform its images; 0 is none beside this one.
 
@@ -485,7 +485,7 @@ def embed(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     loader: DataLoader = DataLoader(
         TensorDataset(data) if isinstance(data, Tensor) else data,
-        batch_size,
+        batch_size or (32 if device.type == "cpu" else 256),
         num_workers=workers,
         collate_fn=partial(_images, transform=transform),
         generator=torch.Generator(),  # a loader draws a seed for its workers, by default from the global generator
