@@ -19,8 +19,9 @@ from snrlib.experiment.parts import Device, build, first_embeddings, images_of, 
 from snrlib.experiment.result import Experiment
 from snrlib.experiment.settings import Settings
 from snrlib.train import train
+from snrlib.utils.provenance import cpu
 
-__all__ = ["Fitted", "experiment", "fit", "initial_scale", "untrained", "usual_device"]
+__all__ = ["Fitted", "device_name", "experiment", "fit", "initial_scale", "untrained", "usual_device"]
 
 
 @dataclass(eq=False)
@@ -56,6 +57,12 @@ class Fitted:
 def usual_device() -> str:
     """CUDA where there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: Device = None) -> str:
+    """The name of the processor or GPU that computes where `device` is asked for; None is the usual one."""
+    chosen = torch.device(device or usual_device())
+    return cpu() if chosen.type == "cpu" else torch.cuda.get_device_name(chosen)
 
 
 def fit(

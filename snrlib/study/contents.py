@@ -212,13 +212,18 @@ def loss_tables(names: Sequence[str]) -> str:
     Raises:
         FileNotFoundError: one was not measured.
     """
-    tables = {name: loss_table(read(name).runs) for name in names}
+    tables = {
+        (name, str(backbone)): loss_table(runs)
+        for name in names
+        for backbone, runs in read(name).runs.groupby("backbone", sort=False)
+    }
     losses = list(dict.fromkeys(loss for table in tables.values() for loss in table.columns))
     rows = []
-    for name, table in tables.items():
-        study = name
-        for row in untrained_scores(name).itertuples():
-            gallery = f"{name}: {row.classes:,.0f} classes, {row.images:,.0f} images"
+    for (name, backbone), table in tables.items():
+        study = f"{name}, {backbone}"
+        before = untrained_scores(name)
+        for row in before[before.index == backbone].itertuples():
+            gallery = f"{study}: {row.classes:,.0f} classes, {row.images:,.0f} images"
             rows.append(
                 [gallery, "untrained, cosine", *[f"{row.mean:.3f}" if loss in table else "" for loss in losses]]
             )

@@ -294,7 +294,8 @@ def loss_table(
     keys = zip(against.verdict, against.p_holm < 1 - level, strict=True)
     against["arrow"] = [arrows.get(key, "") for key in keys]
     rows = summary(own, score, level).reset_index().merge(against[[*KEY, "arrow"]], "left", list(KEY))
-    rows["text"] = [f"{mean:.3f} ± {half:.3f}" for mean, half in zip(rows["mean"], rows.half_width, strict=True)]
+    spread = ["" if pd.isna(half) else f" ± {half:.3f}" for half in rows.half_width]  # one seed has none
+    rows["text"] = [f"{mean:.3f}{more}" for mean, more in zip(rows["mean"], spread, strict=True)]
     rows["text"] += rows.arrow.fillna("")
     rows["distance"] = [label(*names) for names in zip(rows.distance, rows["map"], rows.variant, strict=True)]
     table = rows.pivot(index="distance", columns="loss", values="text")

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from snrlib.data import training_classes
 from snrlib.data.splits import usual_validation_share
-from snrlib.experiment import Settings, fit, images_of, initial_scale, usual_device
+from snrlib.experiment import Settings, device_name, fit, images_of, initial_scale
 from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
 from snrlib.study import stored
@@ -30,7 +30,7 @@ from snrlib.study.steps import Step, finish
 from snrlib.study.tuned import from_parameters
 from snrlib.utils.files import data_folder, digest, write_json
 from snrlib.utils.locks import one_at_a_time
-from snrlib.utils.provenance import cpu, device_name, provenance
+from snrlib.utils.provenance import cpu, provenance
 
 __all__ = ["MARGINS", "RATES", "SCALES", "is_tuned", "margin_unit", "tune", "tune_one"]
 
@@ -231,7 +231,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
         name for name in open_ if not 1.2 * ranges[name][0] < finished[best].params[name] < ranges[name][1] / 1.2
     ]
     result: dict[str, Any] = dict(zip(_KEY, _key(s), strict=True))
-    result["device"] = device_name(device or usual_device())
+    result["device"] = device_name(device)
     result |= {"steps": s.steps, "validation_share": s.validation_share, **chosen}
     result |= {"validation_map_at_r": round(scores[best], 5), "at_bound": at_bound}
     result["trials"] = [

@@ -22,7 +22,7 @@ from snrlib.experiment import Experiment, default_settings, untrained
 from snrlib.study import stored
 from snrlib.utils.provenance import provenance
 
-__all__ = ["judge_untrained", "measure_untrained", "untrained_scores"]
+__all__ = ["judge_untrained", "measure_untrained", "untrained_runs", "untrained_scores"]
 
 _JUDGES: tuple[tuple[str, str], ...] = (("cosine", ""), ("euclidean", ""), ("snr", "query"), ("snr", "ref"))
 _SHARED = ("image_size", "embedding_size")  # what an untrained network and its images depend on
@@ -127,6 +127,26 @@ def judge_untrained(embeddings: Tensor, labels: Tensor) -> Iterator[dict[str, An
         }
 
 
+def untrained_runs(study: str, judge: str = "cosine") -> pd.DataFrame:
+    """The networks of a study before training, from its own rows, or as `measure_untrained` found them.
+
+    Args:
+        study: its name.
+        judge: as for `untrained_scores`.
+
+    Returns:
+        A row per backbone and seed; empty where it was not measured.
+    """
+    table = stored.read_table(study).assign(study=study)
+    table = table[(table.loss == "untrained") & (table.variant == "")]
+    if not (table.judge == judge).any() or "classes" not in table:
+        try:
+            table = stored.read_table("untrained")
+        except FileNotFoundError:
+            return table[:0]
+    return table[(table.study == study) & (table.judge == judge) & (table.anchor != "ref")]
+
+
 def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "cosine") -> pd.DataFrame:
     """What a study's networks give before training: from its own rows, or as `measure_untrained` found it.
 
@@ -139,14 +159,9 @@ def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "co
         By backbone: ``mean`` over the seeds, ``seeds``, ``classes`` and ``images`` of the gallery; empty where it was
         not measured.
     """
-    table = stored.read_table(study).assign(study=study)
-    table = table[(table.loss == "untrained") & (table.variant == "")]
-    if not (table.judge == judge).any() or "classes" not in table:
-        try:
-            table = stored.read_table("untrained")
-        except FileNotFoundError:
-            return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
-    own = table[(table.study == study) & (table.judge == judge) & (table.anchor != "ref")]
+    own = untrained_runs(study, judge)
+    if own.empty:
+        return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
     groups = own.groupby("backbone", sort=False)
     found = pd.DataFrame({"seeds": groups.seed.nunique()})
     found.insert(0, "mean", groups[score].mean() if score in own else float("nan"))
