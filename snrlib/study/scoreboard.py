@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ SHOWN: tuple[str, ...] = ("snr", "relative_euclidean", "cosine", "mahalanobis", 
 SCORES: dict[str, str] = {"precision_at_1": "R@1", "mean_average_precision_at_r": "MAP@R", "r_precision": "R-precision"}
 """How the columns are called in words."""
 _FIRST = "mean_average_precision_at_r"  # the score of the protocol by which a training is tuned, and is said to help
+_FEWEST = 3  # data sets of which an interval speaks of others: of two it is 13 standard errors wide
 _WORDS = ("higher", "lower", "no difference shown")
 
 
@@ -89,7 +91,7 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
         queries = queries.astype({"low": float, "high": float})
         before = untrained_scores(name, score).rename(columns={"mean": "untrained"})[["untrained", "classes", "images"]]
         table = table.merge(queries, "left", key[1:]).merge(before, "left", left_on="backbone", right_index=True)
-        helped = training_helped(name, own, level).rename("helped")
+        helped = training_helped(name, level).rename("helped")
         tables.append(table.merge(helped, "left", on=["backbone", "loss"]).assign(study=name))
     board = pd.concat(tables, ignore_index=True)
     board["verdict"] = board.verdict.fillna("").where(board.helped, "")
@@ -111,7 +113,7 @@ def _each_once(studies: Sequence[str]) -> Iterator[tuple[str, Results]]:
             yield name, replace(found, runs=runs)
 
 
-def training_helped(study: str, runs: pd.DataFrame, level: float = 0.95) -> pd.Series:
+def training_helped(study: str, level: float = 0.95) -> pd.Series:
     """Whether training beats doing nothing, by data, network and loss; what does not, counts in no comparison.
 
     It does if the best arm, by its mean MAP@R, has more than the same network untrained under cosine, by an interval
@@ -119,29 +121,40 @@ def training_helped(study: str, runs: pd.DataFrame, level: float = 0.95) -> pd.S
     what doing nothing gives, it does.
 
     Args:
-        study: whose untrained networks are looked up.
-        runs: of it, one row per run, as `snrlib.study.tables.under_training_distance` gives them.
+        study: its name.
         level: of confidence.
 
     Returns:
         Booleans by ``backbone`` and ``loss``.
+
+    Raises:
+        FileNotFoundError: it is not stored.
     """
-    before = untrained_runs(study)
+    return _helped(study, level, stored.state(study) + stored.state("untrained")).copy()
+
+
+@lru_cache(maxsize=32)
+def _helped(study: str, level: float, files: tuple[tuple[str, int, int], ...]) -> pd.Series:
+    before, runs = untrained_runs(study), under_training_distance(stored.read_table(study))
+    runs = runs[runs.variant == ""]
     found = {}
     for (backbone, loss), part in runs.groupby(["backbone", "loss"], sort=False):
         arms = part.pivot(index="seed", columns=["distance", "map", "variant"], values=_FIRST)
         best = arms[arms.mean().idxmax()]
         nothing = before[before.backbone == backbone].groupby("seed")[_FIRST].mean() if _FIRST in before else best[:0]
+        if nothing.dropna().empty:
+            found[backbone, loss] = True
+            continue
         gain = best - nothing.reindex(best.index).fillna(nothing.mean())  # given features have no seed
         mean, half = mean_interval(gain, level)
-        found[backbone, loss] = nothing.dropna().empty or bool(mean - half > 0)
+        found[backbone, loss] = bool(mean - half > 0)
     return pd.Series(found, dtype=bool).rename_axis(["backbone", "loss"])
 
 
 def _that_count(name: str, found: Results, level: float) -> pd.DataFrame:
     """The runs of a study whose training helped."""
     runs = found.runs
-    helped = training_helped(name, under_training_distance(runs), level)
+    helped = training_helped(name, level)
     keys = runs[["backbone", "loss"]].itertuples(index=False, name=None)
     return runs[[bool(helped.get(key, False)) for key in keys]]
 
@@ -184,7 +197,8 @@ def mean_differences(
     Networks of one data set share its images, so what is averaged first is their differences, seed by seed and network
     by network; the data set is the unit. ``half_width`` is of the t-interval over the means of data sets, K - 1 degrees
     of freedom: it speaks of other data, and with three or four it is wide, as it must be (a bootstrap of so few is too
-    narrow). ``half_width_seeds`` is of `snrlib.stats.stratified_interval` over seeds, network by network: it speaks of
+    narrow; of fewer than three there is none). ``half_width_seeds`` is of `snrlib.stats.stratified_interval` over
+    seeds, network by network: it speaks of
     other trainings on these same data.
 
     Args:
@@ -219,7 +233,7 @@ def _over_data(pairs: pd.DataFrame, column: str, by: Sequence[str], level: float
         weights = [1 / data.count(name) for name in data]
         mean, half_seeds = stratified_interval([values for _, values in strata], weights, level)
         means = [np.mean([values.mean() for other, values in strata if other == name]) for name in dict.fromkeys(data)]
-        half = mean_interval(means, level)[1]
+        half = mean_interval(means, level)[1] if len(means) >= _FEWEST else float("nan")
         rows[key] = {
             "mean": mean,
             "half_width": half,

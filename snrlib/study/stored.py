@@ -30,6 +30,7 @@ __all__ = [
     "read_about",
     "read_arrays",
     "read_table",
+    "state",
     "studies",
     "taken_apart",
     "tuned_rows",
@@ -117,6 +118,17 @@ def write(name: str, runs: pd.DataFrame, about: Mapping[str, Any], confused: pd.
 
 def read_table(name: str, suffix: str = "") -> pd.DataFrame:
     """One table that was measured under a name; errors are those of `read`."""
+    return _read_table(name, suffix, state(name, suffix)).copy()
+
+
+def state(name: str, suffix: str = "") -> tuple[tuple[str, int, int], ...]:
+    """The files of a name, each with its size and the time of its last change: what is kept of them goes with it."""
+    files = (path for path in (_path(name, ".csv", suffix), _path(name, ".json")) if path.exists())
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+@lru_cache(maxsize=32)  # a scoreboard asks for each a dozen times
+def _read_table(name: str, suffix: str, files: tuple[tuple[str, int, int], ...]) -> pd.DataFrame:
     path, about = _path(name, ".csv", suffix), read_about(name)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; `snr measure {name}` makes it")

@@ -161,7 +161,7 @@ def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "co
     """
     own = untrained_runs(study, judge)
     if own.empty:
-        return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
+        return pd.DataFrame(columns=["mean", "seeds", "classes", "images"], dtype=float)
     groups = own.groupby("backbone", sort=False)
     found = pd.DataFrame({"seeds": groups.seed.nunique()})
     found.insert(0, "mean", groups[score].mean() if score in own else float("nan"))

@@ -13,7 +13,7 @@ from snrlib.study.contrasts import EQUAL, contrasts
 from snrlib.study.robustness import compare_drops
 from snrlib.study.scoreboard import BOARD, SCORES, by_search_and_training, mean_differences, scoreboard, tally
 
-__all__ = ["answers", "effect", "figure_alt", "sentence", "untrained_wins"]
+__all__ = ["answers", "effect", "figure_alt", "sentence"]
 
 _NONE = "no consistent effect"
 _NOTHING = "no difference shown"
@@ -63,25 +63,6 @@ def sentence(
     )
 
 
-def untrained_wins(board: pd.DataFrame, distances: Sequence[str], score: str = "precision_at_1") -> tuple[int, int]:
-    """How often the untrained network, by cosine, is at least as good as all of some distances.
-
-    Args:
-        board: of `snrlib.study.scoreboard.scoreboard`.
-        distances: that must all be there; as a rule Euclid and another.
-        score: the column that the board compares.
-
-    Returns:
-        In how many networks and losses, and of how many in which it was measured.
-    """
-    key = ["study", "data", "backbone", "loss"]
-    wide = board[board.distance.isin(distances)].pivot_table("mean", key, "distance").dropna()
-    wide = wide.join(board.groupby(key).untrained.first()).dropna()
-    if score in _WORSE:
-        return int((wide.untrained <= wide[list(distances)].min(axis=1)).sum()), len(wide)
-    return int((wide.untrained >= wide[list(distances)].max(axis=1)).sum()), len(wide)
-
-
 def figure_alt(board: pd.DataFrame, distances: Sequence[str], score: str = "R@1", level: float = 0.95) -> str:
     """What `snrlib.plots.scoreboard_plot` shows, for those who cannot see it."""
     said = [f"{name}: {_counts(_part(board, name), level, corrected=False)}" for name in distances]
@@ -129,8 +110,8 @@ def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: 
     parts = {word: list(by_loss.loss[by_loss.verdict_seeds == word]) for word in ("higher", "lower")}
     if shown := [f"{word} under {' and '.join(losses)}" for word, losses in parts.items() if losses]:
         text += f" On these data its mean difference is {', '.join(shown)}."
-    if not (by_loss.verdict != _NOTHING).any():
-        text += " Under no loss is it shown to hold for other data sets."
+    elsewhere = [f"{row.loss} ({row.verdict})" for row in by_loss.itertuples() if row.verdict != _NOTHING]
+    text += f" It is shown to hold for other data sets under {' and '.join(elsewhere) or 'no loss'}."
     ours, theirs = (_against(studies, score, level, *pair) for pair in (("snr", "cosine"), ("cosine", "euclidean")))
     if ours is not None and theirs is not None:
         text += (
@@ -309,7 +290,8 @@ def _effect(part: pd.DataFrame, level: float) -> str:
 
 def _mean(row: Any) -> str:
     """A row of `mean_differences`, with its two intervals."""
-    over_data = "on one data set" if pd.isna(row["half_width"]) else f"± {row['half_width']:.3f}"
+    few = {1: "on one data set", 2: "on two data sets"}
+    over_data = few.get(row["data_sets"], f"± {row['half_width']:.3f}")
     return f"{row['mean']:+.3f} {over_data} (± {row['half_width_seeds']:.3f})"
 
 

@@ -20,11 +20,17 @@ from snrlib.notebooks.refresh import figures
 from snrlib.stats import holm
 from snrlib.study import contents, profiles
 from snrlib.study.contents import loss_tables, reference_table, untrained_table, with_answers, write_contents
-from snrlib.study.scoreboard import SHOWN, by_search_and_training, mean_differences, scoreboard, tally
+from snrlib.study.scoreboard import (
+    by_search_and_training,
+    mean_differences,
+    scoreboard,
+    tally,
+    training_helped,
+)
 from snrlib.study.stored import read, write, write_tables
 from snrlib.study.tables import under_training_distance
 from snrlib.study.untrained import measure_untrained, untrained_scores
-from snrlib.study.words import answers, effect, sentence, untrained_wins
+from snrlib.study.words import answers, effect, sentence
 
 SCORES = {  # loss, distance: R@1 of four seeds under the training distance, and under Euclid
     ("triplet", "euclidean"): ([0.50, 0.52, 0.49, 0.51], [0.50, 0.52, 0.49, 0.51]),
@@ -121,7 +127,7 @@ def test_what_cannot_be_on_a_board_is_refused(root: Path) -> None:
 
 def test_the_figure_has_a_marker_for_every_comparison(root: Path) -> None:
     board = scoreboard(["one", "two"])
-    snr, near_copy, mahalanobis = plots.scoreboard_plot(board, SHOWN[:3]).axes
+    snr, near_copy, mahalanobis = plots.scoreboard_plot(board, ("snr", "relative_euclidean", "mahalanobis")).axes
     assert [text.get_text() for text in snr.get_yticklabels()] == [
         f"{data}, conv4: {loss}" for data in ("digits", "glyphs") for loss in ("triplet", "n_pair")
     ]
@@ -154,21 +160,23 @@ def test_a_tally_counts_verdicts_and_those_that_survive(root: Path) -> None:
 
 def test_each_data_set_is_one_unit_of_intervals(root: Path) -> None:
     _study("more", "glyphs", backbone="resnet18", shift=-0.2)
-    studies = ["one", "two", "more"]
+    _study("third", "omniglot", shift=0.05)
+    studies = ["one", "two", "more", "third"]
     found: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
     less = np.subtract(SCORES["triplet", "snr"][0], SCORES["triplet", "euclidean"][0])
     digits, glyphs = less.mean(), np.mean([less.mean() + 0.1, less.mean() - 0.2])
-    assert found["mean"] == pytest.approx((digits + glyphs) / 2)
-    low, high = stats.t.interval(0.95, 1, found["mean"], stats.sem([digits, glyphs]))
+    omniglot = less.mean() + 0.05
+    assert found["mean"] == pytest.approx((digits + glyphs + omniglot) / 3)
+    low, high = stats.t.interval(0.95, 2, found["mean"], stats.sem([digits, glyphs, omniglot]))
     assert found.half_width == pytest.approx((high - low) / 2)
-    variances = less.var(ddof=1) / 4 * np.array([0.5, 0.25, 0.25]) ** 2  # the strata have the same spread here
+    variances = less.var(ddof=1) / 4 * np.array([2, 1, 1, 2]) ** 2 / 36  # the strata have the same spread here
     freedom = variances.sum() ** 2 / (variances**2 / 3).sum()
     assert found.half_width_seeds == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum()))
-    assert (found.data_sets, found.comparisons, found.runs) == (2, 3, 12)
+    assert (found.data_sets, found.comparisons, found.runs) == (3, 4, 16)
     assert (found.verdict, found.verdict_seeds) == ("no difference shown", "higher")
     both, each = (mean_differences(studies, by=by)["mean"]["snr"] for by in (("distance",), ("distance", "loss")))
     assert both == pytest.approx(each.mean(), rel=1e-12)
-    assert np.isnan(mean_differences(["one"]).half_width).all(), "one data set says nothing of others"
+    assert np.isnan(mean_differences(["one", "two"]).half_width).all(), "two data sets say nothing of others"
 
 
 def test_search_and_training_add_up_to_the_difference(root: Path) -> None:
@@ -244,19 +252,20 @@ def with_robustness(root: Path) -> Path:
 
 def test_the_answers_are_those_of_the_tables(with_robustness: Path) -> None:
     studies = ["one", "two"]
-    conclusion, help, when, why, robust, other = answers(studies).values()
+    conclusion, helped, help, when, why, robust, other = answers(studies).values()
     counts = tally(scoreboard(studies)).loc["snr"]
     assert "the SNR distance has no consistent effect on R@1" in conclusion
+    assert "In 4 of 4 combinations" in helped
     of = f"R@1 is higher in {counts.higher:.0f} of 4 comparisons, lower in {counts.lower:.0f}"
     assert help.startswith(f"No consistent effect. Against Euclid under the same loss {of}")
     assert "MAP@R is higher in" in help
     assert "EER, of which less is better, is higher in 0 of 4" in help
     assert "the 6 comparisons of R@1 with Euclid; relative Euclid, a near-copy of SNR, is not in it" in help
     row: Any = mean_differences(studies, by=("distance", "loss")).loc["snr", "triplet"]
-    shown = f"triplet {row['mean']:+.3f} ± {row.half_width:.3f} (± {row.half_width_seeds:.3f})"
+    shown = f"triplet {row['mean']:+.3f} on two data sets (± {row.half_width_seeds:.3f})"
     assert shown in when.partition("MAP@R")[0]
     search = by_search_and_training(studies, "EER")["search"].loc["snr"]
-    assert f"the search under SNR makes {search['mean']:+.3f} ± {search.half_width:.3f}" in why
+    assert f"the search under SNR makes {search['mean']:+.3f} on two data sets" in why
     assert "spoiled queries the share of its own clean R@1 that it keeps, against Euclid's: no consistent" in robust
     assert "higher in 1 of 1 comparisons" in robust
     assert {"Mahalanobis", "Relative Euclid"} <= set(re.findall("Mahalanobis|Relative Euclid", other))
@@ -269,6 +278,23 @@ def test_a_conclusion_names_what_other_data_show(with_robustness: Path) -> None:
     assert "R@1 under the SNR distance is more often higher than lower than under Euclid" in said
     assert "EER, of which less is better, is more often lower than higher" in said
     assert "shown to hold for other data sets under triplet (higher)" in said
+    assert "its mean difference is higher under triplet and n_pair" in said
+
+
+def test_answers_set_the_cosine_beside_snr(with_robustness: Path) -> None:
+    runs = read("one").runs
+    cosine = runs[(runs.distance == "snr") & (runs.anchor != "ref")].assign(distance="cosine", anchor="")
+    cosine["precision_at_1"] += 0.04
+    write("one", pd.concat([runs, cosine]), {})
+    said = answers(["one"])
+    euclid, snr = (np.mean([SCORES[loss, name][0] for loss in ("triplet", "n_pair")]) for name in ("euclidean", "snr"))
+    gains = f"has {snr + 0.04 - euclid:+.3f} against Euclid, and the SNR distance -0.040 against the cosine"
+    assert gains in said["What may be concluded?"]
+    assert "all losses -0.040 on one data set" in said["And against the cosine?"]
+    found: Any = mean_differences(["one", "two"], by=("distance",), baseline="cosine")
+    assert found["mean"]["snr"] == pytest.approx(-0.04)
+    assert found["mean"]["euclidean"] == pytest.approx(euclid - snr - 0.04)
+    assert (found.data_sets == 1).all(), "a study without a cosine is passed over"
 
 
 # --- before training --------------------------------------------------------------------------------------------------
@@ -289,6 +315,7 @@ def _untrained(study: str, value: float) -> None:
     }
     rows = [
         {**fixed, "seed": seed, "judge": judge, "anchor": anchor, "precision_at_1": value + step, "EER": 1 - value}
+        | {"mean_average_precision_at_r": (value + step) / 2}
         for seed in (0, 1)
         for (judge, anchor), step in zip(JUDGES, (0.0, 0.2, 0.3, 1), strict=True)
     ]
@@ -297,20 +324,37 @@ def _untrained(study: str, value: float) -> None:
 
 def test_the_untrained_network_stands_beside_the_trained(with_robustness: Path) -> None:
     assert scoreboard(["one"]).untrained.isna().all()
-    assert "untrained network" not in answers(["one", "two"])["What may be concluded?"]
     _untrained("one", 0.45)
     board = scoreboard(["one", "two"])
     assert board.groupby("study").untrained.first().tolist() == pytest.approx([0.45, np.nan], nan_ok=True)
     assert (board.classes.max(), board.images.max()) == (5, 896)
-    assert untrained_wins(board, ["euclidean", "snr"]) == (1, 2), "better than both under n_pair, not under triplet"
-    assert untrained_wins(scoreboard(["one"], "EER"), ["euclidean", "snr"], "EER") == (0, 2)
     assert untrained_scores("one", judge="snr")["mean"]["conv4"] == pytest.approx(0.75), "the query is the anchor"
-    assert "In 1 of 2 comparisons the untrained network" in answers(["one", "two"])["What may be concluded?"]
     table = untrained_table(["one", "two"])
     assert "| one | conv4 | 5 classes, 896 images | 0.450 | 0.417 to 0.505 |" in table
-    assert "| one: 5 classes, 896 images | untrained, cosine | 0.450 | 0.450 |" in loss_tables(["one"])
-    assert "| two | euclidean | 0.505 ± " in loss_tables(["two"])
+    assert "| one, conv4: 5 classes, 896 images | untrained, cosine | 0.450 | 0.450 |" in loss_tables(["one"])
+    assert "| two, conv4 | euclidean | 0.505 ± " in loss_tables(["two"])
     assert "untrained, cosine |  | 0.450 |" in reference_table(["one"]).replace("nan", "")
+
+
+def test_what_training_did_not_help_counts_nowhere(with_robustness: Path) -> None:
+    before = scoreboard(["one"])
+    _untrained("one", 0.45)  # between the best arm of n_pair and that of triplet
+    assert training_helped("one").to_dict() == {("conv4", "triplet"): True, ("conv4", "n_pair"): False}
+    board = scoreboard(["one"])
+    assert board.helped.tolist() == (board.loss == "triplet").tolist()
+    assert (board.verdict[~board.helped] == "").all()
+    assert board.p_holm[~board.helped].isna().all()
+    assert board.difference.equals(before.difference), "still shown"
+    assert board.p_holm.notna().sum() == 1, "the family is smaller"
+    assert tally(board).sum(axis=1).index.tolist() == ["snr"]
+    assert set(mean_differences(["one"]).reset_index().loss) == {"triplet"}
+    assert by_search_and_training(["one"])["search"].runs["snr"] == 4
+    assert (
+        "The others count in no comparison: digits, conv4, n_pair."
+        in answers(["one"])["Where does training help at all?"]
+    )
+    _untrained("one", 0.604)  # less than the mean of the best arm, but within its interval
+    assert not training_helped("one").any()
 
 
 def test_untrained_networks_are_measured_as_their_study_judges(root: Path) -> None:
@@ -384,7 +428,7 @@ def test_readme_page_and_notebook_say_what_tables_say(
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
     write_contents()
     assert [(tmp_path / page).read_text() for page in pages] == [readme, reference]
-    assert len(said) == 6
+    assert len(said) == 8
     notebook = repository / "notebooks" / "09_scoreboard.ipynb"
     outputs = [out for cell in json.loads(notebook.read_text())["cells"] for out in cell.get("outputs", [])]
     printed = "".join("".join(out.get("text", [])) for out in outputs)
