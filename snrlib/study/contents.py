@@ -24,6 +24,7 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "embeddings": ("embeddings of test characters before and after training", "snr measure embeddings"),
     "maps": ("fitted maps (whitening, LMNN, NCA) on fixed vectors: errors over splits; unseen classes", ""),
     "robustness": ("R@1 on spoiled images, and after training on spoiled images or wrong labels", ""),
+    "pretrained": ("classifiers of Tiny ImageNet to start from: how they were trained, their top-1", "snr pretrain"),
     "untrained": ("each study's networks before training, under cosine, Euclid and SNR", ""),
     "gallery_inspector": ("picture of the main README: the t-SNE inspector", "snr inspect"),
     "gallery_inspector_phone": ("the same on a phone", "snr inspect"),
