@@ -6,7 +6,7 @@ out. Notebook 05 runs one, notebook 06 compares several, ``snr train`` runs one 
 
 from snrlib.experiment.parts import distance_of, images_of
 from snrlib.experiment.result import FILES, Experiment, Run, read_run
-from snrlib.experiment.running import Fitted, experiment, fit, initial_scale, untrained, usual_device
+from snrlib.experiment.running import Fitted, device_name, experiment, fit, initial_scale, untrained, usual_device
 from snrlib.experiment.settings import BUDGETS, MAPS, Settings, default_settings
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Run",
     "Settings",
     "default_settings",
+    "device_name",
     "distance_of",
     "experiment",
     "fit",

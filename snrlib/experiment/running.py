@@ -19,8 +19,9 @@ from snrlib.experiment.parts import Device, build, first_embeddings, images_of, 
 from snrlib.experiment.result import Experiment
 from snrlib.experiment.settings import Settings
 from snrlib.train import train
+from snrlib.utils.provenance import cpu
 
-__all__ = ["Fitted", "experiment", "fit", "initial_scale", "untrained", "usual_device"]
+__all__ = ["Fitted", "device_name", "experiment", "fit", "initial_scale", "untrained", "usual_device"]
 
 
 @dataclass(eq=False)
@@ -56,6 +57,11 @@ class Fitted:
 def usual_device() -> str:
     """CUDA where there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    """The name of the processor or the GPU that "cpu", "cuda" or "cuda:1" is here."""
+    return cpu() if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def fit(

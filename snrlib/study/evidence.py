@@ -27,7 +27,7 @@ from torch.utils.data import Subset
 from snrlib.backbones import embed
 from snrlib.distances import get_distance
 from snrlib.evaluate import compare, judges, retrieval
-from snrlib.experiment import Experiment, Settings, default_settings, experiment, untrained, usual_device
+from snrlib.experiment import Experiment, Settings, default_settings, device_name, experiment, untrained, usual_device
 from snrlib.mahalanobis import whitened_search
 from snrlib.notebooks.parameters import parameters
 from snrlib.study.profiles import cells, check
@@ -37,7 +37,7 @@ from snrlib.study.tables import confusions_of
 from snrlib.study.tuned import from_parameters
 from snrlib.study.tuning import is_tuned, tune
 from snrlib.utils.files import data_folder, digest, write_json
-from snrlib.utils.provenance import device_name, provenance
+from snrlib.utils.provenance import provenance
 
 __all__ = ["SEARCHES", "WHITENED", "before_training", "measure_cell", "measure_profile"]
 

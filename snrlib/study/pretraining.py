@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from snrlib.backbones import NETWORKS, Embedder, embed, embedder
 from snrlib.data import LabelledImages, load
 from snrlib.data.base import take_rows
-from snrlib.experiment import usual_device
+from snrlib.experiment import device_name, usual_device
 from snrlib.losses import SoftmaxClassifier
 from snrlib.train import train
 from snrlib.utils.checks import check_choice
 from snrlib.utils.files import data_folder, write_atomically, write_json
 from snrlib.utils.locks import one_at_a_time
-from snrlib.utils.provenance import device_name, provenance
+from snrlib.utils.provenance import provenance
 from snrlib.utils.reading import read_json
 
 __all__ = ["CLASSES", "RECIPES", "PretrainingRecipe", "pretrain"]

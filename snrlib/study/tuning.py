@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from snrlib.data import training_classes
 from snrlib.data.splits import usual_validation_share
-from snrlib.experiment import Settings, fit, images_of, initial_scale, usual_device
+from snrlib.experiment import Settings, device_name, fit, images_of, initial_scale, usual_device
 from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
 from snrlib.study import stored
@@ -30,7 +30,7 @@ from snrlib.study.steps import Step, finish
 from snrlib.study.tuned import from_parameters
 from snrlib.utils.files import data_folder, digest, write_json
 from snrlib.utils.locks import one_at_a_time
-from snrlib.utils.provenance import cpu, device_name, provenance
+from snrlib.utils.provenance import cpu, provenance
 
 __all__ = ["MARGINS", "RATES", "SCALES", "is_tuned", "margin_unit", "tune", "tune_one"]
 

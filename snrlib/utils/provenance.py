@@ -13,7 +13,7 @@ from typing import Any
 
 from snrlib.utils.files import study_root
 
-__all__ = ["ONE_THREAD", "cpu", "device_name", "imported_files", "provenance", "versions"]
+__all__ = ["ONE_THREAD", "cpu", "imported_files", "provenance", "versions"]
 
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas", "papermill")
 
@@ -92,15 +92,6 @@ def cpu() -> str:
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def device_name(device: str) -> str:
-    """The name of a processor or of the GPU that computes: "cpu", "cuda" or "cuda:1"."""
-    if device == "cpu":
-        return cpu()
-    import torch  # slow to import
-
-    return torch.cuda.get_device_name(device)
 
 
 def _git_commit() -> str | None:
