@@ -59,9 +59,10 @@ def usual_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def device_name(device: str) -> str:
-    """The name of the processor or the GPU that "cpu", "cuda" or "cuda:1" is here."""
-    return cpu() if device == "cpu" else torch.cuda.get_device_name(device)
+def device_name(device: Device = None) -> str:
+    """The name of the processor or GPU that computes where `device` is asked for; None is the usual one."""
+    chosen = torch.device(device or usual_device())
+    return cpu() if chosen.type == "cpu" else torch.cuda.get_device_name(chosen)
 
 
 def fit(

@@ -219,22 +219,21 @@ def loss_tables(names: Sequence[str]) -> str:
     Raises:
         FileNotFoundError: one was not measured.
     """
-    runs = {name: read(name).runs.query("loss != 'untrained'") for name in names}
     tables = {
-        (name, str(backbone)): loss_table(own)
+        (name, str(backbone)): loss_table(runs)
         for name in names
-        for backbone, own in runs[name].groupby("backbone", sort=False)
+        for backbone, runs in read(name).runs.groupby("backbone", sort=False)
     }
     losses = list(dict.fromkeys(loss for table in tables.values() for loss in table.columns))
     rows = []
     for (name, backbone), table in tables.items():
-        study = name if runs[name].backbone.nunique() == 1 else f"{name}, {backbone}"
+        study = f"{name}, {backbone}"
         before = untrained_scores(name)
-        if backbone in before.index:
-            row = before.loc[backbone]
+        for row in before[before.index == backbone].itertuples():
             gallery = f"{study}: {row.classes:,.0f} classes, {row.images:,.0f} images"
-            shown = f"{row['mean']:.3f}"
-            rows.append([gallery, "untrained, cosine", *[shown if loss in table else "" for loss in losses]])
+            rows.append(
+                [gallery, "untrained, cosine", *[f"{row.mean:.3f}" if loss in table else "" for loss in losses]]
+            )
             study = ""
         for distance, texts in table.reindex(columns=losses).astype(object).fillna("").iterrows():
             rows.append([study, str(distance), *texts])

@@ -27,7 +27,7 @@ from torch.utils.data import Subset
 from snrlib.backbones import embed
 from snrlib.distances import get_distance
 from snrlib.evaluate import compare, judges, retrieval
-from snrlib.experiment import Experiment, Settings, default_settings, device_name, experiment, untrained, usual_device
+from snrlib.experiment import Experiment, Settings, default_settings, device_name, experiment, untrained
 from snrlib.mahalanobis import whitened_search
 from snrlib.notebooks.parameters import parameters
 from snrlib.study.profiles import cells, check
@@ -125,7 +125,7 @@ def measure_cell(
             scores["precision_at_1_new_letter"] = r1
     found: Measured = {"experiment": row, "hits": hits(done), "data": done.fingerprints, "parameters": parameters}
     found["confused"] = confusions_of(done).to_dict("records")[:_CONFUSED] if trained else []
-    found["device"] = device_name(device or usual_device())
+    found["device"] = device_name(device)
     found["wall_time_s"] = round(time.perf_counter() - begun, 1)
     write_json(path, found | provenance())
     shutil.rmtree(folder, ignore_errors=True)

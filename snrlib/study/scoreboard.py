@@ -19,7 +19,7 @@ from snrlib.study.tables import (
     summary,
     under_training_distance,
 )
-from snrlib.study.untrained import untrained_scores
+from snrlib.study.untrained import untrained_runs, untrained_scores
 
 __all__ = [
     "BOARD",
@@ -29,15 +29,24 @@ __all__ = [
     "mean_differences",
     "scoreboard",
     "tally",
+    "training_helped",
 ]
 
-BOARD: tuple[str, ...] = ("full_glyphs", "full_omniglot", "full_cub_features", "full_cub200", "glyphs", "omniglot")
-"""The studies on the scoreboard: those of the profile *full*, and more networks under triplet loss."""
-SHOWN: tuple[str, ...] = ("snr", "relative_euclidean", "mahalanobis", "relative_mahalanobis")
+BOARD: tuple[str, ...] = (
+    "boards_glyphs",
+    "full_omniglot",
+    "omniglot",
+    "cars",
+    "acts_birds",
+    "full_cub_features",
+    "full_cub200",
+)
+"""The studies on the scoreboard."""
+SHOWN: tuple[str, ...] = ("snr", "relative_euclidean", "cosine", "mahalanobis", "relative_mahalanobis")
 """The distances that are compared with Euclid, in the order of their panels."""
 SCORES: dict[str, str] = {"precision_at_1": "R@1", "mean_average_precision_at_r": "MAP@R", "r_precision": "R-precision"}
 """How the columns are called in words."""
-_MOST = 12  # confusions of a network that are stored
+_FIRST = "mean_average_precision_at_r"  # the score of the protocol by which a training is tuned, and is said to help
 _WORDS = ("higher", "lower", "no difference shown")
 
 
@@ -57,8 +66,8 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
         relative Euclid, a near-copy of SNR (`snrlib.study.tables.corrected`), and ``effect`` (`snrlib.stats`). Where
         single queries were kept and R@1 is compared, ``low`` and ``high`` are the interval of the difference over
         seeds and queries together (`snrlib.stats.paired_over_queries`), at 95 %. ``untrained``: what the network gives
-        before training, by cosine; ``classes`` and ``images`` of the gallery. NaN and "" where nothing is compared or
-        known.
+        before training, by cosine; ``classes`` and ``images`` of the gallery; ``helped``, see `training_helped`. NaN
+        and "" where nothing is compared or known; verdict and p also where training did not help.
 
     Raises:
         FileNotFoundError: a study that is not stored.
@@ -80,9 +89,11 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
         queries = queries.astype({"low": float, "high": float})
         before = untrained_scores(name, score).rename(columns={"mean": "untrained"})[["untrained", "classes", "images"]]
         table = table.merge(queries, "left", key[1:]).merge(before, "left", left_on="backbone", right_index=True)
-        tables.append(table.assign(study=name))
+        helped = training_helped(name, own, level).rename("helped")
+        tables.append(table.merge(helped, "left", on=["backbone", "loss"]).assign(study=name))
     board = pd.concat(tables, ignore_index=True)
-    board["verdict"] = board.verdict.fillna("")
+    board["verdict"] = board.verdict.fillna("").where(board.helped, "")
+    board["p"] = board.p.where(board.helped)
     board.insert(list(board.columns).index("p") + 1, "p_holm", corrected(board))
     return board[["study", *(column for column in board if column != "study")]]
 
@@ -93,10 +104,46 @@ def _each_once(studies: Sequence[str]) -> Iterator[tuple[str, Results]]:
     for name in studies:
         found = stored.read(name)
         keys = list(found.runs[["data", "backbone", "loss"]].itertuples(index=False, name=None))
-        runs = found.runs[[key not in seen for key in keys]]
+        usual = (found.runs.variant == "").to_numpy()
+        runs = found.runs[[key not in seen for key in keys] & usual]
         seen |= set(keys)
         if not under_training_distance(runs).empty:
             yield name, replace(found, runs=runs)
+
+
+def training_helped(study: str, runs: pd.DataFrame, level: float = 0.95) -> pd.Series:
+    """Whether training beats doing nothing, by data, network and loss; what does not, counts in no comparison.
+
+    It does if the best arm, by its mean MAP@R, has more than the same network untrained under cosine, by an interval
+    over the seeds that leaves 0 out: a rule that is the same for every arm, and favours none. Where it is not known
+    what doing nothing gives, it does.
+
+    Args:
+        study: whose untrained networks are looked up.
+        runs: of it, one row per run, as `snrlib.study.tables.under_training_distance` gives them.
+        level: of confidence.
+
+    Returns:
+        Booleans by ``backbone`` and ``loss``.
+    """
+    before = untrained_runs(study)
+    found = {}
+    for (backbone, loss), part in runs.groupby(["backbone", "loss"], sort=False):
+        arms = part.pivot(index="seed", columns=["distance", "map", "variant"], values=_FIRST)
+        best = arms[arms.mean().idxmax()]
+        nothing = before[before.backbone == backbone].groupby("seed")[_FIRST].mean() if _FIRST in before else best[:0]
+        gain = best - nothing.reindex(best.index).fillna(nothing.mean())  # given features have no seed
+        mean, half = mean_interval(gain, level)
+        found[backbone, loss] = nothing.dropna().empty or bool(mean - half > 0)
+    return pd.Series(found, dtype=bool).rename_axis(["backbone", "loss"])
+
+
+def _that_count(name: str, found: Results, level: float) -> pd.DataFrame:
+    """The runs of a study whose training helped."""
+    runs = found.runs
+    helped = training_helped(name, under_training_distance(runs), level)
+    keys = runs[["backbone", "loss"]].itertuples(index=False, name=None)
+    return runs[[bool(helped.get(key, False)) for key in keys]]
 
 
 def tally(board: pd.DataFrame, by: Sequence[str] = ("distance",), level: float = 0.95) -> pd.DataFrame:
@@ -128,8 +175,11 @@ def mean_differences(
     score: str = "precision_at_1",
     by: Sequence[str] = ("distance", "map", "loss"),
     level: float = 0.95,
+    baseline: str = "euclidean",
 ) -> pd.DataFrame:
     """Mean differences to Euclid over all data, networks and seeds, each data set counted once, with two intervals.
+
+    What training did not help (`training_helped`) is left out.
 
     Networks of one data set share its images, so what is averaged first is their differences, seed by seed and network
     by network; the data set is the unit. ``half_width`` is of the t-interval over the means of data sets, K - 1 degrees
@@ -142,6 +192,7 @@ def mean_differences(
         score: the column that is compared.
         by: the columns of `snrlib.study.stored.KEY` that make the rows.
         level: of confidence.
+        baseline: another distance than Euclid; studies without it are passed over.
 
     Returns:
         ``mean``, ``half_width``, ``verdict``; ``half_width_seeds``, ``verdict_seeds``; how many ``data_sets``,
@@ -150,9 +201,11 @@ def mean_differences(
     Raises:
         FileNotFoundError, ValueError: as `scoreboard`.
     """
+    counted = [_that_count(name, found, level) for name, found in _each_once(studies)]
     pairs = [
-        paired_differences(under_training_distance(found.runs), "distance", "euclidean", score)
-        for _, found in _each_once(studies)
+        paired_differences(under_training_distance(runs), "distance", baseline, score)
+        for runs in counted
+        if (runs.distance == baseline).any()
     ]
     return _over_data(pd.concat(pairs, ignore_index=True), "difference", by, level)
 
@@ -209,9 +262,9 @@ def by_search_and_training(
         FileNotFoundError: a study that is not stored.
     """
     tables = []
-    for _, found in _each_once(studies):
-        usual = (found.runs[["map", "variant"]] == "").all(axis=1)
-        runs = found.runs[usual & (found.runs.loss != "untrained")]
+    for name, found in _each_once(studies):
+        runs = _that_count(name, found, level)
+        runs = runs[runs["map"] == ""]
         key = [*KEY, "seed"]
         own = under_training_distance(runs)
         by_euclid = runs[runs.judge == "euclidean"].set_index(key)[score].rename("by_euclid")

@@ -283,7 +283,7 @@ def loss_table(
         level: of confidence; 1 - level is the bound of the corrected p-values.
 
     Returns:
-        One row per distance and map (`label`), one column per loss; texts as "0.513 ± 0.020 ▲", of one seed "0.513".
+        One row per distance and map (`label`), one column per loss; texts as "0.513 ± 0.020 ▲".
 
     Raises:
         ValueError: the baseline is not there.
@@ -294,8 +294,8 @@ def loss_table(
     keys = zip(against.verdict, against.p_holm < 1 - level, strict=True)
     against["arrow"] = [arrows.get(key, "") for key in keys]
     rows = summary(own, score, level).reset_index().merge(against[[*KEY, "arrow"]], "left", list(KEY))
-    rows["text"] = [f"{mean:.3f}" for mean in rows["mean"]]
-    rows["text"] += [f" ± {half:.3f}" if half >= 0 else "" for half in rows.half_width]  # NaN of one seed
+    spread = ["" if pd.isna(half) else f" ± {half:.3f}" for half in rows.half_width]  # one seed has none
+    rows["text"] = [f"{mean:.3f}{more}" for mean, more in zip(rows["mean"], spread, strict=True)]
     rows["text"] += rows.arrow.fillna("")
     rows["distance"] = [label(*names) for names in zip(rows.distance, rows["map"], rows.variant, strict=True)]
     table = rows.pivot(index="distance", columns="loss", values="text")

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from snrlib.data import training_classes
 from snrlib.data.splits import usual_validation_share
-from snrlib.experiment import Settings, device_name, fit, images_of, initial_scale, usual_device
+from snrlib.experiment import Settings, device_name, fit, images_of, initial_scale
 from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
 from snrlib.study import stored
@@ -231,7 +231,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
         name for name in open_ if not 1.2 * ranges[name][0] < finished[best].params[name] < ranges[name][1] / 1.2
     ]
     result: dict[str, Any] = dict(zip(_KEY, _key(s), strict=True))
-    result["device"] = device_name(device or usual_device())
+    result["device"] = device_name(device)
     result |= {"steps": s.steps, "validation_share": s.validation_share, **chosen}
     result |= {"validation_map_at_r": round(scores[best], 5), "at_bound": at_bound}
     result["trials"] = [

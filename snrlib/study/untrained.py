@@ -22,7 +22,7 @@ from snrlib.experiment import Experiment, default_settings, untrained
 from snrlib.study import stored
 from snrlib.utils.provenance import provenance
 
-__all__ = ["judge_untrained", "measure_untrained", "untrained_scores"]
+__all__ = ["judge_untrained", "measure_untrained", "untrained_runs", "untrained_scores"]
 
 _JUDGES: tuple[tuple[str, str], ...] = (("cosine", ""), ("euclidean", ""), ("snr", "query"), ("snr", "ref"))
 _SHARED = ("image_size", "embedding_size")  # what an untrained network and its images depend on
@@ -133,7 +133,26 @@ def _own_rows(study: str, judge: str = "cosine") -> pd.DataFrame:
     """The untrained networks in a study's own table; none, where that names no gallery or lacks the judge."""
     table = stored.read_table(study).assign(study=study)
     own = table[(table.loss == "untrained") & (table.variant == "")]
-    return own if "classes" in own and (own.judge == judge).any() else own.iloc[:0]
+    return own if "classes" in own and (own.judge == judge).any() else own[:0]
+
+
+def untrained_runs(study: str, judge: str = "cosine") -> pd.DataFrame:
+    """The networks of a study before training, from its own rows, or as `measure_untrained` found them.
+
+    Args:
+        study: its name.
+        judge: as for `untrained_scores`.
+
+    Returns:
+        A row per backbone and seed; empty where it was not measured.
+    """
+    table = _own_rows(study, judge)
+    if table.empty:
+        try:
+            table = stored.read_table("untrained")
+        except FileNotFoundError:
+            return table[:0]
+    return table[(table.study == study) & (table.judge == judge) & (table.anchor != "ref")]
 
 
 def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "cosine") -> pd.DataFrame:
@@ -148,13 +167,9 @@ def untrained_scores(study: str, score: str = "precision_at_1", judge: str = "co
         By backbone: ``mean`` over the seeds, ``seeds``, ``classes`` and ``images`` of the gallery; empty where it was
         not measured.
     """
-    table = _own_rows(study, judge)
-    if table.empty:
-        try:
-            table = stored.read_table("untrained")
-        except FileNotFoundError:
-            return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
-    own = table[(table.study == study) & (table.judge == judge) & (table.anchor != "ref")]
+    own = untrained_runs(study, judge)
+    if own.empty:
+        return pd.DataFrame(columns=["mean", "seeds", "classes", "images"])
     groups = own.groupby("backbone", sort=False)
     found = pd.DataFrame({"seeds": groups.seed.nunique()})
     found.insert(0, "mean", groups[score].mean() if score in own else float("nan"))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from snrlib.stats import sign_test
 from snrlib.study import stored
+from snrlib.study.contrasts import EQUAL, contrasts
 from snrlib.study.robustness import compare_drops
 from snrlib.study.scoreboard import BOARD, SCORES, by_search_and_training, mean_differences, scoreboard, tally
 
@@ -106,35 +107,40 @@ def answers(studies: Sequence[str] = BOARD, score: str = "precision_at_1", level
         FileNotFoundError: a study, or the table of robustness, is not stored.
     """
     boards = {one: scoreboard(studies, one, level) for one in dict.fromkeys((score, *_BESIDE))}
-    return {
+    said = {
         "What may be concluded?": _conclusion(boards, studies, score, level),
+        "Where does training help at all?": _helped(boards[score]),
         "Does the SNR distance help?": _help(boards, score, level),
+        "And against the cosine?": _cosine(studies, score, level),
         "When?": _when(studies, score, level),
-        "Why?": _why(studies, level),
+        "Why?": " ".join([_what_acts(level), _why(studies, level)]),
         "Is it robust?": _robust(level),
-        "What helps more?": _others(boards, studies, score, level),
+        "What helps more?": " ".join([_others(boards, studies, score, level), _whitened(studies, score, level)]),
     }
+    return {question: answer.strip() for question, answer in said.items() if answer.strip()}
 
 
 def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: str, level: float) -> str:
     name, said = _name(score), _effect(_part(boards[score], "snr"), level)
-    text = f"In these small experiments the SNR distance has {_NONE} on {name}: it goes up or down with data and loss."
+    text = f"Against Euclid the SNR distance has {_NONE} on {name}: it goes up or down with data and loss."
     if said != _NONE:
-        text = f"In these small experiments {name} under the SNR distance is {said} than under Euclid."
-    by_loss = mean_differences(studies, score, level=level).xs("snr", level="distance").reset_index()
-    shown = [f"under {row.loss} ({row.verdict})" for row in by_loss.itertuples() if row.verdict != _NOTHING]
-    if shown:
-        text += f" Its mean difference is shown to hold for other data sets {' and '.join(shown)}."
-    else:
-        text += " Under no loss is its mean difference shown to hold for other data sets."
+        text = f"{name} under the SNR distance is {said} than under Euclid."
+    by_loss = mean_differences(studies, score, ("distance", "loss"), level).loc["snr"].reset_index()
+    parts = {word: list(by_loss.loss[by_loss.verdict_seeds == word]) for word in ("higher", "lower")}
+    if shown := [f"{word} under {' and '.join(losses)}" for word, losses in parts.items() if losses]:
+        text += f" On these data its mean difference is {', '.join(shown)}."
+    if not (by_loss.verdict != _NOTHING).any():
+        text += " Under no loss is it shown to hold for other data sets."
+    ours, theirs = (_against(studies, score, level, *pair) for pair in (("snr", "cosine"), ("cosine", "euclidean")))
+    if ours is not None and theirs is not None:
+        text += (
+            f" The cosine, which divides by both lengths, has {theirs['mean']:+.3f} against Euclid, and the SNR "
+            f"distance {ours['mean']:+.3f} against the cosine."
+        )
     if score != "EER":
         threshold = _effect(_part(boards["EER"], "snr"), level)
         verb = "shows" if threshold == _NONE else "is"
         text += f" The error of one threshold for all queries, EER{_LESS} {verb} {threshold}."
-    wins, of = untrained_wins(boards[score], ["euclidean", "snr"], score)
-    if wins:
-        text += f" In {wins} of {of} comparisons the untrained network, judged by cosine, is at least as good as both: "
-        text += "those compare two ways to lose."
     return text
 
 
@@ -161,6 +167,81 @@ def _when(studies: Sequence[str], score: str, level: float) -> str:
     return (
         f"Mean difference to Euclid by loss, each data set counted once, ± half its {100 * level:g} % t-interval over "
         f"data sets (in brackets over seeds, for these data alone). {'. '.join(said)}."
+    )
+
+
+def _helped(board: pd.DataFrame) -> str:
+    """What counts, and what does not: by data, network and loss."""
+    groups = board.groupby(["data", "backbone", "loss"], sort=False).helped.first()
+    not_helped = [", ".join(key) for key, helped in groups.items() if not helped]  # type: ignore[arg-type]
+    return (
+        f"In {groups.sum()} of {len(groups)} combinations of data, network and loss the best arm beats the same "
+        "network untrained under cosine, by its MAP@R. The others count in no comparison: "
+        f"{'; '.join(not_helped) or 'none'}."
+    )
+
+
+def _against(studies: Sequence[str], score: str, level: float, distance: str, baseline: str) -> pd.Series | None:
+    """The mean difference of a distance to another; None where no study has both."""
+    try:
+        return mean_differences(studies, score, ("distance",), level, baseline).T[distance]
+    except (KeyError, ValueError):  # pandas has nothing to concatenate
+        return None
+
+
+def _cosine(studies: Sequence[str], score: str, level: float) -> str:
+    if (row := _against(studies, score, level, "snr", "cosine")) is None:
+        return ""
+    said = []
+    for one in dict.fromkeys((score, _BESIDE[0])):
+        everything = mean_differences(studies, one, ("distance",), level, "cosine").loc["snr"]
+        by_loss = mean_differences(studies, one, ("distance", "loss"), level, "cosine").loc["snr"]
+        means = [f"{loss} {_mean(part)}" for loss, part in by_loss.iterrows()]
+        said.append(f"{_name(one)}: {', '.join(means)}, all losses {_mean(everything)}, {everything['verdict']}")
+    return (
+        f"SNR minus cosine under the same loss, in {row['comparisons']} comparisons on {row['data_sets']} data sets "
+        f"that have both, intervals as below. {'. '.join(said)}."
+    )
+
+
+def _what_acts(level: float) -> str:
+    """The four contrasts, of every stored study that has them."""
+    said = []
+    for study in ("acts_glyphs", "acts_birds"):
+        try:
+            table = contrasts(stored.read(study).runs, level=level)
+        except FileNotFoundError:
+            continue
+        parts = []
+        for name, row in table.iterrows():
+            equal = f", equal within {EQUAL:g}" if row.p_equal < 1 - level else ""
+            parts.append(f"{name} {row['mean']:+.3f} ± {row.half_width:.3f}{equal}")
+        said.append(f"{study} ({table.seeds.iloc[0]} divisions of the classes): {'; '.join(parts)}")
+    if not said:
+        return ""
+    return (
+        "Four things divide SNR from Euclid; each alone, MAP@R under triplet loss: rows centred against not; the "
+        "anchor's own unit against the batch's; a gradient through the unit against none; the square against the root. "
+        f"{'. '.join(said)}."
+    )
+
+
+def _whitened(studies: Sequence[str], score: str, level: float) -> str:
+    """What a whitened search adds to networks that Euclid trained."""
+    said = []
+    for study in studies:
+        runs = stored.read(study).runs
+        own = runs[(runs.distance == "euclidean") & (runs.variant == "") & runs.judge.isin(["training", "whitened"])]
+        if not (own.judge == "whitened").any():
+            continue
+        wide = own.pivot(index=["loss", "seed"], columns="judge", values=score)
+        gain = (wide.whitened - wide.training).groupby("loss", sort=False).mean()
+        said.append(f"{study} {', '.join(f'{loss} {value:+.3f}' for loss, value in gain.items())}")
+    if not said:
+        return ""
+    return (
+        f"And a whitened search (centred, whitened within classes, length 1) of the very networks that Euclid trained "
+        f"changes their {_name(score)} by: {'; '.join(said)}."
     )
 
 
@@ -228,7 +309,8 @@ def _effect(part: pd.DataFrame, level: float) -> str:
 
 def _mean(row: Any) -> str:
     """A row of `mean_differences`, with its two intervals."""
-    return f"{row['mean']:+.3f} ± {row['half_width']:.3f} (± {row['half_width_seeds']:.3f})"
+    over_data = "on one data set" if pd.isna(row["half_width"]) else f"± {row['half_width']:.3f}"
+    return f"{row['mean']:+.3f} {over_data} (± {row['half_width_seeds']:.3f})"
 
 
 def _p(p: float) -> str:
