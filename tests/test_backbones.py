@@ -13,10 +13,22 @@ import pytest
 import torch
 from oracles import bad_options, refusals
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from snrlib import backbones
-from snrlib.backbones import BACKBONES, NETWORKS, Embedder, cost, embed, embedder, transforms
+from snrlib.backbones import (
+    BACKBONES,
+    NETWORKS,
+    OWN_WEIGHTS,
+    Embedder,
+    cost,
+    embed,
+    embedder,
+    how_to_pretrain,
+    transforms,
+    weights_path,
+)
 from snrlib.cli.main import main
 from snrlib.data import load
 from snrlib.utils.timm_import import timm
@@ -53,6 +65,19 @@ def test_without_a_head_the_features_are_the_embedding(name: str, size: int) -> 
     torch.testing.assert_close(model.head(features), model(images))
     assert "no head" in repr(headless)
     assert len(headless.parameter_groups(0.1)) == 1
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet18"])
+def test_smaller_images_are_enlarged_when_asked(name: str) -> None:
+    torch.manual_seed(0)
+    plain, enlarging = (embedder(name, 8, channels=3, smallest_side=side).eval() for side in (None, 48))
+    enlarging.load_state_dict(plain.state_dict())
+    small, large = torch.rand(2, 3, 40, 56), torch.rand(2, 3, 48, 56)
+    by_hand = F.interpolate(small, size=(48, 56), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(enlarging(small), plain(by_hand))
+    assert not torch.allclose(enlarging(small), plain(small), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(enlarging(large), plain(large))
+    assert ("enlarged" in repr(plain), "enlarged to 48 pixels" in repr(enlarging)) == (False, True)
 
 
 def test_a_softplus_is_of_the_heads_outputs() -> None:
@@ -221,6 +246,36 @@ def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delitem(sys.modules, "snrlib.utils.timm_import")
     with pytest.raises(ImportError, match=r"efficientnet_lite0 needs the package timm.*'snrlib\[pretrained\]'"):
         embedder("efficientnet_lite0")
+
+
+@pytest.mark.parametrize("weights", OWN_WEIGHTS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_named_weights_are_made_by_a_command(
+    name: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNR_CACHE", str(tmp_path))
+    if NETWORKS[name].pretrained_side is None:
+        with pytest.raises(ValueError, match=f"^{name} has no weights {weights}; alexnet, resnet18 have$"):
+            weights_path(name, weights)
+        return
+    path = weights_path(name, weights)
+    assert path is not None
+    command = f"snr pretrain {name} --classes {OWN_WEIGHTS[weights]}"
+    assert command in how_to_pretrain(path)
+    with pytest.raises(FileNotFoundError, match=f"there are no weights {path}; `{command}` makes them"):
+        embedder(name, weights=weights)
+    if name == "resnet18":
+        path.parent.mkdir(parents=True)
+        torch.save({f"trunk.{key}": value for key, value in built(name).trunk.state_dict().items()}, path)
+        found = embedder(name, 8, weights).trunk.state_dict()
+        assert all(torch.equal(value, found[key]) for key, value in built(name).trunk.state_dict().items())
+
+
+def test_other_weights_have_their_own_places() -> None:
+    for name in NETWORKS:
+        assert weights_path(name, None) is weights_path(name, "imagenet") is None
+        assert weights_path(name, "some/resnet18-w.pth") == Path("some/resnet18-w.pth")
+    assert how_to_pretrain(Path("some/resnet18-w.pth")) == ""
 
 
 @pytest.mark.realdata

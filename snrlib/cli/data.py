@@ -40,15 +40,15 @@ def _list(options: argparse.Namespace) -> int:
     print(f"in {data_root(options.root)}, images / classes:")
     for name in DATASETS:
         if name in _OWN:
-            print(f"{name:12} {_OWN[name]}")
+            print(f"{name:17} {_OWN[name]}")
             continue
         source = SOURCES[name]
         (train, train_classes), (test, test_classes) = source.train, source.test
         there = find(options.root, *source.places)
         print(
-            f"{name:12} train {train:6,} / {train_classes:6,}, test {test:6,} / {test_classes:6,}; "
+            f"{name:17} train {train:6,} / {train_classes:6,}, test {test:6,} / {test_classes:6,}; "
             f"about {source.gigabytes:g} GB; {f'found: {there}' if there else 'not there'}\n"
-            f"             {source.split}; {source.page}"
+            f"{'':17} {source.split}; {source.page}"
         )
     return 0
 

@@ -38,21 +38,23 @@ _INTRO = """# Stored numbers
 
 This page is generated from the files beside it (`snrlib.study.contents`). `NAME.csv` has the numbers, `NAME.json` says
 where they are from: command, settings, what was tuned, seeds, versions, commit, processor, minutes, fingerprints of the
-images. `snrlib.study.stored` reads and writes all of them. A study, `read("glyphs")`, is a table with a row per run and
-judge: `data`, `backbone`, `loss`, `distance`, `map`, `variant` (what else decides the training), `margin`, `seed`;
+images. `snrlib.study.stored` reads and writes all of them. A study, `read("omniglot")`, is a table with a row per run
+and judge: `data`, `backbone`, `loss`, `distance`, `map`, `variant` (what else decides the training), `margin`, `seed`;
 `judge` ("training" is the distance that it was trained under) and `anchor`; the scores; what it costs. Files of earlier
 editions have other columns and are translated as they are read.
 """
-_READING = """All scores are on classes that no training saw, under the training distance, its query the anchor: means
-over the seeds, with half of their 95 % t-interval. They depend on the gallery; its classes and images stand beside
-them, and what the same network gives untrained under cosine (with given weights or features: before the random head).
-A range is over losses."""
+_READING = """All scores are on classes that no training saw, but those of *report_cifar10_published*, a closed set;
+they are under the training distance, its query the anchor: means over the seeds, with half of their 95 % t-interval.
+They depend on the gallery; its classes and images stand beside them, and what the same network gives untrained under
+cosine (with given weights or features: before the random head). A range is over losses."""
 _TUNED = """The margin was tuned for each distance with equal trials on validation classes, in the distance's own
-unit. The last column compares with Euclid, paired by seed."""
+unit; in the studies that begin with *acts* the learning rate, too. The last column compares with Euclid, paired by
+seed."""
 _ARROWS = """R@1. ▲ and ▼: higher or lower than Euclid under the same loss, paired by seed, also with Holm's
 correction for all cells of that study (relative Euclid, a near-copy of SNR, aside); △ and ▽: only by itself. Both
-take differences between seeds for normal, which a handful cannot show. In the studies that begin with *full* margin
-and learning rate were tuned, in the others the margin alone."""
+take differences between seeds for normal, which a handful cannot show. A number without ± is of one seed. Margin and
+learning rate were tuned, in *cub_features_losses* the margin alone; in *boards*, *cars* and *report* the scale of the
+losses that have one, too. What *report* tuned, it tuned on Tiny ImageNet."""
 
 
 def contents() -> str:
@@ -142,9 +144,10 @@ def _study(runs: pd.DataFrame) -> str:
     distances = len(own[["distance", "map", "variant"]].drop_duplicates())
     n_losses = own.loss.nunique()
     losses = str(own.loss.iloc[0]) if n_losses == 1 else f"{n_losses} losses"
+    n_seeds = own.seed.nunique()
     return (
         f"study: {', '.join(own.data.unique())} with {', '.join(own.backbone.unique())}, {losses}, {distances} "
-        f"distances and maps, {own.seed.nunique()} seeds"
+        f"distances and maps, {n_seeds} seed{'s' if n_seeds > 1 else ''}"
     )
 
 
@@ -208,7 +211,7 @@ def reference_table(names: Sequence[str]) -> str:
 
 
 def loss_tables(names: Sequence[str]) -> str:
-    """`snrlib.study.tables.loss_table` of stored studies as one Markdown table, the untrained network first.
+    """`snrlib.study.tables.loss_table` of each network of stored studies as one Markdown table, untrained ones first.
 
     Raises:
         FileNotFoundError: one was not measured.

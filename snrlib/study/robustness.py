@@ -49,7 +49,7 @@ DISTANCES: tuple[str, ...] = ("euclidean", "snr", "mahalanobis")
 """What is compared; the map of the last follows the training."""
 SEEDS: tuple[int, ...] = (0, 1, 2, 3, 4)
 """Of the networks."""
-_NETWORKS: dict[str, dict[str, Any]] = {  # those of the profiles glyphs_losses and cub_features_losses
+_NETWORKS: dict[str, dict[str, Any]] = {  # those of the profiles boards and cub_features_losses
     "glyphs": {"data": "glyphs", "backbone": "conv4", "steps": 150},
     "photographs": {"data": "cub_features", "backbone": "linear", "steps": 300, "embedding_size": 128},
 }
@@ -138,10 +138,11 @@ def compare_drops(table: pd.DataFrame, level: float = 0.95, relative: bool = Tru
 def measure_robustness(jobs: int = 2, weights: str | Path | None = None) -> Path:
     """Measure glyphs, and photographs where ``weights`` are given; write ``data/reference/robustness.csv``.
 
-    The networks of the profiles *glyphs_losses* and *cub_features_losses*, triplet loss, with what was tuned for each
-    distance. Of photographs, the features of a pretrained network are what a linear layer is trained on; the
-    photographs are spoiled, not the features. Spoiled images are the same for all distances and seeds, wrong labels for
-    all distances. A training on spoiled images or labels that diverges has R@1 0; a clean one that does fails.
+    The networks of the profiles *boards* and *cub_features_losses*, triplet loss, all training classes of the usual
+    division, with what was tuned for each distance. Of photographs, the features of a pretrained network are what a
+    linear layer is trained on; the photographs are spoiled, not the features. Spoiled images are the same for all
+    distances and seeds, wrong labels for all distances. A training on spoiled images or labels that diverges has R@1 0;
+    a clean one that does fails.
 
     Args:
         jobs: processes, one thread each.
@@ -204,7 +205,7 @@ def _cell(data: str, distance: str, seed: int, sha: str | None) -> dict[str, Any
     key = (usual.data, usual.backbone, _LOSS, distance, usual.map)
     found: dict[str, Any] = tuned(*key, embedding_size=usual.embedding_size)
     if "margin" not in found:
-        raise FileNotFoundError(f"{distance} has no tuned margin; `snr tune --profile {usual.data}_losses` finds it")
+        raise FileNotFoundError(f"{distance} has no tuned margin on {usual.data}; `snr tune` of a profile finds it")
     settings = default_settings(**chosen, **found, every=usual.steps)  # nothing validates
     levels = {kind: list(levels) for kind, levels in LEVELS.items()}
     weights = sha if data == "photographs" else None

@@ -36,7 +36,7 @@ def measure_untrained(weights: str | Path | None = None, studies: Sequence[str] 
 
     Args:
         weights: file with the ImageNet weights of SqueezeNet 1.1, which the studies of photographs start from.
-        studies: names; None is all that are stored.
+        studies: names; None is all that are stored and have no such rows of their own.
 
     Returns:
         The path of ``untrained.csv``: a row per ``study``, network, seed, judge and anchor, with the columns of
@@ -50,7 +50,9 @@ def measure_untrained(weights: str | Path | None = None, studies: Sequence[str] 
     sha = None if weights is None else hashlib.sha256(Path(weights).expanduser().read_bytes()).hexdigest()
     rows: list[dict[str, Any]] = []
     prints: dict[str, str] = {}
-    for study in stored.studies() if studies is None else studies:
+    if studies is None:
+        studies = [study for study in stored.studies() if _own_rows(study).empty]
+    for study in studies:
         about = stored.read_about(study)
         if sha is not None and about.get("weights_sha256") not in (None, sha):
             raise ValueError(f"{study} started from other weights, {about['weights_sha256'][:16]}, got {sha[:16]}")
@@ -127,6 +129,13 @@ def judge_untrained(embeddings: Tensor, labels: Tensor) -> Iterator[dict[str, An
         }
 
 
+def _own_rows(study: str, judge: str = "cosine") -> pd.DataFrame:
+    """The untrained networks in a study's own table; none, where that names no gallery or lacks the judge."""
+    table = stored.read_table(study).assign(study=study)
+    own = table[(table.loss == "untrained") & (table.variant == "")]
+    return own if "classes" in own and (own.judge == judge).any() else own[:0]
+
+
 def untrained_runs(study: str, judge: str = "cosine") -> pd.DataFrame:
     """The networks of a study before training, from its own rows, or as `measure_untrained` found them.
 
@@ -137,9 +146,8 @@ def untrained_runs(study: str, judge: str = "cosine") -> pd.DataFrame:
     Returns:
         A row per backbone and seed; empty where it was not measured.
     """
-    table = stored.read_table(study).assign(study=study)
-    table = table[(table.loss == "untrained") & (table.variant == "")]
-    if not (table.judge == judge).any() or "classes" not in table:
+    table = _own_rows(study, judge)
+    if table.empty:
         try:
             table = stored.read_table("untrained")
         except FileNotFoundError:

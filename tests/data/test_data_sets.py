@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import data_copies
 import pytest
@@ -15,7 +15,9 @@ from oracles import refusals
 from PIL import Image
 
 from snrlib.data import DATASETS, SOURCES, ImageFiles, LabelledImages, load
+from snrlib.data.base import Split
 from snrlib.data.fetch.source import data_root
+from snrlib.experiment import default_settings, images_of
 from snrlib.utils.files import study_root
 
 Data = LabelledImages | ImageFiles
@@ -87,7 +89,8 @@ def test_a_missing_data_set_says_what_to_do(name: str, tmp_path: Path) -> None:
     archives = SOURCES[name].archives()
     with pytest.raises(FileNotFoundError) as caught:
         load(name, root=tmp_path)
-    for word in (f"snr data fetch {name}", f"{tmp_path}/{name}", *(archive.file for archive in archives)):
+    place = SOURCES[name].name  # of cifar10_published that of cifar10
+    for word in (f"snr data fetch {place}", f"{tmp_path}/{place}", *(archive.file for archive in archives)):
         assert word in str(caught.value)
     for archive in archives:
         assert len(bytes.fromhex(archive.md5)) == 16
@@ -189,7 +192,11 @@ def test_what_is_damaged_is_refused_by_name(tmp_path: Path, name: str, damage: D
 
 test_an_unknown_choice_of_classes_is_refused = refusals(
     (partial(load, "cub200", classes="half"), ValueError, "classes must be one of disjoint, got 'half'"),
-    (partial(load, "cifar10", classes="half"), ValueError, "classes must be one of published, disjoint, got 'half'"),
+    (
+        partial(load, "cifar10", classes="half"),
+        ValueError,
+        "classes must be one of published, disjoint, unseen, got",
+    ),
 )
 
 
@@ -314,6 +321,26 @@ def test_a_disjoint_cifar_uses_all_images(
     _, as_published = _both(name, tmp_path, classes="published")
     own = test.images[torch.tensor(~test.factors.is_training_image.to_numpy())]
     assert torch.equal(own, as_published.images[as_published.labels >= 2])
+
+
+@pytest.mark.parametrize(("name", "images"), [("cifar10", (20, 2)), ("cifar100", (4, 2)), ("tinyimagenet", (200, 100))])
+def test_unseen_classes_are_of_the_published_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, images: tuple[int, int]
+) -> None:
+    if name == "tinyimagenet":
+        data_copies.tiny_imagenet_copy(tmp_path)
+    else:
+        data_copies.cifar_copy(tmp_path, monkeypatch, name.upper())
+    unseen, published = (_both(name, tmp_path, classes=classes) for classes in ("unseen", "published"))
+    assert tuple(map(len, unseen)) == images
+    assert unseen[0].classes + unseen[1].classes == published[0].classes, "each in one split"
+    for split, own, half in zip(get_args(Split), unseen, published, strict=True):
+        chosen = [i for i, label in enumerate(half.labels) if half.classes[label] in own.classes]
+        assert torch.equal(own.images, half.images[chosen])
+        assert [own.classes[i] for i in own.labels] == [half.classes[half.labels[i]] for i in chosen]
+        assert set(own.factors.is_training_image) == {split == "train"}
+        loaded = images_of(default_settings(name, "resnet18", root=str(tmp_path)), split)
+        assert torch.equal(loaded.images, own.images), "what an experiment trains on and is judged on"
 
 
 @pytest.mark.realdata

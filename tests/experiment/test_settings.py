@@ -144,6 +144,11 @@ def test_given_weights_train_slowly_and_keep_their_norms() -> None:
             {"backbone": "conv4", "weights": "imagenet"},
             "conv4 has no ImageNet weights; alexnet, .*efficientnet_lite0 have",
         ),
+        (
+            {"backbone": "conv4", "weights": "tinyimagenet100"},
+            "conv4 has no weights tinyimagenet100; alexnet, resnet18 have",
+        ),
+        ({"data": "cifar10", "image_size": 16}, "cifar10 has images of 32 pixels, got image_size=16"),
         ({"loss": "softmax", "margin": 0.5}, "softmax has no margin, got 0.5"),
         ({"loss": "angular", "distance": "euclidean", "margin": 0.5}, "angular has no margin, got 0.5"),
         ({"scale": 2.0}, "triplet has no scale, got 2.0"),

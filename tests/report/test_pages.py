@@ -99,7 +99,7 @@ def test_the_index_holds_stored_numbers_and_leads_on(built: Pages, repository: P
     assert {"playground.html", "tsne.html"} <= set(_all(built["index"], "main a", "href"))
     assert re.search("t-SNE maps.*R@1.*playground", " ".join(_all(built["index"], "img", "alt")))
     text, facts = words(built["index"]), rows(built["index"], "facts")
-    assert all(number in text for number in re.findall(r"\d\.\d{3}", loss_tables(["glyphs_losses"])))
+    assert all(number in text for number in re.findall(r"\d\.\d{3}", loss_tables(["boards_glyphs"])))
     for path in (repository / "data" / "reference").glob("*.json"):
         about = json.loads(path.read_text())
         for key in {"command", "cpu", "git_commit"} & set(about):

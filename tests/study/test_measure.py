@@ -61,17 +61,17 @@ def test_the_command_measures_and_renews_the_contents(
     monkeypatch.setattr(contents, "write_contents", lambda: called.append("contents"))
     assert main([word, "robustness", "--jobs", "3", "--weights", "w.pth"]) == 0
     assert capsys.readouterr().out == "one.csv\ntwo.csv\n"
-    assert called == [("robustness", 3, "w.pth"), "contents"]
+    assert called == [("robustness", 3, "w.pth", None), "contents"]
 
 
 def test_what_is_open_is_tuned_before_it_runs(real_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile(real_root, {**BLOCK, "seed": [0, 1]}, name="small")
     called: list[Any] = []
-    monkeypatch.setattr(evidence, "tune", lambda name, jobs: called.append(("tune", name, jobs)))
+    monkeypatch.setattr(evidence, "tune", lambda name, jobs, device: called.append(("tune", name, jobs, device)))
     monkeypatch.setattr(evidence, "finish", lambda title, steps, jobs: called.append(len(steps)))
     monkeypatch.setattr(evidence, "write_studies", lambda name, found: [Path(f"{name}.csv")])
-    assert measure("small", jobs=1) == [Path("small.csv")]
-    assert called == [("tune", "small", 1), 4 + 2], "four trainings, and two networks before them"
+    assert measure("small", jobs=1, device="cpu") == [Path("small.csv")]
+    assert called == [("tune", "small", 1, "cpu"), 4 + 2], "four trainings, and two networks before them"
     monkeypatch.setattr(evidence, "is_tuned", lambda name: name == "small")
     assert measure("small", jobs=1) == [Path("small.csv")]
     assert called[2:] == [4 + 2]
@@ -82,7 +82,7 @@ def test_a_tiny_profile_is_measured_once(
     real_root: Path, in_process: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Tuned, trained and stored; the second time it is read."""
-    monkeypatch.setattr(evidence, "tune", lambda name, jobs: tune(name, 2, jobs))
+    monkeypatch.setattr(evidence, "tune", lambda name, jobs, device: tune(name, 2, jobs, device))
     profile(real_root, {**BLOCK, "settings": SETTINGS}, name="small")
     folder = real_root / "data" / "reference"
     assert measure("small") == [folder / "small.csv"]

@@ -316,7 +316,7 @@ def test_missing_margins_and_weights_are_said_first(
     with pytest.raises(FileNotFoundError, match=r"weights\.pth"):
         measure_robustness(weights=tmp_path / "weights.pth")
     (tmp_path / "data" / "reference" / "tuned_full.json").unlink()
-    with pytest.raises(FileNotFoundError, match="euclidean has no tuned margin; `snr tune --profile digits_losses` f"):
+    with pytest.raises(FileNotFoundError, match="euclidean has no tuned margin on digits; `snr tune` of a"):
         measure_robustness()
 
 

@@ -382,6 +382,18 @@ def test_untrained_networks_are_measured_as_their_study_judges(root: Path) -> No
         measure_untrained(studies=["one"])
 
 
+def test_a_study_with_untrained_rows_is_not_measured(root: Path) -> None:
+    test = load("digits", "test", size=16)
+    about = {"settings": {"embedding_size": 8, "image_size": 16}, "data": {test.name: test.fingerprint}}
+    _study("one", "digits", seeds=1, about=about)
+    runs = read("two").runs
+    before = runs.loss == "untrained"
+    own = runs.assign(judge=runs.judge.where(~before, "cosine"), anchor=runs.anchor.where(~before, ""), classes=5)
+    write("two", own.assign(images=9), {})
+    assert set(pd.read_csv(measure_untrained()).study) == {"one"}
+    assert untrained_scores("two")[["classes", "images"]].to_numpy().tolist() == [[5, 9]]
+
+
 # --- as stored --------------------------------------------------------------------------------------------------------
 
 
@@ -408,10 +420,10 @@ def test_the_full_profile_is_stored_as_tuned(repository: Path) -> None:
 
 
 def test_a_studys_untrained_rows_are_found_again() -> None:
-    measured = read("glyphs").runs.query("loss == 'untrained'")
+    measured = read("omniglot").runs.query("loss == 'untrained'")
     for judge, anchor in (("euclidean", ""), ("snr", "query")):
         rows = measured[(measured.judge == judge) & (measured.anchor == anchor)]
-        found = untrained_scores("glyphs", judge=judge)["mean"]
+        found = untrained_scores("omniglot", judge=judge)["mean"]
         assert found.to_dict() == pytest.approx(rows.groupby("backbone").precision_at_1.mean().to_dict(), abs=1e-5)
 
 

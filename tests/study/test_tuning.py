@@ -218,6 +218,19 @@ def test_cells_take_found_values_and_turn_stale(small: Path, trainings: Training
     assert Grid("small").missing()[old.name] == STALE
 
 
+def test_other_data_take_values_tuned_on_one(small: Path, trainings: Trainings) -> None:
+    block = {**BOTH, "loss": ["triplet", "n_pair"], "data": ["glyphs", "digits"], "tuned_on": "digits"}
+    profile(small, block, name="small")
+    assert not is_tuned("small")
+    about = _tune(1)
+    assert {row["data"] for row in about["tuned"]} == {one.data for one in trainings.asked} == {"digits"}
+    assert is_tuned("small")
+    found = {_key(row): _found(row) for row in about["tuned"]}
+    taken = [cell.values for cell in cells("small")]
+    assert {values["data"] for values in taken} == {"glyphs", "digits"}
+    assert all(_found(values) == found[_key(values)] for values in taken)
+
+
 def test_a_tuning_that_cannot_be_is_refused(small: Path, trainings: Trainings, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(ValueError, match=r"unknown profile 'large'; study\.yaml has small"):
         tune("large")
