@@ -448,7 +448,7 @@ def scoreboard_plot(
         raise ValueError(f"not compared on this scoreboard: {', '.join(sorted(unknown))}")
     rows = list(compared[key].drop_duplicates().itertuples(index=False, name=None))
     places = {row: place for place, row in enumerate(rows)}
-    size = (2.6 + 2.2 * len(distances), 0.235 * len(rows) + 1.4)
+    size = (2.4 + 1.8 * len(distances), 0.235 * len(rows) + 1.4)  # five panels fill a page
     figure, axes = plt.subplots(1, len(distances), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis, distance in zip(axes[0], distances, strict=True):
         for row in compared[compared.distance == distance].to_dict("records"):

@@ -94,7 +94,7 @@ def scoreboard(studies: Sequence[str], score: str = "precision_at_1", level: flo
         helped = training_helped(name, level).rename("helped")
         tables.append(table.merge(helped, "left", on=["backbone", "loss"]).assign(study=name))
     board = pd.concat(tables, ignore_index=True)
-    board["verdict"] = board.verdict.fillna("").where(board.helped, "")
+    board["verdict"] = board.verdict.astype(object).fillna("").where(board.helped, "")
     board["p"] = board.p.where(board.helped)
     board.insert(list(board.columns).index("p") + 1, "p_holm", corrected(board))
     return board[["study", *(column for column in board if column != "study")]]

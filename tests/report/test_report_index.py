@@ -127,12 +127,12 @@ def test_no_notebooks_and_no_place_are_said(
 def test_missing_and_damaged_studies_are_said(old: Path, repository: Path) -> None:
     source, reference = repository / "data" / "reference", old.parents[1] / "reference"
     reference.mkdir()
-    lines = (source / "glyphs.csv").read_text().splitlines(keepends=True)
-    (reference / "glyphs.csv").write_text("".join(lines[:-1]))
-    (reference / "glyphs.json").write_bytes((source / "glyphs.json").read_bytes())
+    lines = (source / "boards_glyphs.csv").read_text().splitlines(keepends=True)
+    (reference / "boards_glyphs.csv").write_text("".join(lines[:-1]))
+    (reference / "boards_glyphs.json").write_bytes((source / "boards_glyphs.json").read_bytes())
     (reference / "omniglot.csv").write_text(lines[0])
     (reference / "omniglot.json").write_text("{")
     text = words(pages(report.build().parent)["index"])
-    assert f"has {len(lines) - 2} rows, glyphs.json speaks of {len(lines) - 1}" in text
+    assert f"has {len(lines) - 2} rows, boards_glyphs.json speaks of {len(lines) - 1}" in text
     assert "omniglot.json is damaged: " in text
     assert "omniglot: omniglot.json is damaged." in text
