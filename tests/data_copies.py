@@ -123,8 +123,10 @@ def sop_copy(root: Path) -> Path:
     return folder
 
 
-def cifar_copy(root: Path, monkeypatch: pytest.MonkeyPatch, kind: str = "CIFAR10", classes: int = 4) -> Path:
-    """CIFAR's folder with a few images, whose MD5 torchvision is told to expect."""
+def cifar_copy(
+    root: Path, monkeypatch: pytest.MonkeyPatch, kind: str = "CIFAR10", classes: int = 4, tested: int = 1
+) -> Path:
+    """CIFAR's folder with a few images, ``tested`` of each class to test, whose MD5 torchvision is told to expect."""
     from snrlib.utils.torchvision_import import torchvision
 
     known = getattr(torchvision.datasets, kind)
@@ -139,7 +141,7 @@ def cifar_copy(root: Path, monkeypatch: pytest.MonkeyPatch, kind: str = "CIFAR10
 
     for part in ("train_list", "test_list"):
         files = [name for name, _ in getattr(known, part)]
-        n = 2 * classes if part == "train_list" else classes
+        n = (2 if part == "train_list" else tested) * classes
         labels = [i % classes for i in range(n)]
         data = [random.integers(256, size=(n, 3072), dtype=np.uint8) for _ in files]
         written = [[name, write(name, {"data": d, key: labels})] for name, d in zip(files, data, strict=True)]

@@ -392,7 +392,7 @@ def test_cells_of_paper_run_on_small_copies(backbone: str, tmp_path: Path, monke
     """As they are in study.yaml, but for weights that are not ImageNet's, smaller images and batches, and two steps."""
     data_copies.cub_copy(tmp_path, classes=8)
     data_copies.cars_copy(tmp_path, classes=8)
-    data_copies.cifar_copy(tmp_path, monkeypatch, classes=10)
+    data_copies.cifar_copy(tmp_path, monkeypatch, classes=10, tested=2)
     weights = tmp_path / "weights.pth"
     torch.save(torchvision.models.get_model(backbone, weights=None).state_dict(), weights)
     changes = {"root": str(tmp_path), "weights": str(weights), "image_size": 64, "batch_size": 8, "m": 2, "steps": 2}
