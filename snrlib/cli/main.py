@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"snr: {error}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError, ImportError) as error:
+        if isinstance(error, ImportError) and "pip install" in str(error):  # an extra, which the message names
+            print(f"snr: {error}", file=sys.stderr)
+            return 2
         if not _is_want_of_memory(error):
             raise
         last = str(error).strip().splitlines()[-1:] or ["nothing more is known"]
