@@ -25,6 +25,7 @@ __all__ = [
     "Embedder",
     "Network",
     "cost",
+    "device_of",
     "embed",
     "embedder",
     "how_to_pretrain",
@@ -456,6 +457,11 @@ def transforms(name: str, size: int | None = None, train: bool = False) -> Trans
     return v2.Compose([v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size)])
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes: the device of its parameters; of one without any, the CPU."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
 @torch.no_grad()
 def embed(
     model: nn.Module,
@@ -482,7 +488,7 @@ def embed(
     Raises:
         ValueError: no images, or as the model raises.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     loader: DataLoader = DataLoader(
         TensorDataset(data) if isinstance(data, Tensor) else data,
         batch_size or (32 if device.type == "cpu" else 256),

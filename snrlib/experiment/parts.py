@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snrlib.backbones import Embedder, embedder, transforms
+from snrlib.backbones import Embedder, device_of, embedder, transforms
 from snrlib.data import DATASETS, ImageFiles, LabelledImages, load
 from snrlib.data.base import Split
 from snrlib.data.fetch.source import data_root
@@ -141,7 +141,7 @@ def distance_of(settings: Settings, components: Any = None) -> Distance:
 def first_embeddings(parts: Parts, training: Images) -> Tensor:
     """Embeddings (n, M), on the CPU, of the training images as training begins, by the statistics of their batches."""
     network = copy.deepcopy(parts.model).train()  # batch norm would move the model's
-    device = next(network.parameters()).device
+    device = device_of(network)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
         batches = [

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from snrlib.backbones import Embedder, cost, embed
+from snrlib.backbones import Embedder, cost, device_of, embed
 from snrlib.data import ImageFiles, LabelledImages, validation_split
 from snrlib.distances import MAPPED, Distance
 from snrlib.evaluate import compare
@@ -167,7 +167,7 @@ def untrained(settings: Settings, device: Device = None, *, cluster: bool = True
 def _judged(settings: Settings, done: Fitted, started: float, cluster: bool) -> Experiment:
     test = images_of(settings, "test")
     embeddings = embed(done.model, test, transform=done.crop)
-    device = next((p.device for p in done.model.parameters()), torch.device("cpu"))
+    device = device_of(done.model)
     scores = compare(embeddings.to(device), test.labels, done.distance.to(device), cluster=cluster)
     done.distance.cpu()  # where the embeddings are
     shape = (done.model.channels, settings.image_size, settings.image_size)
@@ -198,6 +198,6 @@ def initial_scale(settings: Settings, device: Device = None) -> float:
     if settings.distance in MAPPED:
         parts.fit_map(settings, first_embeddings(parts, training), training.labels)
     with torch.no_grad():
-        batch = stack(training, rows, parts.crop).to(next(parts.model.parameters()).device)
+        batch = stack(training, rows, parts.crop).to(device_of(parts.model))
         d = parts.distance(parts.model(batch).cpu())
     return float(d.square().sum() / (len(d) * (len(d) - 1)))

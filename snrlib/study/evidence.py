@@ -24,7 +24,7 @@ import torch
 from sklearn.pipeline import Pipeline
 from torch.utils.data import Subset
 
-from snrlib.backbones import embed
+from snrlib.backbones import device_of, embed
 from snrlib.distances import get_distance
 from snrlib.evaluate import compare, judges, retrieval
 from snrlib.experiment import Experiment, Settings, default_settings, device_name, experiment, untrained
@@ -143,8 +143,7 @@ def _whitened(done: Experiment) -> Pipeline:
 def _searches(done: Experiment, whitened: Pipeline) -> list[dict[str, Any]]:
     """What `SEARCHES` find in the embeddings of the test images."""
     cosine, search = get_distance("cosine"), {"whitened": whitened}
-    device = next((p.device for p in done.model.parameters()), torch.device("cpu"))
-    table = compare(done.embeddings.to(device), done.test.labels, cosine, cluster=False, search=search)
+    table = compare(done.embeddings.to(device_of(done.model)), done.test.labels, cosine, cluster=False, search=search)
     table = table.rename(index={"training distance": "cosine"})
     return [{"judge": name, "anchor": None, **{str(k): v for k, v in table.loc[name].items()}} for name in SEARCHES]
 

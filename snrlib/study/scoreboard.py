@@ -198,15 +198,14 @@ def mean_differences(
     by network; the data set is the unit. ``half_width`` is of the t-interval over the means of data sets, K - 1 degrees
     of freedom: it speaks of other data, and with three or four it is wide, as it must be (a bootstrap of so few is too
     narrow; of fewer than three there is none). ``half_width_seeds`` is of `snrlib.stats.stratified_interval` over
-    seeds, network by network: it speaks of
-    other trainings on these same data.
+    seeds, network by network: it speaks of other trainings on these same data.
 
     Args:
         studies: as for `scoreboard`.
         score: the column that is compared.
         by: the columns of `snrlib.study.stored.KEY` that make the rows.
         level: of confidence.
-        baseline: another distance than Euclid; studies without it are passed over.
+        baseline: another distance than Euclid; studies without it are passed over, and without any there is no row.
 
     Returns:
         ``mean``, ``half_width``, ``verdict``; ``half_width_seeds``, ``verdict_seeds``; how many ``data_sets``,
@@ -221,6 +220,8 @@ def mean_differences(
         for runs in counted
         if (runs.distance == baseline).any()
     ]
+    if not pairs:
+        return pd.DataFrame(index=pd.Index([], name=by[0]))
     return _over_data(pd.concat(pairs, ignore_index=True), "difference", by, level)
 
 

@@ -112,11 +112,11 @@ def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: 
         text += f" On these data its mean difference is {', '.join(shown)}."
     elsewhere = [f"{row.loss} ({row.verdict})" for row in by_loss.itertuples() if row.verdict != _NOTHING]
     text += f" It is shown to hold for other data sets under {' and '.join(elsewhere) or 'no loss'}."
-    ours, theirs = (_against(studies, score, level, *pair) for pair in (("snr", "cosine"), ("cosine", "euclidean")))
-    if ours is not None and theirs is not None:
+    to_cosine = mean_differences(studies, score, ("distance",), level, "cosine")
+    if {"snr", "euclidean"} <= set(to_cosine.index):
         text += (
-            f" The cosine, which divides by both lengths, has {theirs['mean']:+.3f} against Euclid, and the SNR "
-            f"distance {ours['mean']:+.3f} against the cosine."
+            f" The cosine, which divides by both lengths, has {-to_cosine['mean']['euclidean']:+.3f} against Euclid, "
+            f"and the SNR distance {to_cosine['mean']['snr']:+.3f} against the cosine."
         )
     if score != "EER":
         threshold = _effect(_part(boards["EER"], "snr"), level)
@@ -162,23 +162,17 @@ def _helped(board: pd.DataFrame) -> str:
     )
 
 
-def _against(studies: Sequence[str], score: str, level: float, distance: str, baseline: str) -> pd.Series | None:
-    """The mean difference of a distance to another; None where no study has both."""
-    try:
-        return mean_differences(studies, score, ("distance",), level, baseline).T[distance]
-    except (KeyError, ValueError):  # pandas has nothing to concatenate
-        return None
-
-
 def _cosine(studies: Sequence[str], score: str, level: float) -> str:
-    if (row := _against(studies, score, level, "snr", "cosine")) is None:
+    scores = dict.fromkeys((score, _BESIDE[0]))
+    tables = {one: mean_differences(studies, one, ("distance",), level, "cosine") for one in scores}
+    if "snr" not in tables[score].index:
         return ""
     said = []
-    for one in dict.fromkeys((score, _BESIDE[0])):
-        everything = mean_differences(studies, one, ("distance",), level, "cosine").loc["snr"]
+    for one, table in tables.items():
         by_loss = mean_differences(studies, one, ("distance", "loss"), level, "cosine").loc["snr"]
         means = [f"{loss} {_mean(part)}" for loss, part in by_loss.iterrows()]
-        said.append(f"{_name(one)}: {', '.join(means)}, all losses {_mean(everything)}, {everything['verdict']}")
+        row = table.loc["snr"]
+        said.append(f"{_name(one)}: {', '.join(means)}, all losses {_mean(row)}, {row['verdict']}")
     return (
         f"SNR minus cosine under the same loss, in {row['comparisons']} comparisons on {row['data_sets']} data sets "
         f"that have both, intervals as below. {'. '.join(said)}."

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from snrlib.backbones import embed
+from snrlib.backbones import device_of, embed
 from snrlib.distances import Distance
 from snrlib.evaluate import retrieval
 from snrlib.sampling import MPerClassSampler
@@ -192,7 +192,7 @@ def _step_seed(seed: int, step: int) -> int:
 def _score(model: nn.Module, data: Images, loss: nn.Module, crop: Transform | None) -> float:
     """MAP@R under the distance of the loss, the query its anchor where it leaves the choice."""
     distance = getattr(loss, "distance", None)
-    embeddings = embed(model, data, transform=crop).to(next(model.parameters()).device)  # type: ignore[arg-type]
+    embeddings = embed(model, data, transform=crop).to(device_of(model))  # type: ignore[arg-type]
     if not embeddings.abs().max() <= largest_embedding(embeddings):  # NaN is not, either
         raise FloatingPointError("the embeddings of the validation images are not finite any more, or too large")
     judge = distance if isinstance(distance, Distance) else None

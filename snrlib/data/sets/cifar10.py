@@ -143,7 +143,6 @@ DATASET = DataSet(
     "cifar10",
     cifar10,
     source=CIFAR10,
-    image_size=32,
     largest=32,
     sized=False,
     training=(5, 5000),

@@ -51,7 +51,6 @@ DATASET = DataSet(
     "cifar100",
     cifar100,
     source=CIFAR100,
-    image_size=32,
     largest=32,
     sized=False,
     training=(50, 500),
