@@ -314,13 +314,15 @@ def robustness_curves(table: pd.DataFrame, when: str, level: float = 0.95) -> Fi
     Level 0 are the clean images. The distances stand a little beside each other, so that their intervals can be seen.
 
     Args:
-        table: of `snrlib.study.robustness.measure_robustness`.
+        table: of `snrlib.study.robustness.measure_robustness`, margins tuned in one way.
         when: "test", spoiled queries, or "training", spoiled training.
         level: of confidence.
 
     Raises:
-        ValueError: nothing was measured then.
+        ValueError: nothing was measured then, or margins were tuned in several ways.
     """
+    if table.tuned_on.nunique() > 1:
+        raise ValueError(f"margins must be tuned in one way, got {', '.join(table.tuned_on.unique())}")
     datasets, distances = list(dict.fromkeys(table.data)), list(dict.fromkeys(table.distance))
     kinds = list(dict.fromkeys(table[table.when == when].kind))
     if when not in ("test", "training") or not kinds:
@@ -355,7 +357,7 @@ def robustness_curves(table: pd.DataFrame, when: str, level: float = 0.95) -> Fi
         axis.set_title(kind)
     for axis, kind in zip(axes[-1], kinds, strict=True):
         axis.set_xlabel(_SPOILED.get(kind, "level"))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=4)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, handlelength=4)
     titles = {
         "test": "trained on clean images; spoiled queries search a clean gallery",
         "training": "trained on spoiled images or wrong labels; clean queries search a clean gallery",

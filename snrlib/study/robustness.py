@@ -1,8 +1,9 @@
 """Is the SNR distance the robust one that the paper's title promises? Images are spoiled, at test time or in training.
 
 Networks that were trained on clean images answer spoiled queries from a clean gallery; networks that were trained on
-spoiled images, or with wrong labels, are judged on clean ones. ``snr measure robustness`` measures;
-``data/reference/robustness.csv`` and ``robustness.json`` hold what came out.
+spoiled images, or with wrong labels, are judged on clean ones. A margin that suits clean images need not suit spoiled
+ones: each distance is tuned twice, with equal trials, on clean and on spoiled training images. ``snr measure
+robustness`` measures; ``data/reference/robustness.csv`` and ``robustness.json`` hold what came out.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor
 
 from snrlib.backbones import embed, embedder
-from snrlib.data import LabelledImages, load
+from snrlib.data import LabelledImages, load, training_classes
 from snrlib.data.corruptions import CORRUPTIONS, corrupt, mislabel
+from snrlib.data.splits import usual_validation_share
 from snrlib.distances import Distance
 from snrlib.evaluate import knn
 from snrlib.experiment import Settings, default_settings, fit
@@ -29,24 +31,36 @@ from snrlib.stats import holm, mean_interval, t_test, verdict
 from snrlib.study import stored
 from snrlib.study.bird_features import photographs
 from snrlib.study.steps import Step, finish
-from snrlib.study.tuned import tuned
-from snrlib.utils.checks import check_labels
+from snrlib.study.tuning import TRIAL_SEEDS, storage, tune_one
+from snrlib.utils.checks import check_choice, check_labels
 from snrlib.utils.files import data_folder, digest, write_atomically, write_json
 from snrlib.utils.provenance import cpu, provenance
 
 __all__ = [
     "DISTANCES",
     "LEVELS",
+    "MEASURES",
     "SEEDS",
+    "TUNED_ON",
     "compare_drops",
     "keep_features",
     "measure_one",
     "measure_robustness",
     "spoiled_recall",
+    "tune_on",
 ]
 
-DISTANCES: tuple[str, ...] = ("euclidean", "snr", "mahalanobis")
-"""What is compared; the map of the last follows the training."""
+DISTANCES: tuple[str, ...] = ("euclidean", "snr", "mahalanobis", "cosine")
+"""What is compared; the map of Mahalanobis follows the training."""
+TUNED_ON: tuple[str, ...] = ("clean", "spoiled")
+"""The training images on which margins and rates were chosen; the spoiled ones are each spoiled in one way, in turn."""
+_TRIALS = 8  # of each
+MEASURES: dict[str, str] = {
+    "score": "R@1 itself",
+    "share": "the share of its own clean R@1 that it keeps",
+    "change": "the change from its own clean R@1",
+}
+"""What `compare_drops` compares. Who starts higher has more to lose and keeps a smaller share of more: look at all."""
 SEEDS: tuple[int, ...] = (0, 1, 2, 3, 4)
 """Of the networks."""
 _NETWORKS: dict[str, dict[str, Any]] = {  # those of the profiles boards and cub_features_losses
@@ -85,39 +99,40 @@ def spoiled_recall(query: Tensor, gallery: Tensor, labels: Tensor, distance: Dis
     return float((labels[found] == labels).double().mean())
 
 
-def compare_drops(table: pd.DataFrame, level: float = 0.95, relative: bool = True) -> pd.DataFrame:
-    """What each distance keeps of its own clean R@1, against what Euclid keeps, paired by seed.
-
-    Who starts higher has more to lose, so shares are compared: spoiled over clean R@1 of the same seed, averaged over
-    the levels of one kind.
+def compare_drops(table: pd.DataFrame, level: float = 0.95, measure: str = "share") -> pd.DataFrame:
+    """What spoiling does to each distance, against what it does to Euclid, paired by seed.
 
     Args:
         table: of `measure_robustness`.
         level: of confidence.
-        relative: compare shares; False compares the change in R@1 itself, which is negative where R@1 falls.
+        measure: one of `MEASURES`, each averaged over the levels of one kind: "score" is R@1 itself; "share" is spoiled
+            over clean R@1 of the same seed; "change" is spoiled minus clean, which is negative where R@1 falls.
 
     Returns:
-        Index ``data``, ``when``, ``kind``, ``distance``; ``mean`` and ``half_width`` of what is kept, over the seeds;
-        ``difference`` and ``difference_half_width``, to Euclid, over the ``seeds`` that both have; ``verdict``, where
-        "higher" is the more robust; ``p`` of the paired t-test and ``p_holm``, corrected for all rows of this table.
-        Euclid's own rows have no difference, verdict "" and no p.
+        Index ``data``, ``tuned_on``, ``when``, ``kind``, ``distance``; ``mean`` and ``half_width`` of the measure, over
+        the seeds; ``difference`` and ``difference_half_width``, to Euclid, over the ``seeds`` that both have;
+        ``verdict``, where "higher" is the more robust; ``p`` of the paired t-test and ``p_holm``, corrected for all
+        rows of this table. Euclid's own rows have no difference, verdict "" and no p.
 
     Raises:
-        ValueError: several losses, no row of Euclid, or a run without its clean R@1, or where that is 0.
+        ValueError: an unknown measure, several losses, no row of Euclid, or a run without its clean R@1, or where that
+            is 0.
     """
+    check_choice(measure, "measure", MEASURES)
     if table.loss.nunique() != 1:
         raise ValueError(f"one loss is compared at a time, got {', '.join(sorted(set(table.loss))) or 'none'}")
     if "euclidean" not in set(table.distance):
         raise ValueError(f"the baseline euclidean is not among {', '.join(sorted(set(table.distance)))}")
-    run, group = ["data", "distance", "seed"], ["data", "when", "kind"]
+    run, group = ["data", "tuned_on", "distance", "seed"], ["data", "tuned_on", "when", "kind"]
     clean = table[table.when == "never"].set_index(run).precision_at_1.rename("clean")
     spoiled = table[table.when != "never"].join(clean, on=run)
     if not (spoiled.clean > 0).all():
         raise ValueError(
             f"{(~(spoiled.clean > 0)).sum()} of {len(spoiled)} rows have no clean R@1 above 0 of their run"
         )
-    less = spoiled.precision_at_1 / spoiled.clean if relative else spoiled.precision_at_1 - spoiled.clean
-    spoiled = spoiled.assign(kept=less)
+    score = spoiled.precision_at_1
+    kept = {"score": score, "share": score / spoiled.clean, "change": score - spoiled.clean}[measure]
+    spoiled = spoiled.assign(kept=kept)
     wide = spoiled.pivot_table("kept", index=[*group, "seed"], columns="distance", sort=False)  # the mean over levels
     rows = {}
     for key, part in wide.groupby(group, sort=False):
@@ -139,7 +154,8 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None) -> Path
     """Measure glyphs, and photographs where ``weights`` are given; write ``data/reference/robustness.csv``.
 
     The networks of the profiles *boards* and *cub_features_losses*, triplet loss, all training classes of the usual
-    division, with what was tuned for each distance. Of photographs, the features of a pretrained network are what a
+    division. Margin and learning rate of each distance are tuned here, on validation classes, with equal trials: once
+    with clean training images, once with spoiled ones. Of photographs, the features of a pretrained network are what a
     linear layer is trained on; the photographs are spoiled, not the features. Spoiled images are the same for all
     distances and seeds, wrong labels for all distances. A training on spoiled images or labels that diverges has R@1 0;
     a clean one that does fails.
@@ -149,11 +165,11 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None) -> Path
         weights: file with the ImageNet weights of SqueezeNet 1.1.
 
     Returns:
-        The path; beside it lies ``robustness.json``. Each distance and seed is kept in ``data/runs/robustness`` under
-        a digest of its settings and levels; what is there is not measured again.
+        The path; beside it lies ``robustness.json``. Each tuning, and each distance and seed, is kept in
+        ``data/runs/robustness`` under a digest of its settings and levels; what is there is not measured again.
 
     Raises:
-        FileNotFoundError: CUB, the weights or a tuned margin is not there.
+        FileNotFoundError: CUB or the weights are not there.
         ChildProcessError: some failed, the message says which and why; the others are kept.
     """
     sha = None
@@ -161,17 +177,25 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None) -> Path
         weights = Path(weights).expanduser().resolve(strict=True)
         sha = hashlib.sha256(weights.read_bytes()).hexdigest()
     datasets = ["glyphs"] if sha is None else ["glyphs", "photographs"]
-    cells = [_cell(data, distance, seed, sha) for data in datasets for distance in DISTANCES for seed in SEEDS]
     if weights is not None and sha is not None:
         finish("spoiled photographs", list(_feature_steps(weights, sha)), jobs)
+    folder = data_folder("runs") / "robustness"
+    storage(folder)  # makes its tables, which two processes must not do at once
+    asked = [(data, on, distance) for data in datasets for on in TUNED_ON for distance in DISTANCES]
+    trials = [_trial(*one, sha) for one in asked]
+    tuned = finish("margins", [Step(f"{__name__}:tune_on", {"trial": one}, _path(one)) for one in trials], jobs)
+    found = dict(zip(asked, tuned, strict=True))
+    cells = [_cell(*one, seed, sha, found[one]) for one in asked for seed in SEEDS]
     results = finish(
         "robustness", [Step(f"{__name__}:measure_one", {"cell": cell}, _path(cell)) for cell in cells], jobs
     )
     table = pd.DataFrame([row for result in results for row in result["rows"]])
-    return stored.write_tables("robustness", {"": table}, _about(cells, results, sha))
+    return stored.write_tables("robustness", {"": table}, _about(cells, results, tuned, sha))
 
 
-def _about(cells: list[dict[str, Any]], results: list[dict[str, Any]], sha: str | None) -> dict[str, Any]:
+def _about(
+    cells: list[dict[str, Any]], results: list[dict[str, Any]], tuned: list[dict[str, Any]], sha: str | None
+) -> dict[str, Any]:
     varied = ("distance", "map", "margin", "seed", "learning_rate", "trunk_learning_rate")
     chosen = ("distance", "map", "margin", "learning_rate")
     command = "snr measure robustness"
@@ -180,11 +204,13 @@ def _about(cells: list[dict[str, Any]], results: list[dict[str, Any]], sha: str 
         "not_measured": "" if sha else "photographs, which need --weights, the file of SqueezeNet's ImageNet weights",
         "seeds": SEEDS,
         "levels": LEVELS,
+        "trials": _TRIALS,
         "trained": [
-            {"data": cell["data"]} | {key: cell["settings"][key] for key in chosen}
+            {"data": cell["data"], "tuned_on": cell["tuned_on"]} | {key: cell["settings"][key] for key in chosen}
             for cell in cells
             if cell["settings"]["seed"] == SEEDS[0]
         ],
+        "at_bound": [f"{one['data']}, {one['distance']}: {name}" for one in tuned for name in one["at_bound"]],
         "settings": {
             cell["data"]: {key: value for key, value in cell["settings"].items() if key not in varied} for cell in cells
         },
@@ -192,29 +218,58 @@ def _about(cells: list[dict[str, Any]], results: list[dict[str, Any]], sha: str 
         "data": {name: fingerprint for result in results for name, fingerprint in result["data"].items()},
         "cpu": cpu(),
         "threads_per_process": 1,
+        "core_minutes_of_tuning": round(sum(t["seconds"] for one in tuned for t in one["trials"]) / 60, 1),
         "core_minutes_of_networks": round(sum(result["seconds"] for result in results) / 60, 1),
         **provenance(),
     }
 
 
-def _cell(data: str, distance: str, seed: int, sha: str | None) -> dict[str, Any]:
+def _usual(data: str, distance: str, **chosen: Any) -> dict[str, Any]:
+    """Settings of a network, as a dictionary; nothing validates before the last step."""
+    usual = default_settings(**_NETWORKS[data], loss=_LOSS, distance=distance, precision="float32", **chosen)
+    return asdict(replace(usual, every=usual.steps))
+
+
+def _trial(data: str, tuned_on: str, distance: str, sha: str | None) -> dict[str, Any]:
+    """All that the tuning of one distance depends on."""
+    share = usual_validation_share(training_classes(_NETWORKS[data]["data"])[0])
+    settings = _usual(data, distance, seed=TRIAL_SEEDS[0], validation_share=share)
+    levels = {kind: LEVELS[kind][len(LEVELS[kind]) // 2] for kind in CORRUPTIONS} if tuned_on == "spoiled" else {}
+    weights = sha if data == "photographs" else None
+    return {"data": data, "settings": settings, "levels": levels, "weights": weights, "trials": _TRIALS}
+
+
+def tune_on(trial: dict[str, Any], path: Path) -> str:
+    """Tune margin and learning rate of one distance on clean or spoiled training images, and keep what is found.
+
+    Args:
+        trial: all that it depends on.
+        path: of the result.
+
+    Returns:
+        A line that says what was chosen.
+    """
+    images = _images(trial, "train")
+    if trial["levels"]:  # each image is spoiled in one way, in turn
+        parts = [_images(trial, "train", kind, trial["levels"][kind]).images for kind in CORRUPTIONS]
+        turn = torch.arange(len(images)) % len(parts)
+        images = replace(images, images=torch.stack(parts)[turn, torch.arange(len(images))])
+    return tune_one(trial["settings"], ["margin", "learning_rate"], trial["trials"], path, "cpu", images)
+
+
+def _cell(data: str, tuned_on: str, distance: str, seed: int, sha: str | None, found: dict[str, Any]) -> dict[str, Any]:
     """All that the measurements of one distance and seed depend on."""
-    chosen = _NETWORKS[data] | {"loss": _LOSS, "distance": distance, "seed": seed, "validation_share": 0.0}
-    chosen |= {"precision": "float32"}
-    usual = default_settings(**chosen)
-    key = (usual.data, usual.backbone, _LOSS, distance, usual.map)
-    found: dict[str, Any] = tuned(*key, embedding_size=usual.embedding_size)
-    if "margin" not in found:
-        raise FileNotFoundError(f"{distance} has no tuned margin on {usual.data}; `snr tune` of a profile finds it")
-    settings = default_settings(**chosen, **found, every=usual.steps)  # nothing validates
+    chosen = {name: found[name] for name in ("margin", "learning_rate")}
+    settings = _usual(data, distance, seed=seed, validation_share=0.0, **chosen)
     levels = {kind: list(levels) for kind, levels in LEVELS.items()}
     weights = sha if data == "photographs" else None
-    return {"data": data, "settings": asdict(settings), "levels": levels, "weights": weights}
+    return {"data": data, "tuned_on": tuned_on, "settings": settings, "levels": levels, "weights": weights}
 
 
 def _path(cell: dict[str, Any]) -> Path:
-    named = (str(cell["settings"][key]) for key in ("loss", "distance", "seed"))
-    name = "-".join([cell["data"], *named, digest(cell)])
+    named = [cell["settings"][key] for key in ("loss", "distance", "seed")]
+    what = cell.get("tuned_on", "tuning")
+    name = "-".join([cell["data"], *map(str, named), what, digest(cell)])
     return data_folder("runs") / "robustness" / f"{name}.json"
 
 
@@ -231,7 +286,7 @@ def measure_one(cell: dict[str, Any], path: Path) -> str:
     started = time.perf_counter()
     train, test = _images(cell, "train"), _images(cell, "test")
     named = {key: cell["settings"][key] for key in ("loss", "distance", "map", "seed")}
-    same = {"data": cell["data"]} | named | {"map": named["map"] or ""}
+    same = {"data": cell["data"], "tuned_on": cell["tuned_on"]} | named | {"map": named["map"] or ""}
     rows = [same | row for row in _measure(cell, train, test)]
     seconds = time.perf_counter() - started
     data = {images.name: images.fingerprint for images in (train, test)}
@@ -284,8 +339,8 @@ def _feature_path(sha: str, split: str, kind: str, level: float) -> Path:
 
 def _feature_steps(weights: Path, sha: str) -> Iterator[Step]:
     """SqueezeNet's features of all photographs of `snrlib.data.sets.cub_features`, clean and spoiled."""
-    for split, chosen in (("train", _IN_TRAINING), ("test", slice(None))):
-        spoiled = [(kind, level) for kind in CORRUPTIONS for level in LEVELS[kind][chosen]]
+    for split in ("train", "test"):
+        spoiled = [(kind, level) for kind in CORRUPTIONS for level in LEVELS[kind]]
         for kind, level in [("clean", 0.0), *spoiled]:
             arguments = {"weights": str(weights), "split": split, "kind": kind, "level": level}
             yield Step(f"{__name__}:keep_features", arguments, _feature_path(sha, split, kind, level))

@@ -18,7 +18,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from snrlib.data import training_classes
+from snrlib.data import LabelledImages, training_classes
 from snrlib.data.splits import usual_validation_share
 from snrlib.experiment import Settings, device_name, fit, images_of, initial_scale
 from snrlib.losses import LOSSES
@@ -32,7 +32,7 @@ from snrlib.utils.files import data_folder, digest, write_json
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.provenance import cpu, provenance
 
-__all__ = ["MARGINS", "RATES", "SCALES", "is_tuned", "margin_unit", "tune", "tune_one"]
+__all__ = ["MARGINS", "RATES", "SCALES", "TRIAL_SEEDS", "is_tuned", "margin_unit", "storage", "tune", "tune_one"]
 
 MARGINS: tuple[float, float] = (0.01, 10.0)
 """Between which margins are tried, in units of the distance, see `margin_unit`."""
@@ -40,7 +40,8 @@ SCALES: tuple[float, float] = (0.03, 30.0)
 """Between which scales of a softmax are tried, in units of the loss's usual one, over the distance's unit."""
 RATES: tuple[float, float] = (1 / 16, 16.0)
 """Between which learning rates are tried, in units of the one that suits the network."""
-_SEEDS = (1000, 1001)  # of each trial, whose score is their mean
+TRIAL_SEEDS: tuple[int, ...] = (1000, 1001)
+"""Of each trial, whose score is their mean."""
 _KEY = ("data", "backbone", "loss", "distance", "map", "variant", "embedding_size", "pretrained")
 _FIRST: tuple[dict[str, float], ...] = (
     {"margin": 0.3, "scale": 1.0, "learning_rate": 1.0},
@@ -90,7 +91,7 @@ def tune(profile: str = "full", trials: int = 8, jobs: int = 2, device: str | No
         raise ValueError(f"profile {profile} leaves nothing to tune")
     folder = data_folder("runs") / "tuning"
     with one_at_a_time(folder, wait=False):
-        _storage(folder)  # makes its tables, which two processes must not do at once
+        storage(folder)  # makes its tables, which two processes must not do at once
         steps = [_step(folder, settings, open_, trials, device) for settings, open_ in groups]
         found = finish(f"tuning of {profile}", steps, jobs)
     return stored.write_tables(f"tuned_{profile}", {}, _about(profile, trials, found))
@@ -113,7 +114,7 @@ def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
             continue
         given = declared | task.values
         usual_split = {} if "split" in task.fixed else {"split": 0}
-        settings = _usual(given | {"seed": _SEEDS[0]} | usual_split)
+        settings = _usual(given | {"seed": TRIAL_SEEDS[0]} | usual_split)
         loss = LOSSES.get(settings.loss)
         open_ = []
         if given["margin"] is None and loss is not None and loss.margin_unit is not None:
@@ -163,7 +164,9 @@ def margin_unit(settings: Settings, device: str | None = None) -> float:
     return squared**0.5 if LOSSES[settings.loss].margin_unit == "distance" else squared
 
 
-def _storage(folder: Path) -> optuna.storages.RDBStorage:
+def storage(folder: Path) -> optuna.storages.RDBStorage:
+    """Where the trials of a folder stand; its tables are made where there are none."""
+    folder.mkdir(parents=True, exist_ok=True)
     url = f"sqlite:///{folder / 'trials.db'}"
     return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
@@ -176,17 +179,18 @@ def _step(folder: Path, settings: Settings, open_: list[str], trials: int, devic
     return Step("snrlib.study.tuning:tune_one", arguments, path)
 
 
-def _name(settings: Settings, open_: list[str]) -> str:
+def _name(settings: Settings, open_: list[str], images: LabelledImages | None = None) -> str:
     """Of the trials: the label, and a digest of all that decides them."""
+    images = images_of(settings, "train") if images is None else images
     decides = [
         asdict(settings),
-        images_of(settings, "train").fingerprint,
+        images.fingerprint,
         open_,
         MARGINS,
         SCALES,
         RATES,
         _FIRST,
-        _SEEDS,
+        TRIAL_SEEDS,
     ]
     return f"{_label(settings)} {digest(decides)}"
 
@@ -196,7 +200,14 @@ def _label(settings: Settings) -> str:
     return " ".join(name for name in (s.data, s.backbone, s.loss, s.distance, s.map, s.variant) if name)
 
 
-def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path, device: str | None = None) -> str:
+def tune_one(
+    settings: dict[str, Any],
+    open_: list[str],
+    trials: int,
+    path: Path,
+    device: str | None = None,
+    images: LabelledImages | None = None,
+) -> str:
     """The trials of one combination, those that are there already included; the best, and all, are written to a path.
 
     Args:
@@ -205,13 +216,14 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
         trials: how many.
         path: of the result; the trials stand beside it.
         device: that trains; None is CUDA where there is one, else the CPU.
+        images: to train and validate on instead of those that the settings name, for example spoiled ones.
 
     Returns:
         A line that says what was chosen.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     s = Settings(**settings)
-    study = _study(path.parent, s, open_)
+    study = _study(path.parent, _name(s, open_, images))
     ranges = {"margin": MARGINS, "scale": SCALES, "learning_rate": RATES}
     space: dict[str, BaseDistribution] = {name: FloatDistribution(*ranges[name], log=True) for name in open_}
     unit = margin_unit(s, device) if {"margin", "scale"} & set(open_) else 1.0
@@ -222,7 +234,7 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
         if done < len(_FIRST) and not waiting:
             study.enqueue_trial({name: _FIRST[done][name] for name in open_})
         trial = study.ask(space)
-        study.tell(trial, _try(s, trial, unit, device))
+        study.tell(trial, _try(s, trial, unit, device, images))
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:trials]
     scores = [trial.values[0] for trial in finished]
     best = int(np.argmax(scores))  # the first of equals
@@ -244,17 +256,17 @@ def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path
     return f"{_label(s)}: {chosen}, validation MAP@R {scores[best]:.4f}{at}"
 
 
-def _study(folder: Path, settings: Settings, open_: list[str]) -> optuna.Study:
+def _study(folder: Path, name: str) -> optuna.Study:
     """The trials so far; one that a killed process has left is given up."""
-    study = optuna.create_study(
-        study_name=_name(settings, open_), storage=_storage(folder), direction="maximize", load_if_exists=True
-    )
+    study = optuna.create_study(study_name=name, storage=storage(folder), direction="maximize", load_if_exists=True)
     for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL)
     return study
 
 
-def _try(settings: Settings, trial: optuna.Trial, unit: float, device: str | None) -> float:
+def _try(
+    settings: Settings, trial: optuna.Trial, unit: float, device: str | None, images: LabelledImages | None
+) -> float:
     """Train with what a trial proposes; 0 if that diverges."""
     changes: dict[str, float] = {}
     if "scale" in trial.params:
@@ -271,7 +283,9 @@ def _try(settings: Settings, trial: optuna.Trial, unit: float, device: str | Non
     begun = time.perf_counter()
     chosen = replace(settings, **changes)  # type: ignore[arg-type]
     try:
-        scores = [fit(replace(chosen, seed=seed), device=device).validation_score for seed in _SEEDS]
+        scores = [
+            fit(replace(chosen, seed=seed), device=device, images=images).validation_score for seed in TRIAL_SEEDS
+        ]
         score = float(np.mean(scores))
         if not np.isfinite(score):
             label = _label(settings)
@@ -294,7 +308,7 @@ def _about(profile: str, trials: int, found: list[dict[str, Any]]) -> dict[str, 
         "scales": {"from": SCALES[0], "to": SCALES[1], "unit": "the loss's usual one over that of the distance"},
         "learning_rates": {"from": RATES[0], "to": RATES[1], "unit": "the rate that suits the network"},
         "trials": trials,
-        "seeds": _SEEDS,
+        "seeds": TRIAL_SEEDS,
         "validation_shares": {row["data"]: row.pop("validation_share") for row in found},
         "tuned": [{name: value for name, value in row.items() if name != "trials"} for row in found],
         "tuning": [{name: row[name] for name in key} | trial for row in found for trial in row["trials"]],

@@ -10,7 +10,7 @@ import pandas as pd
 from snrlib.stats import sign_test
 from snrlib.study import stored
 from snrlib.study.contrasts import EQUAL, contrasts
-from snrlib.study.robustness import compare_drops
+from snrlib.study.robustness import MEASURES, compare_drops
 from snrlib.study.scoreboard import BOARD, SCORES, by_search_and_training, mean_differences, scoreboard, tally
 
 __all__ = ["answers", "effect", "figure_alt", "sentence"]
@@ -230,15 +230,17 @@ def _why(studies: Sequence[str], level: float) -> str:
 
 
 def _robust(level: float) -> str:
-    falls = compare_drops(stored.read_table("robustness"), level).xs("snr", level="distance").reset_index()
-    said = []
-    for when, spoiled in (("test", "spoiled queries"), ("training", "spoiled training images, or wrong labels,")):
-        part = falls[falls.when == when]
-        said.append(
-            f"With {spoiled} the share of its own clean R@1 that it keeps, against Euclid's: {_effect(part, level)}; "
-            f"{_counts(part, level, corrected=False)}."
-        )
-    return " ".join(said)
+    table, said = stored.read_table("robustness"), []
+    for when, spoiled in (("test", "spoiled queries"), ("training", "spoiled training images or wrong labels")):
+        counted = []
+        for measure, called in MEASURES.items():
+            falls = compare_drops(table, level, measure).xs("snr", level="distance").reset_index()
+            part = falls[falls.when == when]
+            counted.append(f"{called}: {_effect(part, level)}, {_counts(part, level, corrected=False)}")
+        said.append(f"With {spoiled}, SNR against Euclid by {'; by '.join(counted)}.")
+    return (
+        f"{' '.join(said)} Margins were chosen on clean and, apart from that, on spoiled training images; both count."
+    )
 
 
 def _others(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: str, level: float) -> str:

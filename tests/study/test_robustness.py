@@ -1,6 +1,5 @@
 """Robustness: who searches what, what is kept of the scores, and what is measured of spoiled images and labels."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,17 @@ from snrlib.data.corruptions import CORRUPTIONS, corrupt, mislabel
 from snrlib.distances import get_distance
 from snrlib.evaluate import retrieval
 from snrlib.experiment import Settings
-from snrlib.study import robustness, stored
-from snrlib.study.robustness import DISTANCES, LEVELS, SEEDS, compare_drops, measure_robustness, spoiled_recall
+from snrlib.study import robustness, stored, tuning
+from snrlib.study.robustness import (
+    DISTANCES,
+    LEVELS,
+    SEEDS,
+    TUNED_ON,
+    compare_drops,
+    measure_robustness,
+    spoiled_recall,
+)
+from snrlib.utils.files import write_json
 
 
 def _vectors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -54,7 +62,7 @@ def _scores(n_seeds: int = 5) -> pd.DataFrame:
     for data in ("glyphs", "photographs"):
         for distance in DISTANCES:
             for seed in range(n_seeds):
-                same = {"data": data, "loss": "triplet", "distance": distance, "seed": seed}
+                same = {"data": data, "tuned_on": "clean", "loss": "triplet", "distance": distance, "seed": seed}
                 cases = [("never", "clean", 0.0)]
                 cases += [("test", kind, level) for kind in ("noise", "blur") for level in (0.1, 0.2)]
                 cases += [("training", "wrong labels", level) for level in (0.1, 0.2, 0.4)]
@@ -64,9 +72,10 @@ def _scores(n_seeds: int = 5) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _kept(table: pd.DataFrame, key: tuple[str, ...], seed: int, relative: bool) -> float:
+def _kept(table: pd.DataFrame, key: tuple[str, ...], seed: int, measure: str) -> float:
     """By loops: the mean over the levels of what one run keeps."""
-    data, when, kind, distance = key
+    data, tuned_on, when, kind, distance = key
+    assert tuned_on == "clean"
     clean, spoiled = math.nan, []
     for row in table.to_dict("records"):
         if (row["data"], row["distance"], row["seed"]) == (data, distance, seed):
@@ -74,19 +83,20 @@ def _kept(table: pd.DataFrame, key: tuple[str, ...], seed: int, relative: bool) 
                 clean = row["precision_at_1"]
             elif (row["when"], row["kind"]) == (when, kind):
                 spoiled.append(row["precision_at_1"])
-    return sum(score / clean if relative else score - clean for score in spoiled) / len(spoiled)
+    kept = {"score": lambda score: score, "share": lambda score: score / clean, "change": lambda score: score - clean}
+    return sum(map(kept[measure], spoiled)) / len(spoiled)
 
 
-@pytest.mark.parametrize(("relative", "level"), [(True, 0.95), (False, 0.8)])
-def test_shares_and_tests_agree_with_loops_and_scipy(relative: bool, level: float) -> None:
+@pytest.mark.parametrize(("measure", "level"), [("share", 0.95), ("change", 0.8), ("score", 0.95)])
+def test_drops_and_tests_agree_with_loops_and_scipy(measure: str, level: float) -> None:
     table = _scores()
-    found = compare_drops(table.sample(frac=1, random_state=0), level, relative)
-    assert found.index.names == ["data", "when", "kind", "distance"]
-    assert len(found) == 2 * 3 * 3
+    found = compare_drops(table.sample(frac=1, random_state=0), level, measure)
+    assert found.index.names == ["data", "tuned_on", "when", "kind", "distance"]
+    assert len(found) == 2 * 3 * 4
     p_values = []
     for key, row in found.iterrows():
         assert isinstance(key, tuple)
-        own = [_kept(table, key, seed, relative) for seed in range(5)]
+        own = [_kept(table, key, seed, measure) for seed in range(5)]
         assert row["mean"] == pytest.approx(np.mean(own))
         t = stats.t.ppf((1 + level) / 2, 4)
         assert row.half_width == pytest.approx(t * stats.sem(own))
@@ -95,7 +105,7 @@ def test_shares_and_tests_agree_with_loops_and_scipy(relative: bool, level: floa
             assert row[["difference", "difference_half_width", "p", "p_holm"]].isna().all()
             assert row.verdict == ""
             continue
-        euclid = [_kept(table, (*key[:-1], "euclidean"), seed, relative) for seed in range(5)]
+        euclid = [_kept(table, (*key[:-1], "euclidean"), seed, measure) for seed in range(5)]
         less = np.subtract(own, euclid)
         assert row.difference == pytest.approx(less.mean())
         assert row.difference_half_width == pytest.approx(t * stats.sem(less))
@@ -112,7 +122,7 @@ def test_who_starts_higher_is_not_called_less_robust() -> None:
     table["precision_at_1"] = (0.4 + 0.01 * table.seed + 0.3 * (table.distance == "snr")) * by_level
     share = compare_drops(table).xs("snr", level="distance")
     np.testing.assert_allclose(share.difference, 0, atol=1e-12)
-    plain = compare_drops(table, relative=False).xs("snr", level="distance")
+    plain = compare_drops(table, measure="change").xs("snr", level="distance")
     assert (plain.difference < -0.05).all()
     assert set(plain.verdict) == {"lower"}
 
@@ -126,17 +136,29 @@ def test_seeds_without_partner_count_for_means_alone() -> None:
     pd.testing.assert_series_equal(found["mean"], everything["mean"])
 
 
+def test_ways_of_tuning_are_compared_apart() -> None:
+    clean = _scores()
+    other = clean.assign(tuned_on="spoiled", precision_at_1=clean.precision_at_1.where(clean.distance != "snr", 0.2))
+    both = compare_drops(pd.concat([clean, other]))
+    for name, table in (("clean", clean), ("spoiled", other)):
+        alone = compare_drops(table).drop(columns="p_holm")
+        part = both[both.index.get_level_values("tuned_on") == name].drop(columns="p_holm")
+        pd.testing.assert_frame_equal(part, alone)
+
+
 def test_comparing_needs_one_loss_euclid_and_clean_scores() -> None:
     table = _scores(2)
     without = table.assign(precision_at_1=table.precision_at_1.where(table.seed == 0, 0.0))
     for wrong, message in (
         (pd.concat([table, table.assign(loss="lifted")]), "one loss is compared at a time, got lifted, triplet"),
-        (table[table.distance != "euclidean"], "baseline euclidean is not among mahalanobis, snr"),
-        (table[table.when != "never"], "84 of 84 rows have no clean R@1"),
-        (without, "42 of 84 rows have no clean R@1 above 0"),
+        (table[table.distance != "euclidean"], "baseline euclidean is not among cosine, mahalanobis, snr"),
+        (table[table.when != "never"], "112 of 112 rows have no clean R@1"),
+        (without, "56 of 112 rows have no clean R@1 above 0"),
     ):
         with pytest.raises(ValueError, match=message):
             compare_drops(wrong)
+    with pytest.raises(ValueError, match="measure must be one of score, share, change, got 'loss'"):
+        compare_drops(table, measure="loss")
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -146,6 +168,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
 FEW = {"noise": (0.1, 0.2), "blur": (0.5,), "wrong labels": (0.5,)}
 CASES = [("never", "clean", 0.0), ("test", "noise", 0.1), ("test", "noise", 0.2), ("test", "blur", 0.5)]
 CASES += [("training", "noise", 0.1), ("training", "blur", 0.5), ("training", "wrong labels", 0.5)]
+
+
+MARGINS = {"snr": 0.2, "mahalanobis": 0.3, "cosine": 0.4}
+
+
+def tune_one(settings: dict[str, Any], open_: list[str], trials: int, path: Path, device: str, images: Any) -> str:
+    """Nothing is tried: a margin for each distance, ten times as large where noise makes pixels negative."""
+    spoiled = bool((images.images < 0).any())
+    found = {"margin": MARGINS[settings["distance"]] * 10**spoiled, "learning_rate": 0.002}
+    write_json(path, found | {"at_bound": [], "trials": [{"seconds": 60.0}] * trials})
+    return f"tuned {open_}"
 
 
 @pytest.fixture
@@ -163,16 +196,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None) -> 
     monkeypatch.setattr(robustness, "SEEDS", (3,))
     monkeypatch.setattr(robustness, "CORRUPTIONS", {kind: CORRUPTIONS[kind] for kind in ("noise", "blur")})
     monkeypatch.setattr(robustness, "_NETWORKS", {name: one | {"steps": 2} for name, one in NETWORKS.items()})
-    rows = [
-        {"data": one["data"], "backbone": one["backbone"], "loss": "triplet", "distance": distance}
-        | {"map": "running" if distance == "mahalanobis" else "", "embedding_size": 8}
-        | {"margin": 0.1 * number, "learning_rate": 0.002}
-        for one in NETWORKS.values()
-        for number, distance in enumerate(DISTANCES, start=1)
-    ]
-    folder = tmp_path / "data" / "reference"
-    folder.mkdir(parents=True)
-    (folder / "tuned_full.json").write_text(json.dumps({"profile": "full", "tuned": rows}))
+    monkeypatch.setattr(robustness, "DISTANCES", ("snr", "mahalanobis"))
+    monkeypatch.setattr(robustness, "_TRIALS", 1)
+    monkeypatch.setattr(robustness, "tune_one", tune_one)
+    (tmp_path / "data" / "reference").mkdir(parents=True)
     return tmp_path / "runs" / "robustness"
 
 
@@ -188,26 +215,50 @@ def test_every_case_is_trained_and_measured_as_tuned(place: Path, monkeypatch: p
     train = robustness.load("digits", "train", size=8)
     expected = [train.images, corrupt(train.images, "noise", 0.1), corrupt(train.images, "blur", 0.5), train.images]
     labels = [train.labels] * 3 + [mislabel(train.labels, 0.5, 3)]
-    assert all(torch.equal(found.images, one) for found, one in zip(trained, expected * 3, strict=True))
-    assert all(torch.equal(found.labels, one) for found, one in zip(trained, labels * 3, strict=True))
+    assert all(torch.equal(found.images, one) for found, one in zip(trained, expected * 4, strict=True))
+    assert all(torch.equal(found.labels, one) for found, one in zip(trained, labels * 4, strict=True))
     table, about = stored.read_table("robustness"), stored.read_about("robustness")
-    columns = ["data", "loss", "distance", "map", "seed", "when", "kind", "level", "precision_at_1"]
+    columns = ["data", "tuned_on", "loss", "distance", "map", "seed", "when", "kind", "level", "precision_at_1"]
     assert list(pd.read_csv(path).columns) == columns
-    for _, part in table.groupby("distance"):
+    for _, part in table.groupby(["tuned_on", "distance"]):
         assert list(part[["when", "kind", "level"]].itertuples(index=False, name=None)) == CASES
-    assert len(table) == 3 * len(CASES)
+    assert len(table) == 2 * 2 * len(CASES)
     assert table.precision_at_1.between(0, 1).all()
-    maps = {"euclidean": "", "snr": "", "mahalanobis": "running"}
+    maps = {"snr": "", "mahalanobis": "running"}
     assert dict(table[["distance", "map"]].drop_duplicates().itertuples(index=False)) == maps
     assert about["not_measured"].startswith("photographs, which need --weights")
-    margins = {row["distance"]: round(row["margin"], 3) for row in about["trained"]}
-    assert margins == {"euclidean": 0.1, "snr": 0.2, "mahalanobis": 0.3}
+    margins = {(row["tuned_on"], row["distance"]): row["margin"] for row in about["trained"]}
+    assert margins == {
+        (on, name): m * 10 ** (on == "spoiled") for on in TUNED_ON for name, m in list(MARGINS.items())[:2]
+    }
+    assert about["core_minutes_of_tuning"] == 4.0
     assert {row["learning_rate"] for row in about["trained"]} == {0.002}
     assert about["settings"]["glyphs"]["steps"] == about["settings"]["glyphs"]["every"] == 2
     assert about["settings"]["glyphs"]["validation_share"] == 0
     assert set(about["data"]) == {"digits, train", "digits, test"}
     assert about["weights_sha256"] is None
     assert {"git_commit", "versions", "finished", "cpu", "core_minutes_of_networks"} <= about.keys()
+
+
+def test_margins_are_tuned_on_images_spoiled_in_turn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robustness, "tune_one", tuning.tune_one)
+    monkeypatch.setattr(robustness, "DISTANCES", ("cosine",))
+    fit, seen = tuning.fit, []
+
+    def watched(settings: Settings, *, device: str, images: LabelledImages) -> Any:
+        seen.append((settings, images))
+        return fit(settings, device=device, images=images)
+
+    monkeypatch.setattr(tuning, "fit", watched)
+    measure_robustness(jobs=1)
+    train = robustness.load("digits", "train", size=8)
+    parts = [corrupt(train.images, "noise", 0.2), corrupt(train.images, "blur", 0.5)]
+    spoiled = torch.stack([parts[i % 2][i] for i in range(len(train))])
+    assert [settings.seed for settings, _ in seen] == [1000, 1001] * 2
+    assert all(settings.validation_share > 0 for settings, _ in seen)
+    given = [[torch.equal(images.images, one) for _, images in seen] for one in (train.images, spoiled)]
+    assert sorted(given) == [[False, False, True, True], [True, True, False, False]]
+    assert all(torch.equal(images.labels, train.labels) for _, images in seen)
 
 
 def test_a_failed_measurement_keeps_others_and_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,15 +270,15 @@ def test_a_failed_measurement_keeps_others_and_goes_on(place: Path, monkeypatch:
         return fit(settings, **more)
 
     monkeypatch.setattr(robustness, "fit", fails)
-    with pytest.raises(ChildProcessError, match=r"1 of 3 steps failed, the others are kept: glyphs-.*-snr-3-.*disk f"):
+    with pytest.raises(ChildProcessError, match=r"2 of 4 steps failed, the others are kept: glyphs-.*-snr-3-.*disk f"):
         measure_robustness()
     finished = {path: path.stat().st_mtime_ns for path in place.glob("*.json")}
-    assert len(finished) == 2
+    assert len(finished) == 4 + 2, "tunings and networks"
     assert not (place.parent.parent / "data/reference/robustness.csv").exists(), "no half table"
     monkeypatch.setattr(robustness, "fit", fit)
     measure_robustness()
     everything = {path: path.stat().st_mtime_ns for path in place.glob("*.json")}
-    assert len(everything) == 3
+    assert len(everything) == 4 + 4
     assert finished.items() <= everything.items()
     monkeypatch.setattr(robustness, "fit", lambda *_, **__: pytest.fail("trained again"))
     measure_robustness()
@@ -245,26 +296,27 @@ def test_a_spoiled_training_that_diverges_scores_nothing(place: Path, monkeypatc
     monkeypatch.setattr(robustness, "DISTANCES", ("snr",))
     table = pd.read_csv(measure_robustness())
     noise = table[(table.when == "training") & (table.kind == "noise")]
-    assert list(noise.precision_at_1) == [0.0]
+    assert list(noise.precision_at_1) == [0.0, 0.0]
     diverges[0] = True
     monkeypatch.setattr(robustness, "SEEDS", (3, 4))
-    with pytest.raises(ChildProcessError, match=r"1 of 2 steps failed.*FloatingPointError: the loss is nan"):
+    with pytest.raises(ChildProcessError, match=r"2 of 4 steps failed.*FloatingPointError: the loss is nan"):
         measure_robustness()
 
 
 def test_other_settings_levels_or_weights_are_other_files(place: Path) -> None:
-    sha = "ab" * 32
-    cell = robustness._cell("photographs", "snr", 0, sha)
-    changed = [
-        robustness._cell("photographs", "snr", 1, sha),
-        robustness._cell("photographs", "euclidean", 0, sha),
-        robustness._cell("photographs", "snr", 0, "cd" * 32),
-        robustness._cell("glyphs", "snr", 0, sha),
-        {**cell, "levels": {**FEW, "blur": (0.6,)}},
-        {**cell, "settings": {**cell["settings"], "margin": 7.0}},
+    sha, found = "ab" * 32, {"margin": 0.1, "learning_rate": 0.002}
+    usual: tuple[Any, ...] = ("photographs", "clean", "snr", 0, sha, found)
+
+    def path(*changed: Any) -> Path:
+        return robustness._path(robustness._cell(*changed))
+
+    cell = robustness._cell(*usual)
+    others = [
+        path(*(other if place == n else one for place, one in enumerate(usual)))
+        for n, other in enumerate(["glyphs", "spoiled", "euclidean", 1, "cd" * 32, found | {"margin": 7.0}])
     ]
-    assert len({robustness._path(one) for one in (cell, *changed)}) == 7
-    assert robustness._cell("glyphs", "snr", 0, None) == robustness._cell("glyphs", "snr", 0, sha), "of no weights"
+    assert len({path(*usual), robustness._path({**cell, "levels": {**FEW, "blur": (0.6,)}}), *others}) == 8
+    assert path("glyphs", *usual[1:4], None, found) == path("glyphs", *usual[1:]), "of no weights"
 
 
 class Means(torch.nn.Module):
@@ -288,13 +340,12 @@ def test_photographs_are_spoiled_not_their_features(
 
     monkeypatch.setattr(robustness, "photographs", lambda split: (images[split == "test"], labels, names))
     monkeypatch.setattr(robustness, "embedder", embedder)
-    monkeypatch.setattr(robustness, "DISTANCES", ("euclidean", "mahalanobis"))
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"1")
     measure_robustness(weights=weights)
     assert set(made) == {("squeezenet1_1", None, str(weights))}
     table, about = stored.read_table("robustness"), stored.read_about("robustness")
-    assert dict(table.data.value_counts()) == {"glyphs": 2 * len(CASES), "photographs": 2 * len(CASES)}
+    assert dict(table.data.value_counts()) == {"glyphs": 4 * len(CASES), "photographs": 4 * len(CASES)}
     assert about["not_measured"] == ""
     assert about["command"] == "snr measure robustness --weights FILE"
     assert set(about["data"]) == {"digits, train", "digits, test", "photographs, train", "photographs, test"}
@@ -306,18 +357,13 @@ def test_photographs_are_spoiled_not_their_features(
     assert made == [], "features are kept"
     weights.write_bytes(b"2")
     measure_robustness(weights=weights)
-    assert len(made) == (1 + 2) + (1 + 3), "other weights, other features"
+    assert len(made) == 2 * (1 + 3), "other weights, other features"
 
 
-def test_missing_margins_and_weights_are_said_first(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(robustness, "fit", lambda *_, **__: pytest.fail("trained"))
+def test_missing_weights_are_said_first(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robustness, "tune_one", lambda *_, **__: pytest.fail("tuned"))
     with pytest.raises(FileNotFoundError, match=r"weights\.pth"):
         measure_robustness(weights=tmp_path / "weights.pth")
-    (tmp_path / "data" / "reference" / "tuned_full.json").unlink()
-    with pytest.raises(FileNotFoundError, match="euclidean has no tuned margin on digits; `snr tune` of a"):
-        measure_robustness()
 
 
 def test_the_stored_table_holds_every_seed_and_level() -> None:
@@ -326,7 +372,8 @@ def test_the_stored_table_holds_every_seed_and_level() -> None:
     for kind, levels in LEVELS.items():
         wanted |= {("test", kind, level) for level in levels if kind in CORRUPTIONS}
         wanted |= {("training", kind, level) for level in (levels[::2] if kind in CORRUPTIONS else levels)}
-    for _, part in table.groupby("data"):
+    assert set(table.tuned_on) == set(TUNED_ON)
+    for _, part in table.groupby(["data", "tuned_on"]):
         asked = {(distance, seed, *case) for distance in DISTANCES for seed in SEEDS for case in wanted}
         found = part[["distance", "seed", "when", "kind", "level"]].itertuples(index=False, name=None)
         assert set(found) == asked

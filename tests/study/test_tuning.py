@@ -43,7 +43,7 @@ class Trainings:
         self.stop_at: int | None = None
         self.diverges: Callable[[Settings], bool] = lambda settings: False
 
-    def __call__(self, settings: Settings, device: str) -> SimpleNamespace:
+    def __call__(self, settings: Settings, device: str, images: None) -> SimpleNamespace:
         if len(self.asked) == self.stop_at:
             raise KeyboardInterrupt
         self.asked.append(settings)
@@ -254,7 +254,7 @@ def test_a_tuning_that_cannot_be_is_refused(small: Path, trainings: Trainings, c
 
 
 def test_a_score_without_number_ends_the_tuning(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "fit", lambda settings, device: SimpleNamespace(validation_score=float("nan")))
+    monkeypatch.setattr(tuning, "fit", lambda settings, device, images: SimpleNamespace(validation_score=float("nan")))
     profile(small, ONE, name="small")
     with pytest.raises(ChildProcessError, match="validation score must be finite, got nan; has a class two im"):
         tune("small")
