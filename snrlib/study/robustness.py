@@ -64,8 +64,14 @@ MEASURES: dict[str, str] = {
 SEEDS: tuple[int, ...] = (0, 1, 2, 3, 4)
 """Of the networks."""
 _NETWORKS: dict[str, dict[str, Any]] = {  # those of the profiles boards and cub_features_losses
-    "glyphs": {"data": "glyphs", "backbone": "conv4", "steps": 150},
-    "photographs": {"data": "cub_features", "backbone": "linear", "steps": 300, "embedding_size": 128},
+    "glyphs": {"data": "glyphs", "backbone": "conv4", "steps": 150, "precision": "bfloat16"},
+    "photographs": {
+        "data": "cub_features",
+        "backbone": "linear",
+        "steps": 300,
+        "embedding_size": 128,
+        "precision": "float32",
+    },
 }
 _LOSS = "triplet"
 _IN_TRAINING = slice(None, None, 2)  # of the levels of a corruption
@@ -226,7 +232,7 @@ def _about(
 
 def _usual(data: str, distance: str, **chosen: Any) -> dict[str, Any]:
     """Settings of a network, as a dictionary; nothing validates before the last step."""
-    usual = default_settings(**_NETWORKS[data], loss=_LOSS, distance=distance, precision="float32", **chosen)
+    usual = default_settings(**_NETWORKS[data], loss=_LOSS, distance=distance, **chosen)
     return asdict(replace(usual, every=usual.steps))
 
 
