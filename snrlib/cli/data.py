@@ -12,6 +12,7 @@ _OWN = {
     "glyphs": "drawn from matplotlib's typefaces, nothing to fetch",
     "digits": "comes with scikit-learn, nothing to fetch",
     "cub_features": "SqueezeNet's features of photographs of birds, in data/reference, nothing to fetch",
+    "cub_features_40": "the same, 40 of its 50 classes to train and ten to judge",
     "folder": "your own images, one sub-folder per class or a table: root=PATH",
 }
 

@@ -44,7 +44,8 @@ __all__ = [
 ]
 
 _MODULES = (glyphs, digits, omniglot, cifar10, cifar100, cub200, cub_features, cars196, sop, tinyimagenet, folder)
-DATASETS: dict[str, DataSet] = {one.name: one for one in (*(module.DATASET for module in _MODULES), cifar10.PUBLISHED)}
+_OTHERS = (cifar10.PUBLISHED, cub_features.FORTY)  # the same images, otherwise divided
+DATASETS: dict[str, DataSet] = {one.name: one for one in (*(module.DATASET for module in _MODULES), *_OTHERS)}
 """What each data set is, by its name."""
 SOURCES: dict[str, Source] = {name: one.source for name, one in DATASETS.items() if one.source is not None}
 """Where those come from that are downloaded."""
@@ -71,7 +72,7 @@ def files_state(name: str, root: str | Path | None = None, weights: Path | None 
         if root is not None and Path(root).is_file():  # the table that lists them
             files.add(Path(root).absolute())
     elif data.kind == "features":
-        files.add(data_folder("reference") / f"{name}.npz")
+        files.add(data_folder("reference") / "cub_features.npz")
     elif data.source is not None:
         places = [data.folder(place) for name in data.source.places if (place := find(root, name)) is not None]
         if not places:

@@ -18,7 +18,9 @@ from snrlib.utils.files import data_folder
 one_each = partial(load, "glyphs", "test", per_class=1)
 
 
-@pytest.mark.parametrize(("name", "options"), [("glyphs", {"per_class": 2}), ("digits", {}), ("cub_features", {})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("glyphs", {"per_class": 2}), ("digits", {}), ("cub_features", {}), ("cub_features_40", {})]
+)
 def test_splits_share_nothing_and_loading_repeats_bits(name: str, options: dict) -> None:
     train, test = load(name, "train", **options), load(name, "test", **options)
     assert not set(train.classes) & set(test.classes)
@@ -50,6 +52,9 @@ def test_bird_features_are_of_fifty_kinds() -> None:
         assert torch.isfinite(data.images).all()
         assert (data.images.std(dim=0) > 0).all(), "no feature is constant"
     both = torch.cat([train.images, test.images]).flatten(1)
+    forty, ten = load("cub_features_40"), load("cub_features_40", "test")
+    assert (len(forty.classes), len(ten.classes)) == (40, 10)
+    assert torch.equal(torch.cat([forty.images, ten.images]).flatten(1), both)
     assert len(both.unique(dim=0)) == 1500, "no photograph is there twice"
     assert len(both.sqrt().unique()) <= 256
 
@@ -159,5 +164,5 @@ test_wrong_arguments_are_refused_with_the_valid = refusals(
     (partial(load, "glyphs", colour=True), TypeError, "colour"),
     *bad_options(partial(load, "glyphs"), size=[8], per_class=[0], noise=[-0.1, float("nan")], scale=[0.6], seed=[-1]),
     *bad_options(partial(load, "digits"), size=[7]),
-    *bad_options(partial(load, "cub_features"), size=[224]),
+    *bad_options(partial(load, "cub_features"), size=[224], training=[1, 49]),
 )

@@ -24,7 +24,7 @@ OVER_COSINES = ("normalised_softmax", "arcface")
 def test_every_data_set_goes_with_every_network_that_takes_it() -> None:
     for data, backbone in itertools.product(DATASETS, NETWORKS):
         sizes = {"batch_size": 8, "m": 2, "validation_share": 0} if data == "folder" else {}  # its files would tell
-        if (data == "cub_features") != (backbone == "linear"):
+        if (DATASETS[data].kind == "features") != (backbone == "linear"):
             with pytest.raises(ValueError, match=f"features go with backbone linear .*, got {data} and {backbone}"):
                 default_settings(data, backbone, **sizes)
             continue
