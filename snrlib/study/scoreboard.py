@@ -35,7 +35,7 @@ __all__ = [
 
 BOARD: tuple[str, ...] = (
     "boards_glyphs",
-    "full_omniglot",
+    "boards_omniglot",
     "omniglot",
     "cars",
     "acts_birds",
