@@ -4,7 +4,8 @@
 """
 
 from snrlib.explore.figure import map_figure
-from snrlib.explore.inspector import inspect, thumbnails
+from snrlib.explore.inspector import inspect
+from snrlib.explore.items import Items, items_of, thumbnails
 from snrlib.explore.maps import Map, tsne
 from snrlib.explore.page import ExplorePage
 from snrlib.explore.playground import FIGURE_ALT, playground, playground_figure
@@ -12,8 +13,10 @@ from snrlib.explore.playground import FIGURE_ALT, playground, playground_figure
 __all__ = [
     "FIGURE_ALT",
     "ExplorePage",
+    "Items",
     "Map",
     "inspect",
+    "items_of",
     "map_figure",
     "playground",
     "playground_figure",
