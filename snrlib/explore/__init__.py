@@ -3,6 +3,7 @@
 `maps` computes, `inspector` and `playground` make pages that live in a notebook and in a file that needs no network.
 """
 
+from snrlib.explore.atlas import atlas_names, export_atlas
 from snrlib.explore.figure import map_figure
 from snrlib.explore.inspector import inspect
 from snrlib.explore.items import Items, items_of, thumbnails
@@ -15,6 +16,8 @@ __all__ = [
     "ExplorePage",
     "Items",
     "Map",
+    "atlas_names",
+    "export_atlas",
     "inspect",
     "items_of",
     "map_figure",

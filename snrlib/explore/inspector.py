@@ -50,7 +50,7 @@ def inspect(
     images: LabelledImages | ImageFiles | Items,
     split: Sequence[str] | None = None,
     *,
-    title: str = "The same images on every map",
+    title: str | None = None,
     thumbnail: int = 48,
     save: str | Path | None = None,
 ) -> ExplorePage:
@@ -64,7 +64,7 @@ def inspect(
         maps: of the same n images in the same order, 1 to 8.
         images: the n images, with labels and classes; or `Items`, which may have no images.
         split: of each image a word, such as "train" or "test"; None leaves it out.
-        title: of the page.
+        title: of the page; None says that the same images are on every map.
         thumbnail: side of the small images, in pixels [16 to 128]. Where they are so many that the page would have more
             than 60 MiB they become smaller or are left out, and the page's notes say so.
         save: a file that ends in ``.html``; it opens from disk with no network. None writes none.
@@ -112,7 +112,7 @@ def inspect(
     about = f"{len(images):,} {many} of {len(images.classes):,} classes: {images.name}."
     folder = Path(__file__).parent / "assets"
     html = Template((folder / "inspector.html").read_text(encoding="utf-8")).substitute(
-        title=escape(title),
+        title=escape(f"The same {many} on every map" if title is None else title),
         about=escape(" ".join([about, *repeated, *notes])),
         One=one_.capitalize(),
         many=many,
@@ -148,17 +148,21 @@ def _check(maps: list[Map], n: int, split: Sequence[str] | None, thumbnail: int)
 
 def _pictures(images: LabelledImages | ImageFiles | Items, side: int, room: int) -> tuple[list[str], list[str]]:
     """The small images as large as they fit, as base64 without its head; and what a reader must know of them."""
+    notes, files = (list(images.notes), images.files) if isinstance(images, Items) else ([], ())
     if isinstance(images, Items) and not images.has_pictures:
-        return [], list(images.notes)
+        return [], notes
     n = len(images)
     sample = range(0, n, max(1, n // _SAMPLE))
     for smaller in (side, *(one for one in _SIDES if one < side)):
         mean = np.mean([len(text) for text in thumbnails(images, smaller, sample)])
         if mean * n <= room:
             made = [text.partition(",")[2] for text in thumbnails(images, smaller, progress=n > 5000)]
-            notes = [] if smaller == side else [f"Pictures are {smaller} pixels wide, to fit into one page."]
-            return made, notes + (list(images.notes) if isinstance(images, Items) else [])
-    return [], [f"{n:,} pictures do not fit into a page of {PAGE_LIMIT >> 20} MiB: it shows dots and words only."]
+            if smaller < side:
+                notes.append(f"Pictures are {smaller} pixels wide, so that they fit into one page.")
+            if damaged := sum(1 for file, text in zip(files, made, strict=False) if file and not text):
+                notes.append(f"{damaged:,} of {n:,} images: damaged, or no image.")
+            return made, notes
+    return [], [*notes, f"{n:,} pictures do not fit into a page of {PAGE_LIMIT >> 20} MiB: it has dots and words only."]
 
 
 def _column(name: str, values: pd.Series) -> tuple[dict[str, Any], _Packed]:
@@ -188,7 +192,8 @@ def _section(one: Map) -> str:
             ("alone", "this map alone", "⤢"),
         )
     )
-    stage = f'<div class="stage" tabindex="0" role="application" aria-label="map: {title}"><canvas></canvas><canvas></canvas></div>'
+    canvases = "<canvas></canvas><canvas></canvas>"
+    stage = f'<div class="stage" tabindex="0" role="application" aria-label="map: {title}">{canvases}</div>'
     words = f"<p>{escape(one.facts)}.<br>{escape(one.scores)}.</p>"
     return f'<section aria-label="{title}"><header><h2>{title}</h2>{buttons}</header>{stage}{words}</section>'
 
@@ -203,7 +208,7 @@ def _json(facts: dict[str, Any]) -> str:
 
 
 def _packed(values: NDArray) -> _Packed:
-    """As `inspector.js` reads it: numbers with a point as they are, whole ones, none negative, in the bytes they need."""
+    """As `inspector.js` reads it: numbers with a point as they are, whole ones, of 0 and above, in 2 or 4 bytes."""
     kind = f"f{values.dtype.itemsize}"
     if values.dtype.kind != "f":
         kind = "u2" if values.max(initial=0) < 2**16 else "u4"

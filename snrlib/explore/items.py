@@ -1,4 +1,4 @@
-"""What a page shows of each embedding besides where it lies: its class, its columns, and a small picture if it has one."""
+"""What a page shows of each embedding besides where it lies: class, columns, and a small picture if it has one."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def items_of(file: EmbeddingFile, folder: str | Path | None = None) -> Items:
     if file.paths is not None:
         factors = factors.assign(path=list(file.paths))
     if folder is None:
-        return Items(file.name, file.labels, file.classes, factors, file.images)
+        return Items(file.name, file.labels, file.classes, factors, file.images, notes=file.notes)
     if not Path(folder).is_dir():
         raise NotADirectoryError(f"--images {folder} is no folder")
     if file.paths is None:
         raise ValueError(f"{file.name} has no column of paths that could lead to images in {folder}")
     files, notes = _found(file.paths, Path(folder))
-    return Items(file.name, file.labels, file.classes, factors, None, files, notes)
+    return Items(file.name, file.labels, file.classes, factors, None, files, (*file.notes, *notes))
 
 
 def _found(paths: Sequence[str], folder: Path) -> tuple[tuple[Path | None, ...], tuple[str, ...]]:

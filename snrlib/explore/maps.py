@@ -30,7 +30,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from snrlib.distances import Distance, get_distance
-from snrlib.evaluate import knn
 from snrlib.evaluate.neighbours import knn_blocks
 from snrlib.utils.cache import cached_array
 from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number

@@ -102,7 +102,8 @@
     document.querySelectorAll("#maps > section").forEach((section, m) => {
       section.hidden = !standing.includes(m);
       const alone = standing.length === 1 && maps.length > 1;
-      Object.assign(section.querySelector("[data-do=alone]"), { textContent: alone ? "▦" : "⤢", title: alone ? "all maps" : "this map alone", hidden: maps.length === 1 });
+      const what = alone ? "all maps" : "this map alone";
+      Object.assign(section.querySelector("[data-do=alone]"), { textContent: alone ? "▦" : "⤢", title: what, ariaLabel: `${what}: ${maps[m].title}`, hidden: maps.length === 1 });
     });
     document.querySelectorAll("#standing button").forEach((button, m) => button.setAttribute("aria-pressed", standing.includes(m)));
     arrange();
@@ -119,6 +120,7 @@
   // --- Colour and legend
   function colour(by) {
     $("colour").value = by;
+    $("keyed").textContent = `Legend: ${$("colour").selectedOptions[0].textContent}`;
     const found = colours[by]();
     Object.assign(shared, { groups: found.groups ?? null, hidden: new Set(), spotlight: -1 });
     views.forEach((view, m) => { view.look = Array.isArray(found.look) ? found.look[m]() : found.look(); });
@@ -231,7 +233,7 @@
       const cards = [];
       for (let j = i * map.k; j < (i + 1) * map.k; j++) {
         const to = map.near()[j], right = labels[to] === labels[i];
-        cards.push(card(to, right ? "right" : "wrong", `${right ? "✓" : "✗"} ${named(facts.classes[labels[to]])} ${map.far()[j].toPrecision(3)}`));
+        cards.push(card(to, right ? "right" : "wrong", `${right ? "✓" : "✗"} ${named(facts.classes[labels[to]])}\n${map.far()[j].toPrecision(3)}`));
       }
       return [element("h2", {}, map.title === map.distance ? `Nearest under ${map.title}` : `${map.title}: nearest under ${map.distance}`), list(cards)];
     }));
