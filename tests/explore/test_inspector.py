@@ -181,8 +181,8 @@ def test_looks_follow_columns_numbers_and_errors(page: Any, maps: list[Map], ima
         assert page.locator("#legend button").count() == len(set(group))
     page.locator("#colour").select_option("wrong")
     for m, one in enumerate(maps):
-        looks = [look[:2] for look in _colours(page, m)]
-        assert looks == [["#3f90da", "circle"] if hit else ["#bd1f01", "star"] for hit in one.hits[:, 0]]
+        judged = [look[:2] for look in _colours(page, m)]
+        assert judged == [["#3f90da", "circle"] if hit else ["#bd1f01", "star"] for hit in one.hits[:, 0]]
     row = _lonely(maps[0])
     page.wait_for_timeout(100)
     assert _pixel(page, 0, row) == ([0x3F, 0x90, 0xDA] if maps[0].hits[row, 0] else [0xBD, 0x1F, 0x01]), "it is drawn"
