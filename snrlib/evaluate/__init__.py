@@ -18,6 +18,7 @@ from torch import Tensor
 from snrlib.distances import Distance, get_distance
 from snrlib.evaluate.classification import classify, confusion, most_confused
 from snrlib.evaluate.clustering import clustering
+from snrlib.evaluate.geometry import Geometry, geometry
 from snrlib.evaluate.neighbours import knn, knn_blocks, ranking_blocks
 from snrlib.evaluate.retrieval import Labels, class_means, retrieval
 from snrlib.evaluate.verification import Verification, verification
@@ -25,6 +26,7 @@ from snrlib.stats import interval
 from snrlib.utils.checks import check_choice, check_embeddings
 
 __all__ = [
+    "Geometry",
     "Judge",
     "Verification",
     "class_means",
@@ -33,6 +35,7 @@ __all__ = [
     "compare",
     "confusion",
     "evaluate",
+    "geometry",
     "interval",
     "judges",
     "knn",
