@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.base import BaseEstimator, clone
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from snrlib.distances import Centre, Distance, LinearMap, get_distance
-from snrlib.evaluate.clustering import clustering
 from snrlib.evaluate.comparison import Comparison
-from snrlib.evaluate.retrieval import USUAL_KS, Labels, checked_sets, retrieval
-from snrlib.evaluate.verification import verification
+from snrlib.evaluate.folds import Fold, UnfitError, deal_folds, draw_queries, wants_fit
+from snrlib.evaluate.retrieval import USUAL_KS, Labels, checked_sets
 from snrlib.utils.cache import cached_arrays
-from snrlib.utils.checks import as_labels, check_embeddings, check_rank
+from snrlib.utils.checks import as_labels, check_embeddings
 from snrlib.utils.files import digest
 from snrlib.utils.provenance import imported_files
 
@@ -114,7 +110,10 @@ def compare(  # noqa: PLR0913 - what is judged, by what, against what
 
     Raises:
         TypeError, ValueError: as `evaluate` and `verification`; a ``search`` that is neither a distance nor a
-            transformer, has the name of another row or cannot be fitted; too few classes for the folds.
+            transformer or has the name of another row; too few classes for the folds.
+
+    Warns:
+        UserWarning: an estimator that cannot be fitted to what there is has no row; ``about["left_out"]`` says why.
     """
     if not isinstance(distance, Distance | None):
         raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
@@ -123,46 +122,73 @@ def compare(  # noqa: PLR0913 - what is judged, by what, against what
     both = None if reference is None else y
     if (train is None) != (train_labels is None):
         raise ValueError("train and train_labels go together: one of them is missing")
-    fitted_here = [name for name, way in ways.items() if _wants_fit(way)]
+    fitted = [name for name, way in ways.items() if wants_fit(way)]
+    to: tuple[Tensor, ...] = ()
     if train is not None:
         fit_x = check_embeddings(train, "train")
-        whole = _Fold(x, both, given, gallery, None, fit_x, as_labels(train_labels, len(fit_x))[0])
-        parts = [whole]
-    elif fitted_here:
-        parts = _folds(x, both, given, gallery, folds, seed)
+        to = fit_x, as_labels(train_labels, len(fit_x))[0]
+        parts = [Fold(x, both, given, gallery, *to)]
+    elif fitted:
+        parts = deal_folds(x, both, given, gallery, folds, seed)
     else:
-        parts = [_Fold(x, both, given, gallery)]
-    chosen = _sample(parts, queries, seed)
+        parts = [Fold(x, both, given, gallery)]
+    draw_queries(parts, queries, seed)
     if ks is None and len(parts) > 1:
-        fewest = min(len(part.gallery) - (part.y is None) for part in parts)
+        fewest = min(part.candidates for part in parts)
         ks = [k for k in USUAL_KS if k <= fewest]
-    kept = _identity(x, both, given, gallery, fit_x if train is not None else None) if resume else ""
     plan: dict[str, Any] = {"ks": ks, "also": also, "cluster": cluster, "seed": seed}
-    rankings = {name: ranking_of(way) for name, way in ways.items()}
-    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in ways}
-    total = len(ways) * sum(len(part.labels) if part.rows is None else len(part.rows) for part in parts)
+    kept = None
+    if resume:
+        kept = digest([_bytes_digest(x, y, given, gallery, *to), _code(), plan, len(parts), queries])
+    # Twins by algebra have the same neighbours; beside a training distance each is searched for itself, as ever.
+    ranking = {name: ranking_of(way) for name, way in ways.items()}
+    found, left_out = _judged(parts, ways, ranking if distance is None else {}, plan, kept, progress)
+    for name, reason in left_out.items():
+        warnings.warn(f"{name} is left out: {reason}", stacklevel=2)
+    told: dict[str, Any] = {"fitted": [name for name in fitted if name in found], "left_out": left_out}
+    told["fitted_to"] = None if train is None else len(train)
+    return _gathered(found, parts, {name: ranking[name] for name in found}, told)
+
+
+_Scores = Mapping[str, Any]
+
+
+def _judged(
+    parts: list[Fold],
+    ways: Mapping[str, Any],
+    ranking: Mapping[str, str],
+    plan: Mapping[str, Any],
+    kept: str | None,
+    progress: bool,
+) -> tuple[dict[str, list[_Scores]], dict[str, str]]:
+    """The scores of each way in each part, and why some ways have none."""
+    found: dict[str, list[_Scores]] = {name: [] for name in ways}
+    left_out: dict[str, str] = {}
+    total = len(ways) * sum(len(part.queries) for part in parts)
     with tqdm(total=total, unit=" queries", disable=not progress, smoothing=0.05, mininterval=1) as bar:
         for number, part in enumerate(parts):
-            ranked: dict[str, Mapping[str, Any]] = {}
+            ranked: dict[str, _Scores] = {}
             clusters: dict[Any, dict[str, float]] = {}
             for name, way in ways.items():
+                if name in left_out:
+                    continue
                 bar.set_postfix_str(name)
-                # A twin by algebra has the same neighbours; beside a training distance each is searched, as ever.
-                twin = ranked.get(rankings[name]) if distance is None else None
-
-                def judged(way: Any = way, twin: Any = twin, part: Any = part, clusters: Any = clusters) -> Any:
-                    return part.judge(way, plan, twin, clusters, None if twin is not None else bar.update)
-
-                key = [kept, plan, number, len(parts), queries, folds, _identity_of(way)]
-                done_before = bar.n
-                if resume and key[-1]:
-                    scores = cached_arrays(f"compare-{digest(key)}", judged, what="scores")
-                else:
-                    scores = judged()
-                bar.update(len(part.queries) - (bar.n - done_before))
-                ranked.setdefault(rankings[name], scores)
+                before, twin = bar.n, ranked.get(ranking.get(name, ""))
+                judge = partial(part.judge, way, plan, twin, clusters, bar.update)
+                state = _state(way)
+                try:
+                    if kept and state:
+                        scores = cached_arrays(f"compare-{digest([kept, number, state])}", judge, what="scores")
+                    else:
+                        scores = judge()
+                except UnfitError as error:
+                    left_out[name] = str(error)
+                    del found[name]
+                    continue
+                bar.update(len(part.queries) - (bar.n - before))  # of a twin, or of what was kept
+                ranked.setdefault(ranking.get(name, name), scores)
                 found[name].append(scores)
-    return _gathered(found, parts, rankings, chosen, fitted_here, len(train) if train is not None else None)
+    return found, left_out
 
 
 def ranking_of(way: Any) -> str:
@@ -182,67 +208,6 @@ def ranking_of(way: Any) -> str:
     return f"||A(b - a)||, A x = {space}" + (f", in units of {way.unit}" if by_ref and not way.normalize_mapped else "")
 
 
-@dataclass
-class _Fold:
-    """One part of the classes, searched by itself, and what maps are fitted to."""
-
-    x: Tensor
-    y: Tensor | None
-    labels: Tensor
-    gallery: Tensor
-    where: Tensor | None = None  # row numbers of x among all queries; None: all
-    fit_x: Tensor | None = None
-    fit_labels: Tensor | None = None
-    rows: Tensor | None = None  # of x, which are queries; None: all
-
-    @property
-    def queries(self) -> Tensor:
-        """Their row numbers in x."""
-        return torch.arange(len(self.x)) if self.rows is None else self.rows
-
-    def judge(
-        self, way: Any, plan: Mapping[str, Any], twin: Mapping[str, Any] | None, clusters: dict[Any, Any], progress: Any
-    ) -> Mapping[str, Any]:
-        """By the name of each score, one of each query, or one for all (0-dimensional)."""
-        judge, x, y = self._in_space(way)
-        sets: dict[str, Any] = {"reference": y, "reference_labels": None if y is None else self.gallery}
-        if twin is None:
-            of_each = retrieval(
-                *(x, self.labels, judge, plan["ks"]), also=plan["also"], rows=self.rows, progress=progress, **sets
-            )
-            found = {str(name): of_each[name].to_numpy() for name in of_each}
-        else:
-            found = {name: scores for name, scores in twin.items() if scores.ndim}
-        if plan["cluster"]:
-            key = (id(judge.map), judge.normalize_embeddings, judge.normalize_mapped) if judge is way else id(way)
-            if key not in clusters:  # the anchor side has no part in it
-                clusters[key] = clustering(x, self.labels, judge, plan["seed"])
-            found |= {name: np.array(score) for name, score in clusters[key].items()}
-        pairs = verification(x, self.labels, judge, seed=plan["seed"], **sets)
-        return found | {"AUC": np.array(pairs.AUC), "EER": np.array(pairs.EER)}
-
-    def _in_space(self, way: Any) -> tuple[Distance, Tensor, Tensor | None]:
-        """The distance that judges, and the two sets in its space."""
-        if isinstance(way, Distance):
-            return way, self.x, self.y
-        dtype = None
-        if _wants_fit(way):
-            if self.fit_x is None or self.fit_labels is None:
-                raise AssertionError("there is nothing to fit to")
-            way = clone(way)
-            try:
-                way.fit(self.fit_x.detach().cpu().numpy(), self.fit_labels.cpu().numpy())
-            except ValueError as error:
-                raise ValueError(f"{way!r:.60} cannot be fitted to {len(self.fit_x)} rows: {error}") from error
-            dtype = self.x.dtype  # a map of float64 makes float64 of float32, at twice the cost of the search
-        x, y = _mapped(way, self.x, dtype), None if self.y is None else _mapped(way, self.y, dtype)
-        return get_distance("euclidean"), x, y
-
-
-def _mapped(way: Any, x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return torch.as_tensor(way.transform(x.detach().cpu().numpy()), device=x.device, dtype=dtype)
-
-
 def _ways(distance: Distance | None, search: Mapping[str, Any]) -> dict[str, Any]:
     """What is judged, by name."""
     ways: dict[str, Any] = {}
@@ -259,70 +224,11 @@ def _ways(distance: Distance | None, search: Mapping[str, Any]) -> dict[str, Any
     return ways
 
 
-def _wants_fit(way: Any) -> bool:
-    """Whether it is an estimator that was not fitted yet."""
-    if isinstance(way, Distance) or not isinstance(way, BaseEstimator):
-        return False
-    if hasattr(way, "steps"):  # a pipeline takes itself for fitted if its last step needs no fit
-        return any(_wants_fit(step) for _, step in way.steps)
-    try:
-        check_is_fitted(way)
-    except NotFittedError:
-        return True
-    return False
-
-
-def _folds(x: Tensor, y: Tensor | None, given: Tensor, gallery: Tensor, folds: int, seed: int) -> list[_Fold]:
-    """The classes dealt at random into parts of as many classes, one more or less."""
-    classes, members = torch.cat([given, gallery]).unique(return_inverse=True)
-    if len(classes) < 4:
-        raise ValueError(
-            f"a map is fitted to other classes than it is judged on, which takes four classes; got {len(classes)}"
-        )
-    check_rank(folds, "folds", len(classes) // 2, "number of classes, halved")
-    if folds < 2:
-        raise ValueError(f"folds must be at least 2, got {folds}")
-    part = torch.empty(len(classes), dtype=torch.int64)
-    part[torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))] = (
-        torch.arange(len(classes)) % folds
-    )
-    of_x, of_y = (part[one.cpu()].to(x.device) for one in members.split([len(given), len(gallery)]))
-    found = []
-    for number in range(folds):
-        mine, theirs = of_x == number, of_y == number
-        where = mine.nonzero()[:, 0]
-        fit_x, fit_labels = x[~mine], given[~mine]
-        if y is not None:
-            fit_x, fit_labels = torch.cat([fit_x, y[~theirs]]), torch.cat([fit_labels, gallery[~theirs]])
-        of_part = None if y is None else y[theirs]
-        found.append(_Fold(x[where], of_part, given[where], gallery[theirs], where, fit_x, fit_labels))
-    return [part for part in found if len(part.x)]  # of a gallery alone nothing is asked
-
-
-def _sample(parts: list[_Fold], queries: int | None, seed: int) -> int | None:
-    """Draw queries of all parts together; None if all are taken."""
-    n = sum(len(part.x) for part in parts)
-    if queries is None or queries >= n:
-        return None
-    check_rank(queries, "queries", n, "number of embeddings")
-    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:queries].sort().values
-    start = 0
-    for part in parts:
-        mine = drawn[(drawn >= start) & (drawn < start + len(part.x))] - start
-        part.rows = mine.to(part.x.device)
-        start += len(part.x)
-    if any(part.rows is not None and len(part.rows) == 0 for part in parts):
-        raise ValueError(f"queries must be so many that each fold has one, got {queries}")
-    return queries
-
-
 def _gathered(
     found: Mapping[str, list[Mapping[str, Any]]],
-    parts: list[_Fold],
+    parts: list[Fold],
     ranking: Mapping[str, str],
-    sampled: int | None,
-    fitted: list[str],
-    n_train: int | None,
+    told: Mapping[str, Any],
 ) -> Comparison:
     """The folds together: of scores of queries the mean over all queries, of others the mean over folds."""
     of_queries, rows = {}, {}
@@ -334,19 +240,17 @@ def _gathered(
     table = Comparison(pd.DataFrame(rows).T)
     table.queries, table.ranking = of_queries, ranking
     table.query_classes = np.concatenate([part.labels[part.queries].cpu().numpy() for part in parts])
-    candidates = [len(part.gallery) - (part.y is None) for part in parts]
+    candidates = [part.candidates for part in parts]
     table.about = {
         "queries": len(table.query_classes),
-        "sampled": sampled is not None,
+        "sampled": any(part.rows is not None for part in parts),
         "classes": len(np.unique(table.query_classes)),
         "images": sum(len(part.x) + (0 if part.y is None else len(part.y)) for part in parts),
         "gallery": None if parts[0].y is None else sum(len(part.gallery) for part in parts),
         "candidates": [min(candidates), max(candidates)],
         "components": parts[0].x.shape[1],
         "folds": len(parts),
-        "fitted": fitted,
-        "fitted_to": n_train,
-    }
+    } | dict(told)
     return table
 
 
@@ -359,21 +263,17 @@ def _bytes_digest(*arrays: Any) -> str:
     return made.hexdigest()[:16]
 
 
-def _identity(*arrays: Tensor | None) -> str:
-    """Of all that is judged, and of the code that judges."""
-    return _bytes_digest(*(array for array in arrays if array is not None)) + _code()
-
-
 @cache
 def _code() -> str:
+    """Of the code that judges: another may judge otherwise."""
     made = hashlib.sha256()
     for path in imported_files("import snrlib.evaluate.compare, snrlib.mahalanobis"):
         made.update(Path(path).read_bytes())
     return made.hexdigest()[:16]
 
 
-def _identity_of(way: Any) -> str:
+def _state(way: Any) -> str:
     """Of a distance or of an estimator that is fitted here; "" of others, whose state is not known."""
     if isinstance(way, Distance):
         return f"{way!r} {_bytes_digest(*way.state_dict().values())}"
-    return way.__repr__(N_CHAR_MAX=10**6) if _wants_fit(way) else ""
+    return way.__repr__(N_CHAR_MAX=10**6) if wants_fit(way) else ""

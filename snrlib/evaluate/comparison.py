@@ -22,7 +22,7 @@ class Comparison(pd.DataFrame):
     """One row per way to search, one column per score; and the scores of every query behind them.
 
     Attributes:
-        queries: of each way the scores of each query, one row each, in the same order for all ways.
+        queries: of each way the scores of each query, one row each, in the same order for all ways (that of the folds).
         query_classes: (queries,), the class of each.
         ranking: of each way a name for the order in which it ranks: two ways with one name rank alike, by algebra.
         about: how it was judged: numbers of classes, images, queries, folds, and so on.
