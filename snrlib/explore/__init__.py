@@ -1,8 +1,9 @@
-"""See it: t-SNE maps under the study's distances, the inspector that links them, and the playground.
+"""See it: t-SNE maps, the inspector that links them, the playground, and the page of a comparison.
 
 `maps` computes, `inspector` and `playground` make pages that live in a notebook and in a file that needs no network.
 """
 
+from snrlib.explore.comparison import comparison_page
 from snrlib.explore.figure import map_figure
 from snrlib.explore.inspector import inspect, thumbnails
 from snrlib.explore.maps import Map, tsne
@@ -13,6 +14,7 @@ __all__ = [
     "FIGURE_ALT",
     "ExplorePage",
     "Map",
+    "comparison_page",
     "inspect",
     "map_figure",
     "playground",
