@@ -83,6 +83,11 @@ def test_a_killed_comparison_goes_on(birds: Path, monkeypatch: pytest.MonkeyPatc
     kept = len(list(cache.glob("compare-*")))
     assert kept >= 3
     judge, judged = Fold.judge, list[object]()
-    monkeypatch.setattr(Fold, "judge", lambda self, way, *rest: judged.append(way) or judge(self, way, *rest))
+
+    def counted(self: Fold, way: object, *rest: object) -> object:
+        judged.append(way)
+        return judge(self, way, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Fold, "judge", counted)
     assert main(["compare", str(plain), "-o", str(birds.with_name("a.html"))]) == 0
     assert len(judged) == 2 * 11 - kept, "ways of both folds, less what was finished"
