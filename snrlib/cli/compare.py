@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands", "read_file"]
 
-_MANY = 20_000  # queries, beyond which a sample is drawn unless told otherwise
+_MANY = 10_000  # queries, beyond which a sample is drawn unless told otherwise
 _CLUSTERED = 5_000  # rows, up to which k-means is run
 _GENERATOR = "snrlib compare"  # stands in the JSON file: such files are replaced by the next
 
