@@ -1,9 +1,10 @@
-"""See it: t-SNE maps under the study's distances, the inspector that links them, and the playground.
+"""See it: t-SNE maps, the inspector that links them, the playground, and the page of a comparison.
 
 `maps` computes, `inspector` and `playground` make pages that live in a notebook and in a file that needs no network.
 """
 
 from snrlib.explore.atlas import atlas_names, export_atlas
+from snrlib.explore.comparison import comparison_page
 from snrlib.explore.figure import map_figure
 from snrlib.explore.inspector import inspect
 from snrlib.explore.items import Items, items_of, thumbnails
@@ -18,6 +19,7 @@ __all__ = [
     "Map",
     "atlas_names",
     "export_atlas",
+    "comparison_page",
     "inspect",
     "items_of",
     "map_figure",
