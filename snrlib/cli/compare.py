@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snrlib.data.embedding_file import EmbeddingFile
     from snrlib.evaluate import Comparison
 
-__all__ = ["add_commands", "read_file"]
+__all__ = ["add_columns", "add_commands", "read_file"]
 
 _MANY = 10_000  # queries, beyond which a sample is drawn unless told otherwise
 _CLUSTERED = 5_000  # rows, up to which k-means is run
