@@ -7,17 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from snrlib.cli.compare import add_columns
 from snrlib.utils.files import check_page
 
 __all__ = ["add_commands"]
 
-_COLUMNS = {
-    "embeddings": "the column of embeddings",
-    "labels": "the column of classes",
-    "paths": "the column of paths of images",
-    "role": 'the column that says "query" or "gallery"',
-    "labels_from": "a file with the labels, row for row",
-}
+_READING = ("embeddings", "labels", "paths", "role", "labels_from", "drop_bad")  # options of how a file is read
 
 
 def add_commands(commands: Any) -> None:
@@ -32,9 +27,8 @@ def add_commands(commands: Any) -> None:
     one.add_argument("--distance", nargs="+", metavar="NAME", help="of a file (default: euclidean cosine snr)")
     one.add_argument("--images", metavar="FOLDER", help="where the images are, to which a file's paths are relative")
     one.add_argument("--export", metavar="FILE.parquet", help="also write the maps as a table for other viewers")
-    for name, what in _COLUMNS.items():
-        one.add_argument(f"--{name.replace('_', '-')}", metavar="NAME", help=f"of a file: {what}")
-    one.add_argument("--drop-bad", action="store_true", help="leave out rows that have no label or are not finite")
+    add_columns(one)
+    one.add_argument("--paths", metavar="NAME", help="column of paths of images")
     one.add_argument("--perplexity", type=float, help="of the maps (default: 30, or what so few images allow)")
     one.add_argument("--symmetrised", action="store_true", help="show the mean of both anchor sides")
     one = commands.add_parser("playground", help="write the page to drag points and draw signals on")
@@ -55,7 +49,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.export:
         check_atlas(options.export)
     if any(Path(one).is_file() for one in options.files):
-        reading = {name: getattr(options, name) for name in (*_COLUMNS, "drop_bad")}
+        reading = {name: getattr(options, name) for name in _READING}
         spaces = file_embeddings(options.files, options.distance, options.images, **reading)
     elif options.distance or options.images:
         raise ValueError("--distance and --images belong to files of embeddings; runs have their own")

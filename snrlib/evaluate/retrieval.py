@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.evaluate.neighbours import ranking_blocks
+from snrlib.evaluate.neighbours import ranking_blocks, without_self
 from snrlib.utils.checks import as_labels, check_choice, check_embeddings, check_labels
 
 __all__ = ["ON_REQUEST", "USUAL_KS", "Labels", "checked_sets", "class_means", "retrieval"]
@@ -168,12 +168,10 @@ def checked_sets(
 
 
 def _without(rows: Tensor, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Rankings with one place less: that of the query's own row; the last, if its duplicates filled all places."""
+    """Rankings of these rows among all, without the rows themselves."""
     start = 0
     for indices in blocks:
-        is_self = indices == rows[start : start + len(indices), None]
-        is_self[~is_self.any(dim=1), -1] = True
-        yield indices[~is_self].view(len(indices), -1)
+        yield without_self(indices, rows[start : start + len(indices)])
         start += len(indices)
 
 

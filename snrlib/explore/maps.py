@@ -161,7 +161,7 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
         near.numpy(), far.numpy(), first, perplexity, _engine(check_choice(engine, "engine", ENGINES), n), progress
     )
     hits = labels[neighbours] == labels[:, None]
-    has_others = labels.unique(return_counts=True)[1][labels.unique(return_inverse=True)[1]] > 1
+    _, members, sizes = labels.unique(return_inverse=True, return_counts=True)
     return Map(
         points=points,
         neighbours=neighbours.numpy(),
@@ -169,7 +169,7 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
         hits=hits.numpy(),
         distance=_in_words(distance),
         space=shown,
-        precision_at_1=float(hits[has_others, 0].double().mean()),
+        precision_at_1=float(hits[sizes[members] > 1, 0].double().mean()),
         trustworthiness=_trustworthiness(x, points, distance, k),
         perplexity=perplexity,
         start="PCA" if start == "pca" else f"random ({seed})",
