@@ -28,6 +28,8 @@ class DataSet:
             it where the files do not say.
         options: others of ``load``, as an experiment calls it.
         source: where the files come from; None if nothing is downloaded.
+        same_images_as: the data set that has these images too, differently divided or presented; "" if none has. What
+            is found on both is found on one data set.
         folder: what holds all files, by the place at which they are found; usually that place itself.
     """
 
@@ -40,4 +42,5 @@ class DataSet:
     training: tuple[int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = None
+    same_images_as: str = ""
     folder: Callable[[Path], Path] = lambda place: place

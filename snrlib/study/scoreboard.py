@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from snrlib.data import DATASETS
 from snrlib.stats import mean_interval, sign_test, stratified_interval, verdict
 from snrlib.study import stored
 from snrlib.study.stored import KEY, Results
@@ -38,6 +39,7 @@ BOARD: tuple[str, ...] = (
     "boards_omniglot",
     "omniglot",
     "cars",
+    "birds",
     "acts_birds",
     "full_cub_features",
     "full_cub200",
@@ -195,10 +197,11 @@ def mean_differences(
     What training did not help (`training_helped`) is left out.
 
     Networks of one data set share its images, so what is averaged first is their differences, seed by seed and network
-    by network; the data set is the unit. ``half_width`` is of the t-interval over the means of data sets, K - 1 degrees
-    of freedom: it speaks of other data, and with three or four it is wide, as it must be (a bootstrap of so few is too
-    narrow; of fewer than three there is none). ``half_width_seeds`` is of `snrlib.stats.stratified_interval` over
-    seeds, network by network: it speaks of other trainings on these same data.
+    by network; the data set is the unit, and with it what has its images too (`snrlib.data.DataSet.same_images_as`).
+    ``half_width`` is of the t-interval over the means of data sets, K - 1 degrees of freedom: it speaks of other data,
+    and with three or four it is wide, as it must be (a bootstrap of so few is too narrow; of fewer than three there is
+    none). ``half_width_seeds`` is of `snrlib.stats.stratified_interval` over seeds, network by network: it speaks of
+    other trainings on these same data.
 
     Args:
         studies: as for `scoreboard`.
@@ -229,7 +232,9 @@ def _over_data(pairs: pd.DataFrame, column: str, by: Sequence[str], level: float
     """``column``, a number per run, averaged for each value of ``by``, as `mean_differences` says."""
     rows = {}
     for key, part in pairs.groupby(list(by), sort=False):
-        strata = [(names[0], values.to_numpy()) for names, values in part.groupby(list(KEY), sort=False)[column]]
+        strata = [
+            (_images(names[0]), values.to_numpy()) for names, values in part.groupby(list(KEY), sort=False)[column]
+        ]
         data = [name for name, _ in strata]
         weights = [1 / data.count(name) for name in data]
         mean, half_seeds = stratified_interval([values for _, values in strata], weights, level)
@@ -246,6 +251,11 @@ def _over_data(pairs: pd.DataFrame, column: str, by: Sequence[str], level: float
             "runs": len(part),
         }
     return _table(rows, by)
+
+
+def _images(data: str) -> str:
+    """The data set that counts for ``data``."""
+    return DATASETS[data].same_images_as or data if data in DATASETS else data
 
 
 def _table(rows: dict[Any, dict[str, Any]], by: Sequence[str]) -> pd.DataFrame:

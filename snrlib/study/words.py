@@ -108,10 +108,10 @@ def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: 
         text = f"{name} under the SNR distance is {said} than under Euclid."
     by_loss = mean_differences(studies, score, ("distance", "loss"), level).loc["snr"].reset_index()
     parts = {word: list(by_loss.loss[by_loss.verdict_seeds == word]) for word in ("higher", "lower")}
-    if shown := [f"{word} under {' and '.join(losses)}" for word, losses in parts.items() if losses]:
-        text += f" On these data its mean difference is {', '.join(shown)}."
-    elsewhere = [f"{row.loss} ({row.verdict})" for row in by_loss.itertuples() if row.verdict != _NOTHING]
-    text += f" It is shown to hold for other data sets under {' and '.join(elsewhere) or 'no loss'}."
+    if shown := [f"{word} under {', '.join(losses)}" for word, losses in parts.items() if losses]:
+        text += f" On these data its mean difference is {'; '.join(shown)}."
+    elsewhere = [f"{_name(one)} {_elsewhere(studies, one, level)}" for one in dict.fromkeys((score, _BESIDE[0]))]
+    text += f" It is shown to hold for other data sets, each loss taken alone: {'; '.join(elsewhere)}."
     to_cosine = mean_differences(studies, score, ("distance",), level, "cosine")
     if {"snr", "euclidean"} <= set(to_cosine.index):
         text += (
@@ -123,6 +123,13 @@ def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: 
         verb = "shows" if threshold == _NONE else "is"
         text += f" The error of one threshold for all queries, EER{_LESS} {verb} {threshold}."
     return text
+
+
+def _elsewhere(studies: Sequence[str], score: str, level: float) -> str:
+    """The losses under which the interval over data sets leaves 0 out."""
+    by_loss = mean_differences(studies, score, ("distance", "loss"), level).loc["snr"]
+    sure = [f"{word} under {loss}" for loss, word in by_loss.verdict.items() if word != _NOTHING]
+    return ", ".join(sure) or "under no loss"
 
 
 def _help(boards: dict[str, pd.DataFrame], score: str, level: float) -> str:

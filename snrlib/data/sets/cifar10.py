@@ -149,5 +149,11 @@ DATASET = DataSet(
     folder=cifar_folder,
     options={"classes": "unseen"},
 )
-PUBLISHED = replace(DATASET, name="cifar10_published", training=(10, 5000), options={"classes": "published"})
+PUBLISHED = replace(
+    DATASET,
+    name="cifar10_published",
+    training=(10, 5000),
+    options={"classes": "published"},
+    same_images_as="cifar10",
+)
 """The closed set of the report: its test images show the classes that trained."""
