@@ -30,6 +30,7 @@ from snrlib.notebooks.exercises import packed
 __all__ = ["Exercise", "exercises", "instructor_copy", "student_copy", "without_hidden", "without_solution"]
 
 _SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION", re.MULTILINE | re.DOTALL)
+_STUB = 'raise NotImplementedError("write your answer in place of this line")'
 _HIDDEN = re.compile(r"^ *### BEGIN HIDDEN TESTS\n.*?^ *### END HIDDEN TESTS\n?", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"^ *### (?:BEGIN|END)\b.*$", re.MULTILINE)
 _TEACHER = re.compile(
@@ -57,12 +58,12 @@ class Exercise:
 
 
 def without_solution(code: str) -> str:
-    """A cell as a student gets it: a stub that raises NotImplementedError in place of each solution.
+    """A cell as a student gets it: a stub that raises NotImplementedError in a function, nothing at the outer level.
 
     Raises:
         ValueError: a region that does not end, or has another name.
     """
-    return _clean(_SOLUTION.sub(r'\1raise NotImplementedError("write your answer in place of this line")', code))
+    return _clean(_SOLUTION.sub(lambda region: region[1] and f"{region[1]}{_STUB}", code).rstrip())
 
 
 def without_hidden(code: str) -> str:
