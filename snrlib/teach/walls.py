@@ -51,7 +51,7 @@ exit $?
 _UNSHARE = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork")
 
 
-class EndedError(Exception):
+class EndedError(BaseException):  # no check that catches an Exception may take it for a student's
     """The process is gone: its time was up, it was killed, or it ended itself."""
 
 

@@ -74,15 +74,14 @@ def test_instructor_copies_hold_everything_and_nbgraders_marks(built: Path) -> N
 )
 def test_a_region_without_its_end_is_refused(code: str) -> None:
     for strip in (without_solution, without_hidden):
-        with pytest.raises(ValueError, match="is of no region"):
+        with pytest.raises(ValueError, match="no region"):
             strip(code)
 
 
 def test_an_exercise_without_its_check_is_refused() -> None:
     task = new_code_cell("answer_1 = None", metadata={"tags": ["exercise"]})
-    for cells, said in (([task], "no check"), ([task, task], "no check")):
-        with pytest.raises(ValueError, match=said):
-            exercises(new_notebook(cells=cells))
+    with pytest.raises(ValueError, match="no check"):
+        exercises(new_notebook(cells=[task]))
     check = new_code_cell("check(answer_1, 1)", metadata={"tags": ["check"]})
     with pytest.raises(ValueError, match="no exercise comes before"):
         exercises(new_notebook(cells=[check]))

@@ -2,7 +2,7 @@
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -56,6 +56,7 @@ def _of(marks: list[Mark], student: str) -> dict[str, Mark]:
     return {mark.exercise: mark for mark in marks if mark.student == student}
 
 
+@pytest.mark.slow
 def test_right_wrong_empty_hanging_and_dishonest_get_their_marks(hand_in: Callable[..., None], tmp_path: Path) -> None:
     hand_in("right", SOLUTIONS | {"answer_5": 'answer_5 = "=SUM(A1) No: the triangle"'})
     swapped = f"def {DISTANCE}(h_i, h_j):\n    return h_i.var(axis=-1) / (h_j - h_i).var(axis=-1)"
@@ -108,9 +109,11 @@ FORBIDDEN = {
 
 
 @pytest.fixture(scope="module")
-def submission() -> Submission:
+def submission() -> Iterator[Submission]:
     walls.check_walls()
-    return Submission([], Limits(seconds=20), walls=True)
+    one = Submission([], Limits(seconds=20), walls=True)
+    yield one
+    one.close()
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
