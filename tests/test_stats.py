@@ -17,8 +17,10 @@ from snrlib.stats import (
     effect_size,
     equivalence_test,
     holm,
+    interval,
     mean_interval,
     paired,
+    paired_over_classes,
     paired_over_queries,
     sign_flip_test,
     sign_test,
@@ -234,4 +236,60 @@ test_what_is_no_row_of_numbers_is_refused = refusals(
     (lambda: paired_over_queries(GAINS, GAINS), ValueError, r"a must have 2 dimension.*got shape \(5,\)"),
     (lambda: paired_over_queries([[1.0, NAN]], [[0.0, NAN]]), ValueError, "needs two scores and a level in"),
     (lambda: paired_over_queries([[1.0], [0.0]], [[1.0], [NAN]]), ValueError, "NaN in part of a column"),
+)
+
+
+def _classes(C: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(C)
+    classes = np.repeat(np.arange(C), rng.integers(1, 6, C))
+    a, b = rng.integers(0, 2, (2, len(classes))).astype(float)
+    a[classes == 1] = b[classes == 1] = np.nan
+    return a, b, rng.permutation(C)[classes].astype(str)
+
+
+def test_classes_are_drawn_with_all_their_queries() -> None:
+    a, b, classes = _classes(7)
+    found = paired_over_classes(a, b, classes, n_resamples=20_000)
+    parts = [(a - b)[(classes == one) & ~np.isnan(a)] for one in np.unique(classes)]
+    parts = [part for part in parts if len(part)]
+    assert (found.classes, found.queries) == (6, sum(map(len, parts)))
+    assert found.mean == pytest.approx(np.concatenate(parts).mean())
+    rng = np.random.default_rng(1)
+    means = [np.concatenate([parts[c] for c in rng.integers(6, size=6)]).mean() for _ in range(5000)]
+    assert found.over_classes == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.03)
+    assert found.over_queries == interval((a - b), n_resamples=20_000)
+    assert found.effect == effect_size([part.mean() for part in parts])
+
+
+@pytest.mark.parametrize("C", [3, 7, 13])
+def test_signs_of_whole_classes_are_flipped(C: int) -> None:
+    a, b, classes = _classes(C)
+    sums = pd.Series(a - b).groupby(classes).sum().to_numpy()
+    flipped = [abs(np.dot(signs, sums)) for signs in itertools.product([-1, 1], repeat=C)]
+    assert paired_over_classes(a, b, classes).p == np.mean(np.array(flipped) >= abs(sums.sum()))
+
+
+def test_many_queries_have_the_interval_of_few() -> None:
+    less = np.random.default_rng(0).integers(-1, 2, 10_001).astype(float)
+    found = paired_over_classes(less, 0 * less, np.arange(10_001) // 2)
+    assert found.over_queries == pytest.approx(interval(less), abs=1e-3)
+
+
+def test_many_classes_flip_signs_at_random() -> None:
+    rng = np.random.default_rng(0)
+    classes = np.arange(400) // 10
+    b = rng.normal(size=400)
+    a = b + 0.5 + np.repeat(rng.normal(size=40), 10)
+    found = paired_over_classes(a, b, classes)
+    assert found == paired_over_classes(a, b, classes)
+    assert found.p == pytest.approx(t_test(pd.Series(a - b).groupby(classes).mean()), abs=0.01)
+    wide, narrow = (high - low for low, high in (found.over_classes, found.over_queries))
+    assert wide > 2 * narrow, "classes vary, queries of one class do not"
+
+
+test_classes_that_do_not_pair_are_refused = refusals(
+    (lambda: paired_over_classes([1, 0], [1, 0], [0]), ValueError, r"must pair, got shapes \(2,\), \(2,\) and \(1,\)"),
+    (lambda: paired_over_classes([1, math.nan, 0], [1, 0, 0], [0, 0, 1]), ValueError, "NaN in one of them"),
+    (lambda: paired_over_classes([1], [0], [0]), ValueError, "an interval needs two scores"),
+    (lambda: paired_over_classes(["a", "b"], [0, 1], [0, 1]), TypeError, "a must be numbers"),
 )

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
+from snrlib.cli.compare import add_columns
 from snrlib.utils.files import check_page
 
 __all__ = ["add_commands"]
 
+_READING = ("embeddings", "labels", "paths", "role", "labels_from", "drop_bad")  # options of how a file is read
+
 
 def add_commands(commands: Any) -> None:
     """Add the group's subcommands to those of ``argparse``."""
-    one = commands.add_parser("inspect", help="make the page of linked t-SNE maps out of runs of notebook 05")
+    one = commands.add_parser("inspect", help="make the page of linked t-SNE maps out of embeddings")
     one.set_defaults(do=_inspect)
-    one.add_argument("runs", nargs="*", metavar="RUN", help="their folders (default: the stored embeddings)")
+    what = (
+        "of embeddings (.npz, .npy, .csv, .tsv, .parquet), or folders of runs of notebook 05 (default: the stored ones)"
+    )
+    one.add_argument("files", nargs="*", metavar="FILE", help=what)
     one.add_argument("-o", dest="output", default="tsne.html", metavar="FILE.html", help="default: tsne.html")
+    one.add_argument("--distance", nargs="+", metavar="NAME", help="of a file (default: euclidean cosine snr)")
+    one.add_argument("--images", metavar="FOLDER", help="where the images are, to which a file's paths are relative")
+    one.add_argument("--export", metavar="FILE.parquet", help="also write the maps as a table for other viewers")
+    add_columns(one)
+    one.add_argument("--paths", metavar="NAME", help="column of paths of images")
     one.add_argument("--perplexity", type=float, help="of the maps (default: 30, or what so few images allow)")
     one.add_argument("--symmetrised", action="store_true", help="show the mean of both anchor sides")
     one = commands.add_parser("playground", help="write the page to drag points and draw signals on")
@@ -30,13 +42,27 @@ def add_commands(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     check_page(options.output)  # before the maps, which take minutes
-    from snrlib.explore import inspect
-    from snrlib.study.embeddings import run_embeddings, stored_embeddings
+    from snrlib.explore import export_atlas, inspect
+    from snrlib.explore.atlas import check_atlas
+    from snrlib.study.embeddings import file_embeddings, run_embeddings, stored_embeddings
 
-    spaces = run_embeddings(options.runs) if options.runs else stored_embeddings()
+    if options.export:
+        check_atlas(options.export)
+    if any(Path(one).is_file() for one in options.files):
+        reading = {name: getattr(options, name) for name in _READING}
+        spaces = file_embeddings(options.files, options.distance, options.images, **reading)
+    elif options.distance or options.images:
+        raise ValueError("--distance and --images belong to files of embeddings; runs have their own")
+    else:
+        spaces = run_embeddings(options.files) if options.files else stored_embeddings()
     space = "symmetrised" if options.symmetrised else "mapped"
-    inspect(spaces.maps(perplexity=options.perplexity, space=space), spaces.images, save=options.output)
+    many = len(spaces.images) > 5000
+    maps = spaces.maps(perplexity=options.perplexity, space=space, progress=many)
+    page = inspect(maps, spaces.images, save=options.output)
+    print(*page.notes, sep="\n", file=sys.stderr)
     print(Path(options.output).resolve())
+    if options.export:
+        print(export_atlas(maps, spaces.images, options.export).resolve())
     return 0
 
 

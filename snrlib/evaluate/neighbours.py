@@ -11,7 +11,7 @@ from torch import Tensor
 from snrlib.distances import Distance, get_distance
 from snrlib.utils.checks import check_choice, check_embeddings, check_rank
 
-__all__ = ["import_faiss", "knn", "knn_blocks", "ranking_blocks"]
+__all__ = ["import_faiss", "knn", "knn_blocks", "ranking_blocks", "without_self"]
 
 _BLOCK = 2**25  # numbers in one block of scores: 128 MiB in float32
 _GROUP = 32  # scores that compete for one place in the first round of a selection
@@ -199,8 +199,21 @@ def _search_faiss(right: Tensor, k: int, skip_self: bool) -> _Search:
         indices = torch.from_numpy(found)
         if not skip_self:
             return indices
-        is_self = indices == torch.arange(start, start + len(rows))[:, None]
-        is_self[~is_self.any(dim=1), -1] = True  # its duplicates filled all places: drop the last one
-        return indices[~is_self].view(-1, k)
+        return without_self(indices, torch.arange(start, start + len(rows)))
 
     return search
+
+
+def without_self(indices: Tensor, rows: Tensor) -> Tensor:
+    """Neighbours with one place less: that of the query itself, or the last, if its duplicates filled all places.
+
+    Args:
+        indices: (n, k + 1), of each query in a set that holds it.
+        rows: (n,), where in that set each query stands.
+
+    Returns:
+        (n, k).
+    """
+    is_self = indices == rows[:, None]
+    is_self[~is_self.any(dim=1), -1] = True
+    return indices[~is_self].view(len(indices), -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from snrlib.distances import Distance
-from snrlib.evaluate.neighbours import ranking_blocks
-from snrlib.utils.checks import as_labels, check_choice, check_embeddings
+from snrlib.evaluate.neighbours import ranking_blocks, without_self
+from snrlib.utils.checks import as_labels, check_choice, check_embeddings, check_labels
 
 __all__ = ["ON_REQUEST", "USUAL_KS", "Labels", "checked_sets", "class_means", "retrieval"]
 
@@ -29,7 +29,7 @@ ON_REQUEST: tuple[str, ...] = ("precision_at_k", "mean_average_precision", "mean
 """The scores that `retrieval` adds where ``also`` names them."""
 
 
-def retrieval(
+def retrieval(  # noqa: PLR0913 - what is judged, by what, against what
     embeddings: Tensor,
     labels: Labels,
     distance: Distance | None = None,
@@ -38,6 +38,9 @@ def retrieval(
     reference: Tensor | None = None,
     reference_labels: Labels | None = None,
     also: str | Sequence[str] = (),
+    *,
+    rows: Tensor | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> pd.DataFrame:
     """The scores of every query, with R the number of candidates of its class:
 
@@ -69,13 +72,17 @@ def retrieval(
         reference: (n_reference, M), a gallery that is searched instead; what stands in both sets is found, too.
         reference_labels: (n_reference,), as ``labels``.
         also: one or more of `ON_REQUEST`. The last two rank all candidates of each query, which takes longer.
+        rows: (q,), the row numbers of the embeddings that are queries, such as a sample; all others are only searched,
+            if there is no reference. None takes every row.
+        progress: is told how many queries were done, block by block.
 
     Returns:
-        One row per query; the columns that were asked for stand last, in the order above.
+        One row per query, in the order of ``rows``; the columns that were asked for stand last, in the order above.
 
     Raises:
         TypeError, ValueError: labels that are not as many integers or strings, an empty ``ks``, a k that is no integer
-            or out of range, an unknown score in ``also``, a reference without labels or labels without a reference.
+            or out of range, an unknown score in ``also``, ``rows`` that are no row numbers, a reference without labels
+            or labels without a reference.
     """
     asked = _checked_names(also)
     x, y, given, gallery = checked_sets(embeddings, labels, reference, reference_labels)
@@ -83,7 +90,10 @@ def retrieval(
     if candidates < 1:
         raise ValueError("one embedding alone has nothing to be searched in; at least two are needed")
     chosen = _usual(candidates) if ks is None else _checked(ks)
-    given, gallery = given.to(x.device), gallery.to(x.device)
+    queries, given, gallery = embeddings, given.to(x.device), gallery.to(x.device)
+    if rows is not None:
+        rows = _checked_rows(rows, len(x)).to(x.device)
+        queries, given = embeddings[rows], given[rows]
     known, members = torch.cat([given, gallery]).unique(return_inverse=True)
     counts = members[len(given) :].bincount(minlength=len(known))
     r_all = counts[members[: len(given)]] - int(reference is None)
@@ -94,9 +104,13 @@ def retrieval(
     names += ["r_precision", "mean_average_precision_at_r"]
     above_1 = [k for k in chosen if k > 1] if "precision_at_k" in asked else []
     names += [f"precision_at_{k}" for k in above_1] + [name for name in ON_REQUEST[1:] if name in asked]
-    scores = torch.empty(len(x), len(names), dtype=torch.float64, device=x.device)
+    scores = torch.empty(len(queries), len(names), dtype=torch.float64, device=x.device)
     start = 0
-    for indices in ranking_blocks(embeddings, most, reference, distance=distance, backend=backend):
+    if rows is None or reference is not None:
+        blocks = ranking_blocks(queries, most, reference, distance=distance, backend=backend)
+    else:
+        blocks = _without(rows, ranking_blocks(queries, most + 1, embeddings, distance=distance, backend=backend))
+    for indices in blocks:
         stop = start + len(indices)
         hit = gallery[indices] == given[start:stop, None]
         r = r_all[start:stop, None].double()
@@ -111,6 +125,8 @@ def retrieval(
             row.append(1 / (hit.int().argmax(dim=1) + 1).double())  # the first of the largest
         scores[start:stop] = torch.stack([score.double() for score in row], dim=1).masked_fill(r == 0, torch.nan)
         start = stop
+        if progress is not None:
+            progress(len(indices))
     return pd.DataFrame(scores.cpu().numpy(), columns=names)
 
 
@@ -149,6 +165,21 @@ def checked_sets(
         raise ValueError("reference and reference_labels go together: one of them is missing")
     y = x if reference is None else check_embeddings(reference, "reference")
     return x, y, *as_labels(labels, len(x), reference_labels, len(y))
+
+
+def _without(rows: Tensor, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Rankings of these rows among all, without the rows themselves."""
+    start = 0
+    for indices in blocks:
+        yield without_self(indices, rows[start : start + len(indices)])
+        start += len(indices)
+
+
+def _checked_rows(rows: Tensor, n: int) -> Tensor:
+    check_labels(rows, name="rows")
+    if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= n:
+        raise ValueError(f"rows must be one or more row numbers from 0 to {n - 1}, got {len(rows)} of them: {rows}")
+    return rows
 
 
 def _checked_names(also: str | Sequence[str]) -> set[str]:

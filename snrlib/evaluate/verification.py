@@ -128,7 +128,8 @@ def verification(
         if kind == "positive":  # in the own class, past oneself
             skipped = start[i] + j + itself * (j >= i - start[i])
         i, j = order[i].to(x.device), rank[skipped].to(x.device)
-        blocks = zip(i.split(2**14), j.split(2**14), strict=True)
+        step = max(1, 2**20 // x.shape[1])  # pairs at a time, so many as caches hold
+        blocks = zip(i.split(step), j.split(step), strict=True)
         found.append(torch.cat([distance.pairwise_distance(x[a], y[b]) for a, b in blocks]).double().cpu().numpy())
     positive, negative = found
     truth = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])

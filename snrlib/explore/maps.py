@@ -14,7 +14,9 @@ does the unit of both sides, and its map is always of the distance's own root.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,9 +27,10 @@ from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, trustworthiness
 from torch import Tensor
+from tqdm import tqdm
 
 from snrlib.distances import Distance, get_distance
-from snrlib.evaluate import knn, retrieval
+from snrlib.evaluate.neighbours import knn_blocks
 from snrlib.utils.cache import cached_array
 from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
 
@@ -37,6 +40,7 @@ SPACES: tuple[str, ...] = ("mapped", "symmetrised")
 """What a map shows: Euclid in the mapped space ``A x``, or the mean of the distance's two anchor sides."""
 ENGINES: tuple[str, ...] = ("auto", "sklearn", "openTSNE")
 _MANY = 5000  # points, beyond which openTSNE is faster and a trustworthiness of all takes gigabytes
+_EARLY, _LATE, _REPORT = 250, 500, 10  # steps of openTSNE, as it chooses itself, and how often it tells of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,7 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     k: int | None = None,
     title: str = "",
     engine: str = "auto",
+    progress: bool = False,
 ) -> Map:
     """A map of embeddings under a member of the family.
 
@@ -120,6 +125,7 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
             of n.
         title: of the map; empty is the name of the distance.
         engine: "auto" is scikit-learn up to 5,000 points, and beyond them openTSNE where it is installed.
+        progress: show bars of the search and of the map.
 
     Raises:
         TypeError, ValueError: embeddings, labels or options that are none; the message names them.
@@ -137,23 +143,33 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     if n < 4 or 3 * perplexity + 1 > n - 1:
         raise ValueError(f"perplexity {perplexity:g} needs more than {3 * perplexity + 2:g} embeddings, got {n}")
     labels = labels.cpu()
-    distances, neighbours = knn(x, k, distance=distance)
+    most = int(3 * perplexity + 1)  # neighbours that t-SNE looks at
     if distance.unit == "both" or (space == "symmetrised" and distance.anchored):
-        near, far = _symmetrised(x, distance, int(3 * perplexity + 1))
+        neighbours, distances = _nearest(x, distance, k, progress)
+        near, far = _symmetrised(x, distance, most)
         shown = "both anchor sides" if distance.anchored else "its root"  # the root of their mean
     else:
-        near, far = _mapped(x, distance, int(3 * perplexity + 1))
+        near, far = _nearest(distance.embed(x), None, max(k, most), progress)
+        if distance.anchored and distance.anchor == "ref":
+            neighbours, distances = _nearest(x, distance, k, progress)
+        else:  # whose unit is the same along a row: one search is enough
+            neighbours, distances = near[:, :k], _of_pairs(x, near[:, :k], distance)
+        near, far = near[:, :most], far[:, :most]
         shown = _space_in_words(distance)
     first = _start(distance.embed(x), start, seed)
-    points = _placed(near, far, first, perplexity, _engine(check_choice(engine, "engine", ENGINES), n))
+    points = _placed(
+        near.numpy(), far.numpy(), first, perplexity, _engine(check_choice(engine, "engine", ENGINES), n), progress
+    )
+    hits = labels[neighbours] == labels[:, None]
+    _, members, sizes = labels.unique(return_inverse=True, return_counts=True)
     return Map(
         points=points,
         neighbours=neighbours.numpy(),
         distances=distances.float().numpy(),
-        hits=(labels[neighbours] == labels[:, None]).numpy(),
+        hits=hits.numpy(),
         distance=_in_words(distance),
         space=shown,
-        precision_at_1=float(retrieval(x, labels, distance, ks=(1,)).precision_at_1.mean()),
+        precision_at_1=float(hits[sizes[members] > 1, 0].double().mean()),
         trustworthiness=_trustworthiness(x, points, distance, k),
         perplexity=perplexity,
         start="PCA" if start == "pca" else f"random ({seed})",
@@ -179,21 +195,33 @@ def _space_in_words(distance: Distance) -> str:
     return f"{space}, anchors left out" if distance.anchored and distance.anchor == "ref" else space
 
 
-def _mapped(x: Tensor, distance: Distance, k: int) -> tuple[NDArray, NDArray]:
-    """Indices (n, k) and distances (n, k) of the nearest neighbours in the mapped space."""
-    far, near = knn(distance.embed(x), k)
-    return near.numpy(), far.numpy()
+def _nearest(x: Tensor, distance: Distance | None, k: int, progress: bool) -> tuple[Tensor, Tensor]:
+    """Indices (n, k) and distances (n, k) of the nearest others, nearest first, as `knn` finds them."""
+    near, far = torch.empty(len(x), k, dtype=torch.int64), torch.empty(len(x), k, dtype=x.dtype)
+    start = 0
+    with tqdm(total=len(x), desc="neighbours", unit="row", disable=not progress) as bar:
+        for d, indices in knn_blocks(x, k, distance=distance):
+            near[start : start + len(d)], far[start : start + len(d)] = indices, d
+            start += len(d)
+            bar.update(len(d))
+    return near, far
 
 
-def _symmetrised(x: Tensor, distance: Distance, k: int) -> tuple[NDArray, NDArray]:
+def _of_pairs(x: Tensor, near: Tensor, distance: Distance) -> Tensor:
+    """Distances (n, k) of every row to its neighbours."""
+    distance = distance.between(x, x)
+    return torch.stack([distance.pairwise_distance(x, x[column]) for column in near.T], dim=1)
+
+
+def _symmetrised(x: Tensor, distance: Distance, k: int) -> tuple[Tensor, Tensor]:
     """The same under the root of ``(d(a, b) + d(b, a)) / 2``: t-SNE squares what it is given."""
     n = len(x)
-    near, far = np.empty((n, k), dtype=np.int64), np.empty((n, k), dtype=np.float32)
+    near, far = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
     for rows in torch.arange(n).split(max(1, 2**24 // n)):
         d = (distance(x[rows], x) + distance(x, x[rows]).T) / 2
         d[torch.arange(len(rows)), rows] = torch.inf  # no point is its own neighbour
         found = d.topk(k, largest=False)
-        near[rows], far[rows] = found.indices.numpy(), found.values.sqrt().numpy()
+        near[rows], far[rows] = found.indices, found.values.sqrt()
     return near, far
 
 
@@ -219,7 +247,9 @@ def _engine(engine: str, n: int) -> str:
     return engine
 
 
-def _placed(near: NDArray, far: NDArray, first: NDArray, perplexity: float, engine: str) -> NDArray[np.float32]:
+def _placed(
+    near: NDArray, far: NDArray, first: NDArray, perplexity: float, engine: str, progress: bool
+) -> NDArray[np.float32]:
     """The points of the map, from ``data/cache`` or computed and put there."""
     package = {"sklearn": "scikit-learn", "openTSNE": "opentsne"}[engine]
     digest = hashlib.sha256(Path(__file__).read_bytes())  # another way to make maps, another cache
@@ -227,7 +257,7 @@ def _placed(near: NDArray, far: NDArray, first: NDArray, perplexity: float, engi
     for array in (near, far, first):
         digest.update(np.ascontiguousarray(array).tobytes())
     name = f"tsne-{digest.hexdigest()[:16]}"
-    place = _by_sklearn if engine == "sklearn" else _by_open_tsne
+    place = _by_sklearn if engine == "sklearn" else partial(_by_open_tsne, progress=progress)
     return cached_array(name, first.shape, np.float32, lambda: place(near, far, first, perplexity), what="maps")
 
 
@@ -241,14 +271,28 @@ def _by_sklearn(near: NDArray, far: NDArray, first: NDArray, perplexity: float) 
     return model.fit_transform(graph).astype(np.float32)
 
 
-def _by_open_tsne(near: NDArray, far: NDArray, first: NDArray, perplexity: float) -> NDArray[np.float32]:
+def _by_open_tsne(
+    near: NDArray, far: NDArray, first: NDArray, perplexity: float, progress: bool
+) -> NDArray[np.float32]:
     import openTSNE
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
 
-    affinities = PerplexityBasedNN(perplexity=perplexity, knn_index=PrecomputedNeighbors(near, far.astype(float)))
-    model = openTSNE.TSNE(perplexity=perplexity, initialization=first.astype(float), random_state=0)
-    return np.asarray(model.fit(affinities=affinities), dtype=np.float32)
+    jobs = os.cpu_count() or 1
+    index = PrecomputedNeighbors(near, far.astype(float))
+    affinities = PerplexityBasedNN(perplexity=perplexity, knn_index=index, n_jobs=jobs)
+    with tqdm(total=_EARLY + _LATE, desc="t-SNE", unit="step", disable=not progress) as bar:
+        model = openTSNE.TSNE(
+            perplexity=perplexity,
+            initialization=first.astype(float),
+            early_exaggeration_iter=_EARLY,
+            n_iter=_LATE,
+            callbacks=lambda *_: bar.update(_REPORT) and None,  # True would end it
+            callbacks_every_iters=_REPORT,
+            n_jobs=jobs,
+            random_state=0,
+        )
+        return np.asarray(model.fit(affinities=affinities), dtype=np.float32)
 
 
 def _trustworthiness(x: Tensor, points: NDArray, distance: Distance, k: int) -> float:

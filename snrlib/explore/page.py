@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -20,12 +21,14 @@ class ExplorePage:
         html: of the page.
         height: of the frame, in pixels.
         name: what it is, in a few words.
+        notes: what is missing in it and why, in sentences.
     """
 
-    def __init__(self, html: str, height: int, name: str):
+    def __init__(self, html: str, height: int, name: str, notes: Sequence[str] = ()):
         self.html = html
         self.height = height
         self.name = name
+        self.notes = tuple(notes)
 
     def save(self, path: str | Path) -> Path:
         """Write the page, whole or not at all.

@@ -18,22 +18,35 @@ import torch
 from torch import Tensor
 
 from snrlib.data import ImageFiles, LabelledImages, load
-from snrlib.distances import Distance, LinearMap
+from snrlib.data.embedding_file import read_embeddings
+from snrlib.distances import Distance, LinearMap, get_distance
 from snrlib.experiment import default_settings, distance_of, experiment, images_of, read_run, untrained
+from snrlib.explore.items import Items, items_of
 from snrlib.explore.maps import Map, tsne
 from snrlib.study import stored
 from snrlib.study.tuned import tuned
 from snrlib.utils.files import data_folder
 from snrlib.utils.provenance import provenance
 
-__all__ = ["SPACES", "Stored", "measure_embeddings", "run_embeddings", "stored_embeddings"]
+__all__ = [
+    "FILE_DISTANCES",
+    "SPACES",
+    "Stored",
+    "file_embeddings",
+    "measure_embeddings",
+    "run_embeddings",
+    "stored_embeddings",
+]
 
 SPACES: tuple[str, ...] = ("untrained", "euclidean", "snr", "relative_mahalanobis")
 """Before training, and after it under each of these distances."""
+FILE_DISTANCES: tuple[str, ...] = ("euclidean", "cosine", "snr")
+"""Under which a file of embeddings is seen, where none are named."""
 _SETTINGS: dict[str, Any] = {"data": "glyphs", "backbone": "conv4", "loss": "triplet", "steps": 150}
 _SETTINGS |= {"precision": "float32"}
 _WORDS = {"euclidean": "Euclid", "snr": "SNR", "relative_mahalanobis": "relative Mahalanobis"}
 _TOLD = ("backbone", "loss", "distance", "seed", "root")
+_MOST = 8  # maps of a page
 _EVERY = 8  # of the test classes that are kept, so that a map can be read
 
 
@@ -43,13 +56,13 @@ class Stored:
 
     Attributes:
         images: of the characters, with their labels and classes.
-        embeddings: (n, 64) of each of `SPACES`.
-        distances: the training distance of each; of the untrained network Euclid's.
+        embeddings: (n, M) of each space.
+        distances: the distance of each: that of its training, and Euclid's of an untrained network.
         titles: of each space, for its map.
         about: where they come from.
     """
 
-    images: LabelledImages | ImageFiles
+    images: LabelledImages | ImageFiles | Items
     embeddings: dict[str, Tensor]
     distances: dict[str, Distance]
     titles: dict[str, str]
@@ -146,6 +159,51 @@ def run_embeddings(folders: Sequence[str | Path]) -> Stored:
     if images is None:
         raise ValueError("at least one folder of a run must be named")
     return Stored(images, embeddings, distances, _titles(every), {"settings": every})
+
+
+def file_embeddings(
+    files: Sequence[str | Path],
+    distances: Sequence[str] | None = None,
+    images: str | Path | None = None,
+    **reading: Any,
+) -> Stored:
+    """Read files of embeddings, each of which is seen under every distance.
+
+    Args:
+        files: one or more, of the same things row for row.
+        distances: names in `snrlib.distances.DISTANCES`; None is `FILE_DISTANCES`.
+        images: the folder of their images, to which the paths in the first file are relative; None has those in the
+            file, if there are any.
+        reading: options of `snrlib.data.embedding_file.read_embeddings`.
+
+    Raises:
+        OSError, ValueError: a file or folder that cannot be read; files of other rows; an unknown distance; more than
+            eight maps.
+    """
+    names = list(dict.fromkeys(FILE_DISTANCES if distances is None else distances))
+    chosen = {name: get_distance(name) for name in names}
+    places = list(dict.fromkeys(Path(file).resolve() for file in files))
+    if len(places) * len(names) > _MOST:
+        raise ValueError(
+            f"{len(places)} files under {len(names)} distances are {len(places) * len(names)} maps, and a page has at "
+            f"most {_MOST}: name fewer, or fewer distances (--distance)"
+        )
+    first, embeddings, titles = None, {}, {}
+    for place in places:
+        read = read_embeddings(place, **reading)
+        first = read if first is None else first
+        if read.classes != first.classes or not torch.equal(read.labels, first.labels):
+            raise ValueError(
+                f"{read.name} has other rows than {first.name}; all files must be of the same, in one order"
+            )
+        for name in names:
+            embeddings[f"{place}: {name}"] = read.embeddings
+            words = _WORDS.get(name, name.replace("_", " "))
+            titles[f"{place}: {name}"] = words if len(places) == 1 else f"{place.stem}: {words}"
+    if first is None:
+        raise ValueError("at least one file of embeddings must be named")
+    under = {key: chosen[key.rpartition(": ")[2]] for key in embeddings}
+    return Stored(items_of(first, images), embeddings, under, titles, {})
 
 
 def _titles(every: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -127,3 +127,24 @@ def test_what_cannot_be_judged_is_refused(
     if "average" not in options:
         with pytest.raises(error, match=message):
             compare(**{"embeddings": x, "labels": given.tolist(), "distance": get_distance("snr"), **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("anchor", ["query", "ref"])
+def test_some_rows_are_queries_against_all_others(anchor: str, sets: tuple[torch.Tensor, ...]) -> None:
+    x, given, y, gallery = sets
+    d = get_distance("snr", anchor=anchor)
+    x[3] = x[4]  # a duplicate of a query is found, and no query finds itself
+    rows, done = torch.tensor([4, 0, 17, 3]), list[int]()
+    pd.testing.assert_frame_equal(
+        retrieval(x, given, d, rows=rows, progress=done.append),
+        retrieval(x, given, d).iloc[rows.tolist()].reset_index(drop=True),
+    )
+    assert sum(done) == 4
+    both: dict[str, torch.Tensor] = {"reference": y, "reference_labels": gallery}
+    pd.testing.assert_frame_equal(
+        retrieval(x, given, d, rows=rows, **both),  # type: ignore[arg-type]
+        retrieval(x, given, d, **both).iloc[rows.tolist()].reset_index(drop=True),  # type: ignore[arg-type]
+    )
+    for wrong in ([], [-1], [QUERIES]):
+        with pytest.raises(ValueError, match="rows must be one or more row numbers from 0 to 29"):
+            retrieval(x, given, rows=torch.tensor(wrong, dtype=torch.int64))

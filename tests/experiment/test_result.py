@@ -59,7 +59,7 @@ def test_what_is_saved_is_what_came_out(done: Experiment, tmp_path: Path) -> Non
     history = pd.read_csv(tmp_path / "new" / "history.csv", index_col="step")
     assert history.loss.tolist() == pytest.approx(done.history.loss.tolist())
     scores = pd.read_csv(tmp_path / "new" / "scores.csv", index_col="distance")
-    pd.testing.assert_frame_equal(scores, done.scores, check_names=False)
+    pd.testing.assert_frame_equal(scores, done.scores, check_names=False, check_frame_type=False)
     with np.load(tmp_path / "new" / "embeddings.npz", allow_pickle=False) as stored:
         assert np.array_equal(stored["embeddings"], done.embeddings.numpy())
         assert np.array_equal(stored["labels"], done.test.labels.numpy())
