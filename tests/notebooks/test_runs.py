@@ -270,7 +270,8 @@ def test_files_appear_when_the_output_is_whole(study: Path, here: None) -> None:
     for seed in (0, 1):
         runs.run("05", {"seed": seed}, output=target, force=True)
         assert (study / "beside").read_text() == there, "nothing of its own while it runs"
-        there = "05_files.ipynb checkpoints figures model.pt notes.txt result.json result.txt ro-crate-metadata.json scores.csv"
+        there = "05_files.ipynb checkpoints figures model.pt notes.txt result.json result.txt "
+        there += "ro-crate-metadata.json scores.csv"
         assert (target.parent / "scores.csv").read_text() == f"seed {seed}"
         assert (target.parent / "figures" / "one.txt").read_text() == f"figure {seed}"
     _unlucky(output=target, force=True)
