@@ -38,7 +38,8 @@ def stored_report(factory: pytest.TempPathFactory) -> Path:
 
 
 def pages(folder: Path) -> dict[str, BeautifulSoup]:
-    return {path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in folder.iterdir()}
+    found = folder.glob("*.html")
+    return {path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in found}
 
 
 def words(part: Tag) -> str:

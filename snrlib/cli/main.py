@@ -64,6 +64,6 @@ def _is_want_of_memory(error: Exception) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="snr", description="Run the study's notebooks with parameters.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (notebooks, study, train, explore, compare, teach, data):  # in the order in which `snr --help` lists them
+    for group in (notebooks, study, train, explore, compare, teach, data):  # in this order `snr --help` lists them
         group.add_commands(commands)
     return parser

@@ -12,7 +12,7 @@ a solution, an answer, a rubric, a note for teachers  ``<details>`` of that summ
 a prediction                                          tag ``prediction``                       open, as it is
 ====================================================  =======================================  ======================
 
-A region ends at its own ``### END SOLUTION`` or ``### END HIDDEN TESTS``. The stored notebook holds all of it and runs.
+The regions are those of `snrlib.notebooks.regions`. The stored notebook holds all of it and runs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,10 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from snrlib.notebooks.exercises import packed
+from snrlib.notebooks.regions import without_hidden, without_solution
 
-__all__ = ["Exercise", "exercises", "instructor_copy", "student_copy", "without_hidden", "without_solution"]
+__all__ = ["Exercise", "exercises", "instructor_copy", "student_copy"]
 
-_SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION", re.MULTILINE | re.DOTALL)
-_STUB = 'raise NotImplementedError("write your answer in place of this line")'
-_HIDDEN = re.compile(r"^ *### BEGIN HIDDEN TESTS\n.*?^ *### END HIDDEN TESTS\n?", re.MULTILINE | re.DOTALL)
-_MARK = re.compile(r"^ *### (?:BEGIN|END)\b.*$", re.MULTILINE)
 _TEACHER = re.compile(
     r"<details><summary>(?:Solution|Answer|Rubric|For teachers)\b.*?</details>\s*", re.DOTALL | re.IGNORECASE
 )
@@ -55,33 +52,6 @@ class Exercise:
     task: str
     check: str
     points: int
-
-
-def without_solution(code: str) -> str:
-    """A cell as a student gets it: a stub that raises NotImplementedError in a function, nothing at the outer level.
-
-    Raises:
-        ValueError: a region that does not end, or has another name.
-    """
-    return _clean(_SOLUTION.sub(lambda region: region[1] and f"{region[1]}{_STUB}", code).rstrip())
-
-
-def without_hidden(code: str) -> str:
-    """A check as a student gets it, without its hidden tests.
-
-    Raises:
-        ValueError: a region that does not end, or has another name.
-    """
-    return _clean(_HIDDEN.sub("", code))
-
-
-def _clean(code: str) -> str:
-    stripped = _HIDDEN.sub("", _SOLUTION.sub("", code))
-    if left := _MARK.search(stripped):
-        raise ValueError(
-            f"{left[0].strip()!r} begins or ends no region: SOLUTION and HIDDEN TESTS do, each with its own END"
-        )
-    return code
 
 
 def exercises(notebook: NotebookNode) -> list[Exercise]:

@@ -21,7 +21,8 @@ import nbformat
 
 from snrlib.notebooks.exercises import Failed, Verdict, check
 from snrlib.notebooks.find import find_notebook
-from snrlib.teach.copies import Exercise, exercises, without_hidden
+from snrlib.notebooks.regions import without_hidden
+from snrlib.teach.copies import Exercise, exercises
 from snrlib.teach.submission import Submission
 from snrlib.teach.walls import EndedError, Limits, check_walls
 from snrlib.utils.files import write_atomically

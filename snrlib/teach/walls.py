@@ -170,4 +170,8 @@ def check_walls() -> None:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise OSError(f"a submission cannot be walled in here: {error}") from None
     if tried.returncode:
-        raise OSError(f"a submission cannot be walled in here: {tried.stderr.strip()[-300:]}")
+        raise OSError(
+            f"a submission cannot be walled in here: {tried.stderr.strip()[-300:]}. Whether this system lets you have "
+            "namespaces of your own, `unshare --user --map-root-user --mount mount -t tmpfs none /mnt` says; a "
+            "container that is itself the wall needs --without-walls"
+        )

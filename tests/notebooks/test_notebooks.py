@@ -15,8 +15,8 @@ from snrlib.notebooks import exercises
 from snrlib.notebooks.find import navigation, title
 from snrlib.notebooks.parameters import parameters
 from snrlib.notebooks.refresh import refresh
+from snrlib.notebooks.regions import without_hidden, without_solution
 from snrlib.teach.copies import exercises as marked
-from snrlib.teach.copies import without_hidden, without_solution
 
 PATHS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

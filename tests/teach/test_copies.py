@@ -12,8 +12,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from snrlib.notebooks import exercises as checks
 from snrlib.notebooks.find import notebooks
+from snrlib.notebooks.regions import without_hidden, without_solution
 from snrlib.teach.build import build, sessions
-from snrlib.teach.copies import exercises, student_copy, without_hidden, without_solution
+from snrlib.teach.copies import exercises, student_copy
 
 
 @pytest.fixture(scope="module")
