@@ -1,4 +1,4 @@
-# make study [PROFILE=quick] | test | lab | bench | lint | refresh | clean.  Needs Python >= 3.11 and make; everything else goes into .venv.
+# make study [PROFILE=quick] | test | lab | bench | lint | refresh | teach | clean.  Needs Python >= 3.11 and make; everything else goes into .venv.
 PYTHON ?= python3
 PROFILE ?= quick
 VENV := .venv
@@ -25,7 +25,7 @@ PARALLEL = -n auto --maxprocesses 4 --dist loadscope
 # Kernels that train keep the memory of one step for the next, as those of a study do (snrlib.utils.provenance).
 KEEP = MALLOC_MMAP_THRESHOLD_=2147483648 MALLOC_TRIM_THRESHOLD_=8589934592
 
-.PHONY: study test lab bench lint refresh clean
+.PHONY: study test lab bench lint refresh teach clean
 .DELETE_ON_ERROR:
 
 study: $(READY)
@@ -50,13 +50,17 @@ lint: $(TEST_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/deptry . tests benchmarks
 	$(BIN)/deptry . --optional-dependencies-dev-groups test,bench --extend-exclude '$(NOT_RUN)'
 
 refresh: $(TEST_READY)
 	$(BIN)/snr refresh
 	$(BIN)/ruff format notebooks
+
+# Copies for students and instructors, and slides: data/runs/teach.
+teach: $(READY)
+	$(BIN)/snr teach
 
 clean:
 	rm -rf $(VENV) .venv.lock

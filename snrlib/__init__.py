@@ -15,8 +15,9 @@ Behind each notebook stand these modules of ``snrlib``, beside `plots`, which dr
     10 errata and glossary      distances, losses.triplet
     11 hashing                  hashing, study.hashing
 
-`notebooks` runs them as programs, `study` runs many and keeps what they found, `report` makes the pages out of it, and
-`cli` is the command ``snr`` that asks for all this. Imports run one way; pyproject.toml states which.
+`notebooks` runs them as programs, `study` runs many and keeps what they found, `report` makes the pages out of it,
+`teach` the copies and slides of a course, and `cli` is the command ``snr`` that asks for all this. Imports run one way;
+pyproject.toml states which.
 """
 
 from importlib.metadata import version

@@ -38,7 +38,8 @@ def stored_report(factory: pytest.TempPathFactory) -> Path:
 
 
 def pages(folder: Path) -> dict[str, BeautifulSoup]:
-    return {path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in folder.iterdir()}
+    found = folder.glob("*.html")
+    return {path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in found}
 
 
 def words(part: Tag) -> str:
@@ -62,8 +63,8 @@ def small_study(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def add_notebook(study: Path, name: str, body: str = "print(seed)") -> None:
-    first = new_code_cell("seed: int = 7  # of the draws", metadata={"tags": ["parameters"]})
+def add_notebook(study: Path, name: str, body: str = "print(seed)", more: str = "") -> None:
+    first = new_code_cell(f"seed: int = 7  # of the draws{more}", metadata={"tags": ["parameters"]})
     notebook = new_notebook(cells=[new_markdown_cell(f"# What is {name}?"), first, new_code_cell(body)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     write(notebook, study / "notebooks" / f"{name}.ipynb")

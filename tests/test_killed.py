@@ -76,6 +76,7 @@ if seed:  # the notebook's own run trains nothing, the cells do
     record({{"precision_at_1": own}}, done.train, done.test, experiment=done.row())
 """
 CLOCKS = {"finished", "wall_time_s", "seconds", "seconds_per_step", "core_minutes"}
+CLOCKS |= {"datePublished", "startTime", "endTime", "contentSize", "sha256"}  # of crates, and of files that hold times
 """Names of what no two runs share: when they were, and how long they took."""
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from snrlib.cli import compare, data, explore, notebooks, study, train
+from snrlib.cli import compare, data, explore, notebooks, study, teach, train
 from snrlib.notebooks.run import NotebookError
 
 __all__ = ["main"]
@@ -64,6 +64,6 @@ def _is_want_of_memory(error: Exception) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="snr", description="Run the study's notebooks with parameters.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (notebooks, study, train, explore, compare, data):  # in the order in which `snr --help` lists them
+    for group in (notebooks, study, train, explore, compare, teach, data):  # in this order `snr --help` lists them
         group.add_commands(commands)
     return parser

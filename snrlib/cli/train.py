@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from snrlib.cli.notebooks import values_of
+from snrlib.notebooks.crates import command_of, values_of_run
 from snrlib.notebooks.parameters import parameters
-from snrlib.utils.files import data_folder, write_json
+from snrlib.utils.crate import check_no_other_crate, write_crate
+from snrlib.utils.files import data_folder, json_text, write_json
 from snrlib.utils.provenance import provenance
 
 __all__ = ["add_commands"]
@@ -39,13 +41,14 @@ def _train(options: argparse.Namespace) -> int:
     from snrlib.study.tuned import from_parameters
     from snrlib.train.processes import process_group, rank, world_size
 
-    chosen = {name: known.default for name, known in parameters("05").items()}
-    chosen |= values_of("05", options.values)
+    given = values_of("05", options.values)
+    chosen = {name: known.default for name, known in parameters("05").items()} | given
     folder = Path(options.folder)
     result, checkpoints = folder / "result.json", folder / "checkpoints"
     names = ["result.json"] if checkpoints.exists() else ["result.json", *FILES]  # ours, of a training that was killed
     if taken := [name for name in names if (folder / name).exists()]:
         raise FileExistsError(f"{folder} holds {', '.join(taken)}; choose another folder")
+    check_no_other_crate(folder)
     with process_group() as device:
         first = rank() == 0
         done = experiment(
@@ -59,6 +62,15 @@ def _train(options: argparse.Namespace) -> int:
             done.save(folder, model=True)
             row = {"parameters": chosen, "processes": world_size(), "experiment": done.row()}
             row |= {"data": done.fingerprints, **provenance()}
+            write_crate(
+                folder,
+                f"Training of {done.settings.backbone} on {done.settings.data}",
+                {"result.json": "parameters, versions and numbers", **FILES},
+                row | {"wall_time_s": done.wall_time_s},
+                command=command_of("snr train", "05", given),
+                values=values_of_run("05", given),
+                coming={"result.json": json_text(row)},
+            )
             write_json(result, row)
             print(f"{done}\n  {folder}")
     return 0

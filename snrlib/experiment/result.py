@@ -25,8 +25,13 @@ from snrlib.utils.reading import read_json, read_npz
 
 __all__ = ["FILES", "Experiment", "Run", "read_run"]
 
-FILES: tuple[str, ...] = ("embeddings.npz", "history.csv", "model.pt", "scores.csv")
-"""What `Experiment.save` writes."""
+FILES: dict[str, str] = {
+    "embeddings.npz": "embeddings of the test images, their labels and classes",
+    "history.csv": "the training, step by step",
+    "model.pt": "weights of the trained network",
+    "scores.csv": "scores by each distance and anchor side",
+}
+"""What `Experiment.save` writes, and what it is."""
 
 
 @dataclass(eq=False)

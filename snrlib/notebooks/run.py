@@ -16,12 +16,15 @@ import nbformat
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from snrlib.notebooks.crates import command_of, values_of_run
 from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.inside import RECORD
 from snrlib.notebooks.parameters import check_values, parameters
+from snrlib.utils.crate import CRATE, check_no_other_crate, write_crate
 from snrlib.utils.files import (
     data_folder,
     digest,
+    json_text,
     partial_prefix,
     resolve_places,
     without_private,
@@ -87,8 +90,8 @@ def run(
     """Execute a notebook with parameters.
 
     Everything is checked before anything runs. The notebook is executed under a temporary name and renamed when it is
-    whole; then the result row (parameters, seed, versions, commit, data fingerprints, wall time, metrics) is written
-    the same way.
+    whole; then the crate that describes the folder (`snrlib.utils.crate`) and the result row (parameters, seed,
+    versions, commit, data fingerprints, wall time, metrics) are written the same way.
 
     Args:
         name: of the notebook, as in `find_notebook`.
@@ -127,7 +130,10 @@ def run(
                 for taken in (target, result_path(target)):
                     if taken.exists():
                         raise FileExistsError(f"{taken} exists; choose another folder, or --force to replace it")
-            return _execute(source, checked, target, progress, replace=force and not skip_current)
+            replace = force and not skip_current
+            if not replace:
+                check_no_other_crate(target.parent)
+            return _execute(source, checked, target, progress, replace)
     except OSError as error:
         if error.errno is None or not _concerns(error, target.parent):
             raise  # said in words already, or of a file elsewhere
@@ -189,7 +195,8 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool,
         row["made"] = [*made]
         if made:
             write_json(_moving(target), {"made": row["made"]})
-        result.unlink(missing_ok=True)  # from here until the new row is there, the run is not finished
+        for outdated in (result, target.with_name(CRATE)):
+            outdated.unlink(missing_ok=True)  # from here until the new row is there, the run is not finished
         for name, file in made.items():
             place = target.parent / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -197,11 +204,27 @@ def _execute(source: Path, values: dict[str, Any], target: Path, progress: bool,
 
     write_atomically(target, execute)
     row["wall_time_s"] = round(time.monotonic() - started, 2)
+    _write_crate(source, values, target, row)
     write_json(result, row)
     _moving(target).unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {**row, "output": str(target)}
+
+
+def _write_crate(source: Path, values: dict[str, Any], target: Path, row: dict[str, Any]) -> None:
+    """Before the result row, which says that all is there."""
+    result = result_path(target).name
+    files = {target.name: "the notebook, executed", result: "parameters, versions and numbers of the run"}
+    write_crate(
+        target.parent,
+        f"Run of {source.stem}",
+        files | dict.fromkeys(row["made"], "a file that the notebook wrote"),
+        row,
+        command=command_of(f"snr run {source.stem}", source.stem, values),
+        values=values_of_run(source.stem, values),
+        coming={result: json_text(row)},
+    )
 
 
 def _paths(source: Path, values: Mapping[str, Any]) -> list[Path]:

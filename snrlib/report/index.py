@@ -20,9 +20,11 @@ from snrlib.report.notebook import page
 from snrlib.study import stored
 from snrlib.study.contents import tables
 from snrlib.study.words import answers
+from snrlib.utils.crate import CRATE, write_crate
 from snrlib.utils.files import data_folder, make_readable, partial_prefix
 from snrlib.utils.locks import one_at_a_time
 from snrlib.utils.markup import Markup
+from snrlib.utils.provenance import provenance
 from snrlib.utils.reading import read_json
 
 __all__ = ["build"]
@@ -32,6 +34,8 @@ _QUESTION = "Does the SNR distance help, when, and why?"
 
 def build() -> Path:
     """Write ``data/runs/report``, whole or not at all: a page for each notebook, those to explore, and ``index.html``.
+
+    Beside them ``ro-crate-metadata.json`` says what each file is, its size and its SHA-256 (`snrlib.utils.crate`).
 
     Returns:
         The path of ``index.html``.
@@ -53,6 +57,10 @@ def build() -> Path:
             (folder / "index.html").write_text(_index(chapters, section), encoding="utf-8")
             for number, each in enumerate(chapters):
                 (folder / f"{each.source.stem}.html").write_text(page(chapters, number), encoding="utf-8")
+            about = {f"{each.source.stem}.html": f"notebook {each.label}: {each.origin}" for each in chapters}
+            about |= dict.fromkeys([f"{name}.html" for name in explored], "a page to explore embeddings")
+            about = {"index.html": "the page to read and share", **about}
+            write_crate(folder, _QUESTION, about, provenance(), command="snr report")
     except OSError as error:
         if error.errno is None:  # said in words already
             raise
@@ -71,7 +79,7 @@ def _replaced(target: Path) -> Iterator[Path]:
             before.rename(target)
         for left_behind in [before, *target.parent.glob(f"{partial_prefix(target)}*")]:
             shutil.rmtree(left_behind, ignore_errors=True)
-        if target.exists() and not (target.is_dir() and all(path.suffix == ".html" for path in target.iterdir())):
+        if target.exists() and not (target.is_dir() and all(_is_ours(path) for path in target.iterdir())):
             raise FileExistsError(f"{target} holds something that is not a report; move it away")
         temporary = Path(tempfile.mkdtemp(prefix=partial_prefix(target), dir=target.parent))
         try:
@@ -85,6 +93,10 @@ def _replaced(target: Path) -> Iterator[Path]:
                 before.rename(target)
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(before, ignore_errors=True)
+
+
+def _is_ours(path: Path) -> bool:
+    return path.suffix == ".html" or path.name == CRATE
 
 
 def _index(chapters: list[Chapter], explore: str) -> str:

@@ -13,6 +13,7 @@ from nbconvert.preprocessors.sanitize import SanitizeHTML
 from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
 
+from snrlib.notebooks.regions import solution, without_hidden, without_solution
 from snrlib.report.chapters import Chapter
 from snrlib.report.html import code, details, figure, provenance_tables
 from snrlib.utils.files import without_private
@@ -51,7 +52,7 @@ def page(chapters: Sequence[Chapter], here: int | None = None, title: str = "", 
         template_file="page.html.j2",
         filters={"markdown": markup.html, "code": code},
         default_preprocessors=[],
-        preprocessors=[CoalesceStreamsPreprocessor(), navigation, _safe_outputs],
+        preprocessors=[CoalesceStreamsPreprocessor(), navigation, _unspoilt, _safe_outputs],
         optimistic_validation=True,
     )
     exporter.environment.tests["in_columns"] = _COLUMNS.search
@@ -61,6 +62,28 @@ def page(chapters: Sequence[Chapter], here: int | None = None, title: str = "", 
     exporter.environment.globals.update(known)
     html: str = exporter.from_notebook_node(new_notebook() if here is None else chapters[here].notebook)[0]
     return without_private(html)
+
+
+def _unspoilt(notebook: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+    """An exercise as a student gets it, its solution to be opened; no verdict on what nobody has answered.
+
+    A check tells the answer, too, so the page folds it, and shows of the check of a solution no verdict either.
+    """
+    solved = False
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        tags = cell.metadata.get("tags", [])
+        if "exercise" in tags:
+            cell.metadata["solution"] = solution(cell.source)
+            cell.source, solved = without_solution(cell.source), bool(cell.metadata["solution"])
+        elif "check" in tags:
+            cell.source = without_hidden(cell.source)
+        of_ours = ("Not attempted yet", "Right.") if solved and "check" in tags else ("Not attempted yet",)
+        cell.outputs = [one for one in cell.get("outputs", []) if not _plain(one).startswith(of_ours)]
+    return notebook, resources
+
+
+def _plain(output: NotebookNode) -> str:
+    return str(output.get("data", {}).get("text/plain", ""))
 
 
 def _safe_outputs(notebook: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:

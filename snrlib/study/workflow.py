@@ -21,10 +21,11 @@ from typing import Any
 
 from snrlib.study.grid import Grid, scores
 from snrlib.study.profiles import Task, check
+from snrlib.utils.crate import write_crate
 from snrlib.utils.files import data_folder, resolve_places, write_atomically
 from snrlib.utils.locks import one_study_at_a_time
 from snrlib.utils.processes import run_jobs
-from snrlib.utils.provenance import ONE_THREAD
+from snrlib.utils.provenance import ONE_THREAD, provenance
 
 __all__ = ["Begun", "begin", "cores", "finish_tasks", "plan", "run_study", "summarize"]
 
@@ -86,16 +87,14 @@ def finish_tasks(tasks: list[Task], at_once: int | None = None, force: bool = Fa
 def summarize(grid: Grid) -> Path:
     """Write ``PROFILE.csv``, a row per finished cell, and ``PROFILE.missing.csv``, the other cells and why.
 
-    Scores are those under the training distance, its query the anchor.
+    Scores are those under the training distance, its query the anchor. ``ro-crate-metadata.json`` says of these two
+    and of each cell's ``result.json`` its size and SHA-256; each cell has a crate of its own for its other files.
     """
     import pandas as pd  # slow to import
 
     path = data_folder("runs") / "grid" / f"{grid.profile}.csv"
-    rows = [
-        {"cell": task.output.parent.name, **task.values, **scores(row)}
-        for task in grid.cells
-        if (row := grid.row(task)) is not None
-    ]
+    done = {task: row for task in grid.cells if (row := grid.row(task)) is not None}
+    rows = [{"cell": task.output.parent.name, **task.values, **scores(row)} for task, row in done.items()]
     missing = grid.missing()
     others = [
         {"cell": task.output.parent.name, "why": missing[task.name]} for task in grid.cells if task.name in missing
@@ -103,6 +102,14 @@ def summarize(grid: Grid) -> Path:
     for file, table in ((path, rows), (path.with_suffix(".missing.csv"), others)):
         frame = pd.DataFrame(table, columns=None if table else ["cell", "why"])
         write_atomically(file, lambda temporary, frame=frame: frame.to_csv(temporary, index=False))  # type: ignore[misc]
+    write_crate(
+        path.parent,
+        f"Grid of the profile {grid.profile}",
+        {path.name: "a row per finished cell", path.with_suffix(".missing.csv").name: "the other cells, and why"},
+        provenance(),
+        command=f"snr study --profile {grid.profile}",
+        used={f"{task.output.parent.name}/result.json": "what came out of a cell" for task in done},
+    )
     return path
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "check_page",
     "data_folder",
     "digest",
+    "json_text",
     "make_readable",
     "partial_prefix",
     "resolve_places",
@@ -155,9 +156,14 @@ def check_page(path: str | Path) -> None:
         raise FileExistsError(f"{path} exists and is no page of this study; move it away, or name another file")
 
 
+def json_text(content: dict[str, Any]) -> str:
+    """As `write_json` writes it."""
+    return json.dumps(content, indent=1) + "\n"
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """As JSON, indented, atomically. Raises what `write_atomically` raises; a TypeError for what JSON cannot hold."""
-    text = json.dumps(content, indent=1) + "\n"
+    text = json_text(content)
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 

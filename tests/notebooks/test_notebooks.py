@@ -15,6 +15,8 @@ from snrlib.notebooks import exercises
 from snrlib.notebooks.find import navigation, title
 from snrlib.notebooks.parameters import parameters
 from snrlib.notebooks.refresh import refresh
+from snrlib.notebooks.regions import without_hidden, without_solution
+from snrlib.teach.copies import exercises as marked
 
 PATHS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -168,27 +170,28 @@ def test_solutions_are_right_and_mistakes_get_hints(path: Path) -> None:
     for tag in ("setup", "parameters"):
         (cell,) = _cells(path, "code", tag)
         exec(cell.source, space)
-    calls: list[tuple[Any, Any, dict[str, Any], dict[str, Any]]] = []
+    calls: list[tuple[Any, Any, Any, dict[str, Any]]] = []
 
-    def listening(answer: Any, expected: Any, mistakes: dict[str, Any], **options: Any) -> exercises.Verdict:
+    def listening(answer: Any, expected: Any, mistakes: Any = None, **options: Any) -> exercises.Verdict:
         calls.append((answer, expected, mistakes, options))
         return exercises.check(answer, expected, mistakes, **options)
 
     space["check"] = listening
-    tasks, checks = _cells(path, "code", "exercise"), _cells(path, "code", "check")
     text = "\n".join(cell.source for cell in _cells(path, "markdown"))
-    solutions = re.findall(
-        r"<details><summary>Solution (\d+)</summary>.*?```python\n(.*?)```\s*</details>", text, re.DOTALL
-    )
-    assert len(tasks) == len(checks) == len(solutions) >= 2
-    for task, checking, (number, solution) in zip(tasks, checks, solutions, strict=True):
-        assert task.source.rpartition("\n")[2].startswith(f"answer_{number} = None  # ")
-        for code, outcome in ((task.source, "not attempted"), (solution, "right")):
+    folded = re.findall(r"<details><summary>Solution \d+</summary>.*?```python\n(.*?)```\s*</details>", text, re.DOTALL)
+    judged = [one for one in marked(nbformat.read(path, as_version=4)) if one.check]
+    assert len(judged) >= 2
+    for number, one in enumerate(judged, 1):
+        stub = without_solution(one.task)  # the answer stands in the cell itself, or below it to be opened
+        solution = one.task if stub != one.task else folded.pop(0)
+        for code, outcome in ((stub, "not attempted"), (solution, "right")):
             exec(code, space)
-            exec(checking.source, space)
+            exec(without_hidden(one.check), space)
             answer, expected, mistakes, options = calls[-1]
             assert exercises.check(answer, expected, mistakes, **options).outcome == outcome, f"exercise {number}"
+        exec(one.check, space)  # the hidden tests, too
         assert mistakes, f"exercise {number} explains no mistake"
         for hint, wrong in mistakes.items():
             verdict = exercises.check(wrong, expected, mistakes, **options)
             assert verdict == exercises.Verdict("wrong", f"Not yet: {hint}"), f"exercise {number}"
+    assert not folded, "a solution without its exercise"

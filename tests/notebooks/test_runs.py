@@ -57,7 +57,7 @@ log.write_text(started + "x")
 (root / "started").write_text(str(len(started)))
 """
 UNLUCKY = f"{WRITES}\nif seed == 13 and len(started) < 2:\n    raise RuntimeError('unlucky')"
-OUTPUTS = ["05_files.ipynb", "figures/one.txt", "result.json", "scores.csv"]
+OUTPUTS = ["05_files.ipynb", "figures/one.txt", "result.json", "ro-crate-metadata.json", "scores.csv"]
 
 
 def _write(path: Path, *code: str) -> None:
@@ -242,7 +242,7 @@ def test_a_run_writes_notebook_and_result_row(study: Path, monkeypatch: pytest.M
     executed = nbformat.read(target, as_version=4)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
     assert executed.metadata.papermill.output_path == target.name
-    assert _left(target.parent) == ["a{b}.ipynb", "result.json"], "nothing else is left"
+    assert _left(target.parent) == ["a{b}.ipynb", "result.json", "ro-crate-metadata.json"], "nothing else is left"
 
 
 def test_runs_of_other_values_share_no_folder(study: Path) -> None:
@@ -270,7 +270,8 @@ def test_files_appear_when_the_output_is_whole(study: Path, here: None) -> None:
     for seed in (0, 1):
         runs.run("05", {"seed": seed}, output=target, force=True)
         assert (study / "beside").read_text() == there, "nothing of its own while it runs"
-        there = "05_files.ipynb checkpoints figures model.pt notes.txt result.json result.txt scores.csv"
+        there = "05_files.ipynb checkpoints figures model.pt notes.txt result.json result.txt "
+        there += "ro-crate-metadata.json scores.csv"
         assert (target.parent / "scores.csv").read_text() == f"seed {seed}"
         assert (target.parent / "figures" / "one.txt").read_text() == f"figure {seed}"
     _unlucky(output=target, force=True)
@@ -477,7 +478,7 @@ def test_what_an_unfinished_run_made_is_replaced(study: Path, monkeypatch: pytes
     assert place.with_name("scores.csv").exists()
     monkeypatch.setattr(runs, "write_json", written)
     runs.run("05")
-    assert _left(place.parent) == ["05_files.ipynb", "figures/one.txt", "result.json", "scores.csv"]
+    assert _left(place.parent) == OUTPUTS
 
 
 @pytest.mark.usefixtures("here")

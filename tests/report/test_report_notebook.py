@@ -72,13 +72,35 @@ def test_figures_have_words_and_ask_nothing() -> None:
     assert {image["src"] for image in images} == {"data:image/png;base64,iVBORw0KGgo="}
 
 
-def test_code_is_folded_except_exercises_and_checks() -> None:
-    tags = [["injected-parameters"], ["nbval-check-output", "setup"], [], ["exercise"], ["check"]]
+def test_code_is_folded_except_exercises_and_predictions() -> None:
+    tags = [["injected-parameters"], ["nbval-check-output", "setup"], [], ["exercise"], ["check"], ["prediction"]]
     folds = _shown(*(new_code_cell("a < b", metadata={"tags": tag}) for tag in tags)).select("details.code")
     labels = [words(fold.find_all("summary")[0]).removesuffix(" (a cell that was not run)") for fold in folds]
-    assert labels == ["Parameters of this run", "Setup", "Code", "Exercise", "Check"]
-    assert ["open" in fold.attrs for fold in folds] == [False, False, False, True, True]
+    assert labels == ["Parameters of this run", "Setup", "Code", "Exercise", "Check", "Prediction"]
+    assert ["open" in fold.attrs for fold in folds] == [False, False, False, True, False, True]
     assert {words(fold.select("pre")[0]) for fold in folds} == {"a < b"}
+
+
+def test_solutions_are_folded_and_empty_verdicts_left_out() -> None:
+    def cell(code: str, tag: str, verdict: str = "") -> NotebookNode:
+        shown = [new_output("execute_result", {"text/plain": verdict}, execution_count=1)] if verdict else []
+        return new_code_cell(code, outputs=shown, metadata={"tags": [tag]})
+
+    page = _shown(
+        cell("def f(x):\n    ### BEGIN SOLUTION\n    return 2 < x\n    ### END SOLUTION", "exercise"),
+        cell("### BEGIN HIDDEN TESTS\nsecret\n### END HIDDEN TESTS\ncheck(f(1), 2)", "check", "Right."),
+        cell("answer_2 = 7  # of a reader", "exercise"),
+        cell("check(answer_2, 7)", "check", "Right."),
+        cell("check(prediction, 1)", "claim", "Not attempted yet: replace None by your answer."),
+    )
+    folds = {words(one.select("pre")[0]): "open" in one.attrs for one in page.select("details.code")}
+    assert list(folds.values()) == [True, False, False, True, False, False]
+    assert list(folds)[:3] == [
+        'def f(x):\n    raise NotImplementedError("write your answer in place of this line")',
+        "return 2 < x",
+        "check(f(1), 2)",
+    ]
+    assert [words(one) for one in page.select("pre.result")] == ["Right."], "what a reader answered is judged"
 
 
 def test_text_is_no_template_and_no_html() -> None:

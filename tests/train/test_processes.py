@@ -142,7 +142,15 @@ def _assert_whole(folder: Path, n: int) -> None:
     assert row["data"].keys() == {"digits, train, without validation classes", "digits, test"}
     assert {"experiment", "git_commit", "versions", "finished"} <= row.keys()
     written = {path.name for path in folder.iterdir()}
-    assert written == {"checkpoints", "embeddings.npz", "history.csv", "model.pt", "result.json", "scores.csv"}
+    assert written == {
+        "checkpoints",
+        "embeddings.npz",
+        "history.csv",
+        "model.pt",
+        "result.json",
+        "ro-crate-metadata.json",
+        "scores.csv",
+    }
     assert pd.read_csv(folder / "history.csv").step.tolist() == [1, 2, 3]
 
 
