@@ -233,7 +233,7 @@ def _over_data(pairs: pd.DataFrame, column: str, by: Sequence[str], level: float
     rows = {}
     for key, part in pairs.groupby(list(by), sort=False):
         strata = [
-            (_images(names[0]), values.to_numpy()) for names, values in part.groupby(list(KEY), sort=False)[column]
+            (_images(str(names[0])), values.to_numpy()) for names, values in part.groupby(list(KEY), sort=False)[column]
         ]
         data = [name for name, _ in strata]
         weights = [1 / data.count(name) for name in data]
