@@ -85,7 +85,7 @@ def halves_pay(right: Tensor, k: int) -> bool:
 
 
 def _candidates(k: int) -> int:
-    return 2 * k + 12
+    return k + 14
 
 
 class Halves:
