@@ -25,6 +25,7 @@ is their correlation. The places without a name are options: ``get_distance("mah
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -251,9 +252,9 @@ class Distance(nn.Module):
 
         ``[z_q, ||z_q||^2, 1] . [-2 z_r, 1, ||z_r||^2]`` is the numerator ``||z_q - z_r||^2``; the unit of a
         reference divides the right side (a ref anchor by ``||A a_r||^2``, both sides by ``||A r||``), that of a query
-        a whole row, which no ranking sees. So nearest
-        neighbours under every member are an inner-product search (`snrlib.evaluate.knn`). Gradients hold for the
-        product alone: those of the two matrices each are not the distance's.
+        a whole row, which no ranking sees. So nearest neighbours under every member are an inner-product search
+        (`snrlib.evaluate.knn`). Gradients hold for the product alone: those of the two matrices each are not the
+        distance's.
 
         Args:
             query: (n_query, M).
@@ -262,17 +263,38 @@ class Distance(nn.Module):
         Returns:
             left (n_query, r + 2) and right (n_ref, r + 2).
         """
-        query, ref = self._prepare(query, ref)
-        with torch.autocast(query.device.type, enabled=False):
-            z_query, z_ref, powers = self._project(query, ref)
-            power_query, power_ref = _power(z_query), _power(z_ref)
-            left = torch.cat([z_query, power_query, torch.ones_like(power_query)], dim=1)
-            right = torch.cat([-2 * z_ref, torch.ones_like(power_ref), power_ref], dim=1)
+        right, left_of = self.search_form(ref)
+        return left_of(query), right
+
+    def search_form(self, ref: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The right matrix of `inner_product_form`, and the function that makes the left one of any queries.
+
+        Args:
+            ref: (n_ref, M).
+        """
+        ref = self._checked(ref, "ref")
+        first = self._map_first  # as in `_project`
+        with torch.autocast(ref.device.type, enabled=False):
+            mapped = self._mapped(ref) if first else ref
+            power = self._powers(mapped, mapped, mapped=first).ref
+            origin = mapped.detach().mean(dim=0)
+            z = _minus(mapped, origin) if first else self._mapped(ref - origin)
+            power_z = _power(z)
+            right = torch.cat([-2 * z, torch.ones_like(power_z), power_z], dim=1)
             if self.unit == "both":
-                right = right / powers.ref.clamp_min(self.eps).sqrt()
+                right = right / power.clamp_min(self.eps).sqrt()
             elif self.unit == "anchor" and self.anchor == "ref":
-                right = right / powers.ref.clamp_min(self.eps)
-        return left, right
+                right = right / power.clamp_min(self.eps)
+
+        def left_of(query: Tensor) -> Tensor:
+            query = self._checked(query, "query")
+            _check_alike(query, ref)
+            with torch.autocast(query.device.type, enabled=False):
+                z = _minus(self._mapped(query), origin) if first else self._mapped(query - origin)
+                power_z = _power(z)
+                return torch.cat([z, power_z, torch.ones_like(power_z)], dim=1)
+
+        return right, left_of
 
     @torch.no_grad()
     def between(self, query: Tensor, ref: Tensor) -> Distance:
@@ -361,22 +383,16 @@ class Distance(nn.Module):
 
     def _prepare(self, query: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
         """Check both sides once, at the public edge, and bring them to compute precision (and length 1 if asked)."""
-        checked = check_embeddings(query, "query")
-        if self.normalize_embeddings:
-            checked = F.normalize(checked)
+        checked = self._checked(query, "query")
         if ref is query:
             return checked, checked
-        checked_ref = check_embeddings(ref, "ref")
-        if query.shape[1] != ref.shape[1]:
-            raise ValueError(
-                f"query and ref must have the same number of components M, got {query.shape[1]} and {ref.shape[1]}"
-            )
-        if checked.dtype != checked_ref.dtype or query.device != ref.device:
-            raise TypeError(
-                "query and ref must share dtype and device, "
-                f"got {query.dtype} on {query.device} and {ref.dtype} on {ref.device}"
-            )
-        return checked, F.normalize(checked_ref) if self.normalize_embeddings else checked_ref
+        checked_ref = self._checked(ref, "ref")
+        _check_alike(checked, checked_ref)
+        return checked, checked_ref
+
+    def _checked(self, x: Tensor, name: str) -> Tensor:
+        x = check_embeddings(x, name)
+        return F.normalize(x) if self.normalize_embeddings else x
 
     @property
     def name(self) -> str:
@@ -423,6 +439,18 @@ def _at_length_one(z: Tensor, eps: float) -> Tensor:
     power = _power(z)
     unit = z / power.clamp_min(eps).sqrt()
     return torch.where(power <= eps, unit.detach(), unit)
+
+
+def _check_alike(query: Tensor, ref: Tensor) -> None:
+    if query.shape[1] != ref.shape[1]:
+        raise ValueError(
+            f"query and ref must have the same number of components M, got {query.shape[1]} and {ref.shape[1]}"
+        )
+    if query.dtype != ref.dtype or query.device != ref.device:
+        raise TypeError(
+            "query and ref must share dtype and device, "
+            f"got {query.dtype} on {query.device} and {ref.dtype} on {ref.device}"
+        )
 
 
 def _minus(fresh: Tensor, origin: Tensor) -> Tensor:

@@ -156,7 +156,9 @@ def _robustness(seeds: int = 3) -> pd.DataFrame:
         ]
     ]
     table = pd.DataFrame(rows)
-    return table.assign(precision_at_1=0.6 - table.level + 0.01 * table.seed + 0.1 * (table.distance == "snr"))
+    return table.assign(
+        tuned_on="clean", precision_at_1=0.6 - table.level + 0.01 * table.seed + 0.1 * (table.distance == "snr")
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,6 +208,11 @@ test_what_cannot_be_drawn_is_refused = refusals(
     (lambda: plots.distance_histograms({}), ValueError, "need one or more verifications"),
     (lambda: plots.roc_curves({}), ValueError, "need one or more verifications"),
     (lambda: plots.robustness_curves(table, "later"), ValueError, f"{when}'later'"),
+    (
+        lambda: plots.robustness_curves(pd.concat([table, table.assign(tuned_on="spoiled")]), "test"),
+        ValueError,
+        "margins must be tuned in one way, got clean, spoiled",
+    ),
     (lambda: plots.robustness_curves(table[table.when != "training"], "training"), ValueError, f"{when}'training'"),
     (lambda: plots.confusion_matrix_plot(np.ones((2, 3))), ValueError, r"square matrix.* got shape \(2, 3\)"),
 )

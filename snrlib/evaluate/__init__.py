@@ -19,7 +19,7 @@ from snrlib.evaluate.clustering import clustering
 from snrlib.evaluate.compare import Judge, compare, judges
 from snrlib.evaluate.comparison import Comparison
 from snrlib.evaluate.geometry import Geometry, geometry
-from snrlib.evaluate.neighbours import knn, knn_blocks, ranking_blocks
+from snrlib.evaluate.neighbours import Index, knn, knn_blocks, ranking_blocks
 from snrlib.evaluate.retrieval import Labels, class_means, retrieval
 from snrlib.evaluate.verification import Verification, verification
 from snrlib.stats import interval
@@ -28,6 +28,7 @@ from snrlib.utils.checks import check_choice
 __all__ = [
     "Comparison",
     "Geometry",
+    "Index",
     "Judge",
     "Verification",
     "class_means",

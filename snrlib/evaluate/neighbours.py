@@ -7,31 +7,139 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from snrlib.distances import Distance, get_distance
+from snrlib.evaluate.products import Halves, HalvesFirst, Smallest, halves_pay, padded
 from snrlib.utils.checks import check_choice, check_embeddings, check_rank
 
-__all__ = ["import_faiss", "knn", "knn_blocks", "ranking_blocks", "without_self"]
+__all__ = ["Index", "import_faiss", "knn", "knn_blocks", "ranking_blocks", "without_self"]
 
-_BLOCK = 2**25  # numbers in one block of scores: 128 MiB in float32
-_GROUP = 32  # scores that compete for one place in the first round of a selection
+_BLOCK = 2**25  # numbers in one block of products, at most: 128 MiB in float32
+_CACHED = 2**23  # and usually: what is written is read again while a cache still has it
+_FEWEST = 64  # queries in a block for which that counts; of fewer, a product is slow
 _EXACT = 128  # places of a ranking that are put in order by the distances themselves
 
+_Search = Callable[[Tensor, Tensor | None], Tensor]
 
-@torch.no_grad()
+
+class Index:
+    """A gallery, mapped once, that is searched again and again: a search costs its own product and selection alone.
+
+    Every member of the family ranks by the product of two matrices (`Distance.search_form`), so a block of queries
+    costs one matrix product and a selection. Beyond the data an index needs one copy of the gallery, and a search one
+    of its queries and a block. Exact means that no candidate is skipped; candidates whose squared distances differ by
+    less than the rounding of squared lengths (1e-7 of them in float32) may change places. Float64 tells them apart.
+
+    >>> index = Index(torch.eye(4), get_distance("snr"))
+    >>> index.search(torch.eye(4)[2:] + 0.1, k=1)[1].tolist()
+    [[2], [3]]
+
+    Args:
+        reference: (n_reference, M), the gallery.
+        distance: a member of the family; None is Euclidean.
+        backend: "torch", or "faiss" for the exact flat index of faiss, where it is installed (CPU, float32).
+        first_pass: "bfloat16" looks for candidates by products in bfloat16 and measures them in float32; where a bound
+            of the error (`snrlib.evaluate.products.Halves`) does not show that none was missed, a query is searched
+            anew, so what is found is the same. "none" does without. "auto" takes the first where it is faster: in
+            float32 on a processor with instructions for it, with k up to 64 and thousands of rows.
+
+    Raises:
+        ValueError: unknown backend or first pass, embeddings of a wrong shape or value.
+        TypeError: embeddings that are not floating-point tensors, or a distance that is none.
+        ImportError: backend "faiss" without faiss.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, reference: Tensor, distance: Distance | None = None, backend: str = "torch", first_pass: str = "auto"
+    ) -> None:
+        self.distance = get_distance("euclidean") if distance is None else distance
+        if not isinstance(self.distance, Distance):
+            raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
+        self.reference = check_embeddings(reference, "reference")
+        self._backend = check_choice(backend, "backend", ("torch", "faiss"))
+        self._first_pass = check_choice(first_pass, "first_pass", ("auto", "bfloat16", "none"))
+        right, self._left = self.distance.search_form(self.reference)
+        self._faiss = _faiss_index(right) if backend == "faiss" else None
+        self._right = padded(right)
+        self._halves: Halves | None = None
+
+    def search(self, query: Tensor, k: int, progress: bool = False) -> tuple[Tensor, Tensor]:
+        """The k nearest rows of the gallery of every query.
+
+        Args:
+            query: (n_query, M).
+            k: how many, at most n_reference.
+            progress: show how many queries are done.
+
+        Returns:
+            distances (n_query, k) in ascending order and indices (n_query, k), int64. Equal distances come in any
+            order.
+
+        Raises:
+            ValueError: k out of range, embeddings of a wrong shape or value.
+            TypeError: embeddings that are not floating-point tensors of the gallery's dtype and device.
+        """
+        return _together(self.blocks(query, k), query, k, progress)
+
+    @torch.no_grad()
+    def blocks(self, query: Tensor | None, k: int, places: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `search` returns, a block of queries at a time: for a k so large that (n_query, k) would not fit.
+
+        Args:
+            query: (n_query, M); None is the gallery itself, and a row is then never its own neighbour.
+            k: how many.
+            places: how many of them are put in order by their distances, which alone are given; None is all. Later
+                ones are in the order of the products.
+        """
+        itself = query is None
+        query = self.reference if query is None else check_embeddings(query, "query")
+        n = len(self.reference)
+        k = check_rank(k, "k", n - itself, "number of candidates of a query")
+        left, distance = self._left(query), self.distance.between(query, self.reference)
+        return self._found(query, left, k, k if places is None else places, itself, distance)
+
+    @torch.no_grad()
+    def _found(
+        self, query: Tensor, left: Tensor, k: int, places: int, itself: bool, distance: Distance
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        search, n = self._searched(k), len(self._right)
+        # A ranking of most candidates, and what scores make of it, takes several times the bytes of the products.
+        most = _BLOCK // n // (8 if 2 * k > n else 1)
+        rows = torch.arange(len(query), device=query.device)
+        for some in rows.split(max(1, min(most, max(_FEWEST, _CACHED // n)))):
+            indices = search(left[some[0] : some[-1] + 1], some if itself else None)
+            # The products rank; the distances themselves come from differences, which keep their digits near zero.
+            nearest, rest = indices[:, :places], indices[:, places:]
+            distances, order = _distances(query[some[0] : some[-1] + 1], self.reference, nearest, distance).sort(
+                dim=1, stable=True
+            )
+            yield distances, torch.cat([nearest.gather(1, order), rest], dim=1)
+
+    def _searched(self, k: int) -> _Search:
+        """Indices (m, k) of the smallest products of rows, smallest first."""
+        if self._faiss is not None:
+            return _search_faiss(self._faiss, k)
+        asked = self._first_pass == "bfloat16" and self._right.dtype == torch.float32
+        if asked or (self._first_pass == "auto" and halves_pay(self._right, k)):
+            if self._halves is None:
+                self._halves = Halves(self._right[: len(self.reference)])
+            find: Any = HalvesFirst(self._right, self._halves, k)
+        else:
+            find = Smallest(self._right, k)
+        return lambda left, own: find(left, own)[1]
+
+
 def knn(
     query: Tensor,
     k: int,
     reference: Tensor | None = None,
     distance: Distance | None = None,
     backend: str = "torch",
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The k nearest references of every query, exactly, by an inner-product search.
-
-    Every member of the family ranks by the product of two matrices (`Distance.inner_product_form`), so a block of
-    queries costs one matrix product and a selection. Beyond the data it needs one copy of each side and a block.
-    Exact means that no candidate is skipped; candidates whose squared distances differ by less than the rounding of
-    squared lengths (1e-7 of them in float32) may change places. Float64 tells them apart.
+    """The k nearest references of every query, exactly: `Index` and its search in one.
 
     Args:
         query: (n_query, M).
@@ -39,7 +147,8 @@ def knn(
         reference: (n_reference, M); None searches ``query`` itself, and a row is never its own neighbour: it is left
             out by index, so an exact duplicate of it is still found.
         distance: a member of the family; None is Euclidean.
-        backend: "torch", or "faiss" for the exact flat index of faiss, where it is installed (CPU, float32).
+        backend: "torch", or "faiss", as for `Index`.
+        progress: show how many queries are done.
 
     Returns:
         distances (n_query, k) in ascending order and indices (n_query, k), int64. Equal distances come in any order.
@@ -49,16 +158,7 @@ def knn(
         TypeError: embeddings that are not floating-point tensors, or a distance that is none.
         ImportError: backend "faiss" without faiss.
     """
-    blocks = knn_blocks(query, k, reference, distance, backend)
-    # Small results kept between the blocks would break up the memory that every block uses anew.
-    distances = torch.empty(len(query), k, dtype=check_embeddings(query, "query").dtype, device=query.device)
-    indices = torch.empty(len(query), k, dtype=torch.int64, device=query.device)
-    start = 0
-    for block_distances, block_indices in blocks:
-        stop = start + len(block_indices)
-        distances[start:stop], indices[start:stop] = block_distances, block_indices
-        start = stop
-    return distances, indices
+    return _together(knn_blocks(query, k, reference, distance, backend), query, k, progress)
 
 
 def knn_blocks(
@@ -72,7 +172,7 @@ def knn_blocks(
 
     Arguments and errors are those of `knn`.
     """
-    return _blocks(*_check(query, k, reference, distance, backend), places=k)
+    return _blocks(query, k, reference, distance, backend, None)
 
 
 def ranking_blocks(
@@ -88,42 +188,29 @@ def ranking_blocks(
     than the rounding of squared lengths may change places: for 6,000 neighbours of each of 60,000 queries the distances
     would take ten times as long as the search. Arguments and errors are those of `knn`.
     """
-    return (indices for _, indices in _blocks(*_check(query, k, reference, distance, backend), places=_EXACT))
+    return (indices for _, indices in _blocks(query, k, reference, distance, backend, _EXACT))
 
 
-def _check(
-    query: Tensor, k: int, reference: Tensor | None, distance: Distance | None, backend: str
-) -> tuple[Tensor, Tensor, int, bool, Distance, str]:
-    distance = get_distance("euclidean") if distance is None else distance
-    if not isinstance(distance, Distance):
-        raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
-    query = check_embeddings(query, "query")
-    database = query if reference is None else check_embeddings(reference, "reference")
-    most = len(database) - (reference is None)
-    k = check_rank(k, "k", most, "number of candidates of a query")
-    check_choice(backend, "backend", ("torch", "faiss"))
-    return query, database, k, reference is None, distance.between(query, database), backend
-
-
-@torch.no_grad()
 def _blocks(
-    query: Tensor, database: Tensor, k: int, skip_self: bool, distance: Distance, backend: str, places: int
+    query: Tensor, k: int, reference: Tensor | None, distance: Distance | None, backend: str, places: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Distances of the nearest ``places`` neighbours, and indices of all k, a block of queries at a time."""
-    left, right = distance.inner_product_form(query, database)
-    search = (_search_torch if backend == "torch" else _search_faiss)(right, k, skip_self)
-    # A ranking of most candidates, and what scores make of it, takes several times the bytes of the products.
-    rows = _BLOCK // len(right) // (8 if 2 * k > len(right) else 1)
+    query = check_embeddings(query, "query")
+    index = Index(query if reference is None else reference, distance, backend)
+    return index.blocks(None if reference is None else query, k, places)
+
+
+def _together(blocks: Iterator[tuple[Tensor, Tensor]], query: Tensor, k: int, progress: bool) -> tuple[Tensor, Tensor]:
+    # Small results kept between the blocks would break up the memory that every block uses anew.
+    distances = torch.empty(len(query), k, dtype=check_embeddings(query, "query").dtype, device=query.device)
+    indices = torch.empty(len(query), k, dtype=torch.int64, device=query.device)
     start = 0
-    for block in left.split(max(1, rows)):
-        indices = search(block, start)
-        # The products rank; the distances themselves come from differences, which keep their digits near zero.
-        nearest, rest = indices[:, :places], indices[:, places:]
-        distances, order = _distances(query[start : start + len(block)], database, nearest, distance).sort(
-            dim=1, stable=True
-        )
-        yield distances, torch.cat([nearest.gather(1, order), rest], dim=1)
-        start += len(block)
+    with tqdm(total=len(query), desc="neighbours", unit="row", disable=not progress) as bar:
+        for block_distances, block_indices in blocks:
+            stop = start + len(block_indices)
+            distances[start:stop], indices[start:stop] = block_distances, block_indices
+            bar.update(stop - start)
+            start = stop
+    return distances, indices
 
 
 def _distances(query: Tensor, database: Tensor, indices: Tensor, distance: Distance) -> Tensor:
@@ -135,43 +222,6 @@ def _distances(query: Tensor, database: Tensor, indices: Tensor, distance: Dista
         for i, j in zip(rows.split(pairs), indices.flatten().split(pairs), strict=True)
     ]
     return torch.cat(found).view(indices.shape)
-
-
-_Search = Callable[[Tensor, int], Tensor]
-
-
-def _search_torch(right: Tensor, k: int, skip_self: bool) -> _Search:
-    """Indices of the k smallest products of every row, smallest first.
-
-    Two rounds: columns are dealt into groups of `_GROUP`; the k smallest scores lie in the k groups with the smallest
-    minima, so a selection among n / 32 minima and one among 32 k scores replace one among n.
-    """
-    n = len(right)
-    groups = -(-n // _GROUP)
-    if k > groups // 2:  # too few groups for a first round
-        groups = n
-    padding = -n % groups
-    if padding:  # columns that no selection takes: the last factor of every left row is positive
-        right = torch.cat([right, right.new_zeros(padding, right.shape[1])])
-        right[n:, -1] = torch.inf
-    buffer = right.new_empty(0)
-
-    def search(rows: Tensor, start: int) -> Tensor:
-        nonlocal buffer  # one for all blocks: fresh memory costs as much as the product
-        if len(buffer) < len(rows):
-            buffer = right.new_empty(len(rows), len(right))
-        scores = torch.mm(rows, right.T, out=buffer[: len(rows)])
-        if skip_self:
-            scores[:, start : start + len(rows)].fill_diagonal_(torch.inf)
-        if groups == n:
-            return scores.topk(k, largest=False).indices
-        scores = scores.view(len(rows), -1, groups)  # group g holds the columns g, g + groups, ...
-        best = scores.amin(dim=1).topk(k, largest=False, sorted=False).indices
-        candidates = scores.gather(2, best[:, None].expand(-1, scores.shape[1], -1)).flatten(1)
-        chosen = candidates.topk(k, largest=False).indices
-        return chosen // k * groups + best.gather(1, chosen % k)
-
-    return search
 
 
 def import_faiss() -> Any:
@@ -187,19 +237,20 @@ def import_faiss() -> Any:
     return faiss
 
 
-def _search_faiss(right: Tensor, k: int, skip_self: bool) -> _Search:
+def _faiss_index(right: Tensor) -> Any:
     faiss = import_faiss()
     if right.dtype != torch.float32 or right.device.type != "cpu":
         raise ValueError(f"backend 'faiss' searches float32 on the CPU, got {right.dtype} on {right.device}")
     index = faiss.IndexFlatIP(right.shape[1])
     index.add(right.numpy())
+    return index
 
-    def search(rows: Tensor, start: int) -> Tensor:
-        _, found = index.search((-rows).numpy(), k + skip_self)  # faiss looks for the largest product
+
+def _search_faiss(index: Any, k: int) -> _Search:
+    def search(left: Tensor, own: Tensor | None) -> Tensor:
+        _, found = index.search((-left).numpy(), k + (own is not None))  # faiss looks for the largest product
         indices = torch.from_numpy(found)
-        if not skip_self:
-            return indices
-        return without_self(indices, torch.arange(start, start + len(rows)))
+        return indices if own is None else without_self(indices, own)
 
     return search
 

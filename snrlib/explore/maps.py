@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from snrlib.distances import Distance, get_distance
-from snrlib.evaluate.neighbours import knn_blocks
+from snrlib.evaluate.neighbours import knn
 from snrlib.utils.cache import cached_array
 from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
 
@@ -145,13 +145,13 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     labels = labels.cpu()
     most = int(3 * perplexity + 1)  # neighbours that t-SNE looks at
     if distance.unit == "both" or (space == "symmetrised" and distance.anchored):
-        neighbours, distances = _nearest(x, distance, k, progress)
+        distances, neighbours = knn(x, k, distance=distance, progress=progress)
         near, far = _symmetrised(x, distance, most)
         shown = "both anchor sides" if distance.anchored else "its root"  # the root of their mean
     else:
-        near, far = _nearest(distance.embed(x), None, max(k, most), progress)
+        far, near = knn(distance.embed(x), max(k, most), progress=progress)
         if distance.anchored and distance.anchor == "ref":
-            neighbours, distances = _nearest(x, distance, k, progress)
+            distances, neighbours = knn(x, k, distance=distance, progress=progress)
         else:  # whose unit is the same along a row: one search is enough
             neighbours, distances = near[:, :k], _of_pairs(x, near[:, :k], distance)
         near, far = near[:, :most], far[:, :most]
@@ -193,18 +193,6 @@ def _space_in_words(distance: Distance) -> str:
     if distance.normalize_mapped:
         space = f"{space} / ||{space}||"
     return f"{space}, anchors left out" if distance.anchored and distance.anchor == "ref" else space
-
-
-def _nearest(x: Tensor, distance: Distance | None, k: int, progress: bool) -> tuple[Tensor, Tensor]:
-    """Indices (n, k) and distances (n, k) of the nearest others, nearest first, as `knn` finds them."""
-    near, far = torch.empty(len(x), k, dtype=torch.int64), torch.empty(len(x), k, dtype=x.dtype)
-    start = 0
-    with tqdm(total=len(x), desc="neighbours", unit="row", disable=not progress) as bar:
-        for d, indices in knn_blocks(x, k, distance=distance):
-            near[start : start + len(d)], far[start : start + len(d)] = indices, d
-            start += len(d)
-            bar.update(len(d))
-    return near, far
 
 
 def _of_pairs(x: Tensor, near: Tensor, distance: Distance) -> Tensor:

@@ -25,6 +25,7 @@ from snrlib.evaluate import (
     knn,
     most_confused,
     neighbours,
+    products,
     ranking_blocks,
     retrieval,
     verification,
@@ -51,7 +52,7 @@ def assert_same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], t
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "_BLOCK", 1000)
-    monkeypatch.setattr(neighbours, "_GROUP", 4)
+    monkeypatch.setattr(products, "_GROUP", 4)
 
 
 # --- knn --------------------------------------------------------------------------------------------------------------

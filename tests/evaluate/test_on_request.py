@@ -19,7 +19,7 @@ from sklearn.preprocessing import Normalizer
 from torch import Tensor
 
 from snrlib.distances import get_distance
-from snrlib.evaluate import Verification, class_means, compare, evaluate, neighbours, retrieval, verification
+from snrlib.evaluate import Verification, class_means, compare, evaluate, neighbours, products, retrieval, verification
 from snrlib.mahalanobis import whitened_search
 
 ALSO = ("mean_reciprocal_rank", "precision_at_k", "mean_average_precision")
@@ -62,8 +62,8 @@ def rankings(D: Tensor, given: Tensor, gallery: Tensor | None, ties: int = 0) ->
 def test_whole_rankings_are_scored_as_loops_do(
     name: str, anchor: str, gallery: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for option, value in (("_BLOCK", 1000), ("_GROUP", 4), ("_EXACT", 2)):
-        monkeypatch.setattr(neighbours, option, value)
+    for module, option, value in ((neighbours, "_BLOCK", 1000), (products, "_GROUP", 4), (neighbours, "_EXACT", 2)):
+        monkeypatch.setattr(module, option, value)
     x, given, y, others = sets()
     if not gallery:
         given[3] = 9  # alone in its class

@@ -90,7 +90,8 @@ def test_a_page_keeps_links_figures_and_formulas(built: Pages, path: Path) -> No
     assert _all(page, "img[width][height]", "alt") == _all(page, "img", "alt") == alts
     text = re.sub(r"```.*?```|`[^`]+`", "", "\n\n".join(own), flags=re.DOTALL)
     assert len(page.find_all("math")) >= text.replace("$$", "$").count("$") / 2
-    told = [part for part in page.select("body")[0].find_all(string=True) if not part.find_parent(["pre", "code"])]
+    read = page.select("body")[0].find_all(string=True)
+    told = [part for part in read if not part.find_parent(["pre", "code", "td"])]  # a class may be called $
     assert not page.select("code.tex")
     assert not re.search(r"[$\\]", "".join(told))
 
