@@ -55,14 +55,14 @@ class Errata:
 
 
 def studies_table(board: pd.DataFrame) -> str:
-    """The studies of a scoreboard in Markdown: data, network, gallery, what was compared, tuning, seeds and machines.
+    """The studies of a scoreboard in Markdown: data, network, gallery, what was compared, seeds, tuning.
 
     Args:
         board: of `snrlib.study.scoreboard.scoreboard`.
     """
     rows = []
     for name, part in board.groupby("study", sort=False):
-        about, settings = read_about(str(name)), read_about(str(name))["settings"]
+        settings = read_about(str(name))["settings"]
         tuned = _tuning(str(name))
         first = part.dropna(subset=["classes"]).head(1)
         gallery = [[f"{row.classes:,.0f}", f"{row.images:,.0f}"] for row in first.itertuples()]
@@ -70,8 +70,7 @@ def studies_table(board: pd.DataFrame) -> str:
         rows.append(
             [
                 str(name),
-                ", ".join(part.data.unique()),
-                ", ".join(part.backbone.unique()),
+                f"{', '.join(part.data.unique())}, {', '.join(part.backbone.unique())}",
                 *(gallery or [["", ""]])[0],
                 ", ".join(part.loss.unique()),
                 str(part.distance.nunique()),
@@ -79,14 +78,13 @@ def studies_table(board: pd.DataFrame) -> str:
                 str(settings["steps"]),
                 ", ".join(one.replace("_", " ") for one in _TUNED if one in tuned),
                 str(_trials(tuned)),
-                ", ".join(about.get("devices", [about.get("cpu", "a CPU, not named")])),
             ]
         )
     titles = [
         "study",
-        "data",
-        "network",
-        "test gallery",
+        "data, network",
+        "test classes",
+        "images",
         "losses",
         "distances",
         "seeds",
@@ -94,7 +92,7 @@ def studies_table(board: pd.DataFrame) -> str:
         "tuned",
         "trials each",
     ]
-    return markdown_table([*titles, "computed by"], rows)
+    return markdown_table(titles, rows)
 
 
 def _tuning(name: str) -> pd.DataFrame:
@@ -148,7 +146,7 @@ def versions() -> dict[str, list[str]]:
 
 
 def commands_table() -> str:
-    """What is stored, in Markdown: the command that makes it, when it was made, from which commit, how long it took."""
+    """What is stored, in Markdown: the command that makes it, and when, from which commit, where and in what time."""
     rows = []
     for name in (*studies(), *_BESIDE, *_tuned_names()):
         about = read_about(name)
@@ -158,8 +156,10 @@ def commands_table() -> str:
         told = [f"{one[:7]}{' and changes' if '+' in one else ''}" for one in commits]
         command = str(about["command"]).replace("snr reference", "snr measure")  # the word of earlier editions
         command = command.replace(", then ", "`, then `")
-        rows.append([name, f"`{command}`", str(about["finished"])[:10], ", ".join(told), f"{minutes:.0f}"])
-    return markdown_table(["stored in", "made by", "on", "commit", "core minutes"], rows)
+        machine = ", ".join(about.get("devices", [about.get("cpu", "a CPU, not named")]))
+        day = str(about["finished"])[:10]
+        rows.append([name, f"`{command}`", day, ", ".join(told), machine, f"{minutes:.0f}"])
+    return markdown_table(["stored in", "made by", "on", "commit", "computed by", "core minutes"], rows)
 
 
 def errata() -> Errata:
