@@ -18,7 +18,7 @@ from snrlib import __version__
 from snrlib.notebooks.find import notebooks
 from snrlib.report.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Evidence, claims
 from snrlib.report.html import figure
-from snrlib.report.methods import commands_table, cost, errata, studies_table, trainings, versions
+from snrlib.report.methods import at_bound, commands_table, cost, errata, studies_table, trainings, versions
 from snrlib.study import stored
 from snrlib.study.contents import markdown_table
 from snrlib.study.scoreboard import BOARD, SHOWN, mean_differences, scoreboard, tally
@@ -74,6 +74,7 @@ def article(said: Mapping[str, str] | None = None, level: float = 0.95) -> str:
         classes=_span([f"{board.classes.min():.0f}", f"{board.classes.max():.0f}"]),
         data_sets=means.data_sets.max(),
         cost=cost(),
+        at_bound=at_bound(),
         versions=versions(),
         tally=_tally(board, level),
         commands=commands_table(),

@@ -16,7 +16,7 @@ from snrlib.study.stored import read, read_about, studies
 from snrlib.study.tables import under_training_distance
 from snrlib.utils.files import data_folder
 
-__all__ = ["Cost", "Errata", "commands_table", "cost", "errata", "studies_table", "trainings", "versions"]
+__all__ = ["Cost", "Errata", "at_bound", "commands_table", "cost", "errata", "studies_table", "trainings", "versions"]
 
 _TUNED = ("margin", "scale", "learning_rate")
 _MINUTES = ("core_minutes", "core_minutes_of_networks", "core_minutes_of_tuning", "minutes")
@@ -129,6 +129,12 @@ def cost() -> Cost:
     trials = sum(len(about.get("tuning", [])) for about in (*abouts, *tuned))
     hours = (sum(minutes) + sum(float(about.get("core_minutes", 0)) for about in tuned)) / 60
     return Cost(hours, sum(tuning) / 60, trials, tuple(dict.fromkeys(name for name in machines if name)))
+
+
+def at_bound() -> tuple[int, int]:
+    """How many tuned settings hold a value at the end of its range, and of how many that is known."""
+    chosen = [one["at_bound"] for name in _tuned_names() for one in read_about(name)["tuned"] if "at_bound" in one]
+    return sum(bool(one) for one in chosen), len(chosen)
 
 
 def _tuned_names() -> list[str]:
