@@ -59,7 +59,11 @@ def build() -> Path:
             (folder / "index.html").write_text(_index(chapters, _answers(folder), section), encoding="utf-8")
             for number, each in enumerate(chapters):
                 (folder / f"{each.source.stem}.html").write_text(page(chapters, number), encoding="utf-8")
-            about = {f"{each.source.stem}.html": f"notebook {each.label}: {each.origin}" for each in chapters}
+            kinds = {
+                True: "as it was run",
+                False: "as it is stored with the study",
+            }  # no times, which no two runs share
+            about = {f"{each.source.stem}.html": f"notebook {each.label}, {kinds[bool(each.row)]}" for each in chapters}
             about |= dict.fromkeys([f"{name}.html" for name in explored], "a page to explore embeddings")
             about |= {_ARTICLE: "the replication article"} if (folder / _ARTICLE).exists() else {}
             about = {"index.html": "the page to read and share", **about}

@@ -16,6 +16,7 @@ from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.parameters import parameters
 from snrlib.report import article as writing
 from snrlib.report import claims as judging
+from snrlib.report import index
 from snrlib.report.article import article, article_page
 from snrlib.report.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Evidence, claims, holds
 from snrlib.study import stored
@@ -179,3 +180,14 @@ def test_the_command_replaces_only_articles(
     assert "is no article of this study; move it away" in capsys.readouterr().err
     assert (notes.read_text(), page.read_bytes()) == ("mine", before)
     assert main(["article", "-o", str(tmp_path / "a.pdf")]) == 2
+
+
+def test_a_page_without_its_article_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(said: dict[str, str]) -> str:
+        return holds("It <rises>.", False)
+
+    monkeypatch.setattr(index, "article", refuse)
+    assert "cannot be written: the article says what the stored tables no longer do: &#x27;It &lt;rises&gt;.&#x27;" in (
+        index._article(tmp_path, {})
+    )
+    assert not list(tmp_path.iterdir())
