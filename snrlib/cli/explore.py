@@ -1,4 +1,4 @@
-"""``snr inspect | playground | report``: pages to look at."""
+"""``snr inspect | playground | report | article``: pages to look at."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ def add_commands(commands: Any) -> None:
     )
     one = commands.add_parser("report", help="make the page to read and share out of the runs that are there")
     one.set_defaults(do=_report)
+    one = commands.add_parser(
+        "article", help="write the replication article: claims, what came out, and why it differs"
+    )
+    one.set_defaults(do=_article)
+    one.add_argument(
+        "-o", dest="output", default="article.html", metavar="FILE.html", help="default: article.html; prints to PDF"
+    )
+    one.add_argument("--markdown", metavar="FILE.md", help="also write its text in Markdown")
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -78,4 +86,12 @@ def _report(options: argparse.Namespace) -> int:
     from snrlib.report.index import build
 
     print(build())
+    return 0
+
+
+def _article(options: argparse.Namespace) -> int:
+    from snrlib.report.article import write_article
+
+    for path in write_article(options.output, options.markdown):
+        print(path.resolve())
     return 0

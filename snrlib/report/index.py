@@ -6,12 +6,13 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
 from snrlib.notebooks.find import notebooks
+from snrlib.report.article import article, article_page
 from snrlib.report.chapters import Chapter, chapter
 from snrlib.report.explore import explore_section
 from snrlib.report.grid import grid_section
@@ -30,10 +31,11 @@ from snrlib.utils.reading import read_json
 __all__ = ["build"]
 
 _QUESTION = "Does the SNR distance help, when, and why?"
+_ARTICLE = "article.html"
 
 
 def build() -> Path:
-    """Write ``data/runs/report``, whole or not at all: a page for each notebook, those to explore, and ``index.html``.
+    """Write ``data/runs/report``, whole or not at all: notebooks, pages to explore, the article, and ``index.html``.
 
     Beside them ``ro-crate-metadata.json`` says what each file is, its size and its SHA-256 (`snrlib.utils.crate`).
 
@@ -54,11 +56,16 @@ def build() -> Path:
             explored, section = explore_section()
             for name, one in explored.items():
                 (folder / f"{name}.html").write_text(one.html, encoding="utf-8")
-            (folder / "index.html").write_text(_index(chapters, section), encoding="utf-8")
+            (folder / "index.html").write_text(_index(chapters, _answers(folder), section), encoding="utf-8")
             for number, each in enumerate(chapters):
                 (folder / f"{each.source.stem}.html").write_text(page(chapters, number), encoding="utf-8")
-            about = {f"{each.source.stem}.html": f"notebook {each.label}: {each.origin}" for each in chapters}
+            kinds = {
+                True: "as it was run",
+                False: "as it is stored with the study",
+            }  # no times, which no two runs share
+            about = {f"{each.source.stem}.html": f"notebook {each.label}, {kinds[bool(each.row)]}" for each in chapters}
             about |= dict.fromkeys([f"{name}.html" for name in explored], "a page to explore embeddings")
+            about |= {_ARTICLE: "the replication article"} if (folder / _ARTICLE).exists() else {}
             about = {"index.html": "the page to read and share", **about}
             write_crate(folder, _QUESTION, about, provenance(), command="snr report")
     except OSError as error:
@@ -99,22 +106,33 @@ def _is_ours(path: Path) -> bool:
     return path.suffix == ".html" or path.name == CRATE
 
 
-def _index(chapters: list[Chapter], explore: str) -> str:
+def _index(chapters: list[Chapter], answered: str, explore: str) -> str:
     grid, gaps = grid_section()
-    body = f"<h1>{_QUESTION}</h1>\n" + _answers() + _picture(chapters[0]) + _notebooks(chapters) + explore
+    body = f"<h1>{_QUESTION}</h1>\n" + answered + _picture(chapters[0]) + _notebooks(chapters) + explore
     body += _wanting(chapters, gaps) + _reference_tables() + grid + _provenance(chapters)
     return page(chapters, title=_QUESTION, body=body)
 
 
-def _answers() -> str:
-    """The study's answer from its stored tables, or why there is none."""
+def _answers(folder: Path) -> str:
+    """The study's answer from its stored tables, and the article that is made of it; or why there is none."""
     try:
         found = answers()
     except (OSError, ValueError, KeyError) as error:
         return f"<p>The scoreboard cannot be read: {escape(str(error))}</p>\n"
     items = "".join(f"<dt>{escape(question)}</dt><dd>{escape(text)}</dd>\n" for question, text in found.items())
     shown = "From the stored studies on the scoreboard, compared with Euclid in pairs of one seed."
-    return f"<p>{shown}</p>\n<dl>{items}</dl>\n"
+    return f"<p>{shown}</p>\n<dl>{items}</dl>\n{_article(folder, found)}"
+
+
+def _article(folder: Path, found: Mapping[str, str]) -> str:
+    """Write the article into the folder and give the link to it, or why there is none."""
+    try:
+        text = article(found)
+    except (OSError, ValueError, KeyError) as error:
+        return f"<p>The replication article cannot be written: {escape(str(error))}</p>\n"
+    (folder / _ARTICLE).write_text(article_page(text, home="index.html"), encoding="utf-8")
+    told = "each claim of the paper and of the report, what came out, why it differs, and how to repeat it."
+    return f'<p><a href="{_ARTICLE}">The replication article</a>: {told}</p>\n'
 
 
 def _picture(first: Chapter) -> str:

@@ -15,7 +15,16 @@ from snrlib.study.untrained import untrained_scores
 from snrlib.study.words import answers, figure_alt
 from snrlib.utils.files import data_folder, study_root, write_atomically
 
-__all__ = ["contents", "loss_tables", "reference_table", "tables", "untrained_table", "with_answers", "write_contents"]
+__all__ = [
+    "contents",
+    "loss_tables",
+    "markdown_table",
+    "reference_table",
+    "tables",
+    "untrained_table",
+    "with_answers",
+    "write_contents",
+]
 
 _SHOWN = ("precision_at_1", "mean_average_precision_at_r", "EER")
 _OTHERS = {  # files that are no studies: what they hold, and the command that makes them where none is stored
@@ -136,7 +145,7 @@ def _files(found: dict[str, Results]) -> str:
             command = str(read_about(name).get("command", command))
         command = command.replace("snr reference", "snr measure")  # the word of earlier editions
         rows.append([", ".join(f"`{one}`" for one in names), what, f"`{command}`" if command else ""])
-    return _markdown(["file", "what it holds", "made by"], rows)
+    return markdown_table(["file", "what it holds", "made by"], rows)
 
 
 def _study(runs: pd.DataFrame) -> str:
@@ -168,7 +177,7 @@ def untrained_table(names: Sequence[str]) -> str:
         if pd.notna(first.untrained):
             before = [f"{first.classes:,.0f} classes, {first.images:,.0f} images", f"{first.untrained:.3f}"]
         rows.append([str(study), str(backbone), *before, *ranges])
-    return _markdown(["study", "network", "gallery", "untrained, cosine", *shown], rows)
+    return markdown_table(["study", "network", "gallery", "untrained, cosine", *shown], rows)
 
 
 def _range(values: pd.Series) -> str:
@@ -207,7 +216,7 @@ def reference_table(names: Sequence[str]) -> str:
                 seen = [label(*map(str, arm)), f"{part.margin.iloc[0]:g}", *scores, str(part.seed.nunique())]
                 rows.append([next(first, ""), str(backbone), *seen, "".join(said)])
     titles = ["study", "network", "distance", "margin", *(SCORES.get(score, score) for score in _SHOWN)]
-    return _markdown([*titles, "seeds", "R@1 against Euclid"], rows)
+    return markdown_table([*titles, "seeds", "R@1 against Euclid"], rows)
 
 
 def loss_tables(names: Sequence[str]) -> str:
@@ -235,9 +244,10 @@ def loss_tables(names: Sequence[str]) -> str:
         for distance, texts in table.reindex(columns=losses).astype(object).fillna("").iterrows():
             rows.append([study, str(distance), *texts])
             study = ""
-    return _markdown(["study", "distance", *losses], rows)
+    return markdown_table(["study", "distance", *losses], rows)
 
 
-def _markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; cells are texts."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

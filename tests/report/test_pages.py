@@ -35,7 +35,7 @@ def _all(page: BeautifulSoup, selector: str, attribute: str) -> list[str]:
 
 
 def test_every_notebook_has_a_page_between_its_neighbours(built: Pages) -> None:
-    assert set(built) == {*STEMS, "index", "playground", "tsne"}
+    assert set(built) == {*STEMS, "index", "article", "playground", "tsne"}
     for before, stem, after in zip(["", *STEMS], STEMS, [*STEMS[1:], ""], strict=False):
         for rel, other in (("prev", before), ("next", after)):
             assert _all(built[stem], f"nav a[rel={rel}]", "href") == ([f"{other}.html"] * 2 if other else [])
@@ -97,7 +97,7 @@ def test_a_page_keeps_links_figures_and_formulas(built: Pages, path: Path) -> No
 
 
 def test_the_index_holds_stored_numbers_and_leads_on(built: Pages, repository: Path) -> None:
-    assert {"playground.html", "tsne.html"} <= set(_all(built["index"], "main a", "href"))
+    assert {"article.html", "playground.html", "tsne.html"} <= set(_all(built["index"], "main a", "href"))
     assert re.search("t-SNE maps.*R@1.*playground", " ".join(_all(built["index"], "img", "alt")))
     text, facts = words(built["index"]), rows(built["index"], "facts")
     assert all(number in text for number in re.findall(r"\d\.\d{3}", loss_tables(["boards_glyphs"])))
