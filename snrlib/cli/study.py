@@ -41,7 +41,7 @@ def add_commands(commands: Any) -> None:
     one.add_argument(
         "--weights",
         metavar="FILE",
-        help="SqueezeNet's ImageNet weights (cub_features, untrained, which; robustness leaves photographs out without them)",
+        help="SqueezeNet's ImageNet weights (cub_features, untrained, which, robustness; the last does without, too)",
     )
 
 

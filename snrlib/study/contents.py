@@ -34,6 +34,7 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "retrieval": ("picture of the main README: last figure of notebook 00", "snr refresh 00"),
     "scoreboard": ("picture of the main README: first figure of notebook 09", "snr refresh 09"),
 }
+_BESIDE = {"maps_unseen": "maps", "hashing_curves": "hashing", "which_differences": "which"}  # second tables
 _PREFIX = "tuned_"
 _INTRO = """# Stored numbers
 
@@ -122,9 +123,7 @@ def _files(found: dict[str, Results]) -> str:
     files: dict[str, list[str]] = {}
     for path in sorted(data_folder("reference").iterdir()):
         if path.suffix in (".csv", ".json", ".npz", ".png") and not path.name.startswith("."):
-            name = {"maps_unseen": "maps", "hashing_curves": "hashing", "which_differences": "which"}.get(
-                path.stem, path.stem
-            )
+            name = _BESIDE.get(path.stem, path.stem)
             files.setdefault(name, []).append(path.name)
     rows = []
     for name, names in files.items():
