@@ -1,4 +1,4 @@
-"""Which distance for embeddings that nobody trained here: what is measured and kept, and the words that follow it."""
+"""Which distance for given embeddings: what is measured and kept, what random vectors give, and what is said of it."""
 
 import sys
 from pathlib import Path
@@ -8,193 +8,149 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
-from snrlib.data import load
+from snrlib.evaluate import compare
 from snrlib.evaluate.comparison import SCORE_WORDS, Comparison
 from snrlib.mahalanobis import usual_ways
-from snrlib.study import stored, which, which_sets
-from snrlib.study.which import BASELINES, DRAWS, false_alarms, measure_which
+from snrlib.study import stored, which
+from snrlib.study.which import BASELINES, false_alarms, measure_which
 from snrlib.study.which_sets import GIVEN, Given, given_embeddings
-from snrlib.study.which_words import SNR, WHITENED, answers, best_ways, set_names, shown
-
-SMALL = {given.name: given for given in (Given("birds", "random"), Given("cars", "random"))}
-R1, MAP = SCORE_WORDS
+from snrlib.study.which_words import SNR, answers, best_ways, set_names, shown
 
 
-def few(given: Given, weights: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(len(given.data))
-    y = torch.arange(48) % 8
-    return torch.randn(8, 6, generator=generator)[y] + torch.randn(48, 6, generator=generator), y
+def offset_rows(n_classes: int = 12, each: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classes that differ by direction, under an offset of each row: centring is needed."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n_classes * each) % n_classes
+    x = torch.randn(n_classes, 16, generator=generator)[y] + 0.5 * torch.randn(len(y), 16, generator=generator)
+    return x + 5 * torch.randn(len(y), 1, generator=generator), y
 
 
 @pytest.fixture
-def place(real_root: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where steps are kept: two sets of 48 embeddings, three draws of the control."""
-    monkeypatch.setattr(which, "GIVEN", SMALL)
-    monkeypatch.setattr(which, "DRAWS", 3)
-    monkeypatch.setattr(which, "given_embeddings", few)
-    return real_root / "data" / "runs" / "which"
+def small(real_root: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two small sets in place of the nine, and which were embedded."""
+    given = {"a, pixels": Given("a", "pixels"), "b, squeezenet1_1": Given("b", "squeezenet1_1", every=2)}
+    embedded: list[str] = []
+
+    def made(one: Given, weights: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        embedded.append(one.name)
+        return offset_rows(seed=len(one.data + one.features))
+
+    monkeypatch.setattr(which, "GIVEN", given)
+    monkeypatch.setattr(which, "given_embeddings", made)
+    monkeypatch.setattr(which, "DRAWS", 2)
+    return embedded
 
 
-def test_every_set_and_way_is_stored(place: Path) -> None:
-    measure_which()
+def test_each_set_is_measured_once_and_stored(small: list[str]) -> None:
+    path = measure_which()
+    written = path.read_bytes()
+    scores, differences = stored.read_table("which"), stored.read_table("which", "differences")
+    assert set_names(scores) == small == ["a, pixels", "b, squeezenet1_1"]
+    x, y = offset_rows(seed=len("apixels"))
+    table = compare(x, y, search=usual_ways(len(x) // 2, 16), cluster=False)
+    own = scores[scores.data == "a"].set_index("way")
+    assert list(own.index) == list(table.index)
+    assert np.allclose(own[table.columns], table, atol=1e-12)
+    for score in SCORE_WORDS:
+        for base in BASELINES:
+            mine = differences[
+                (differences.data == "a") & (differences.score == score) & (differences.baseline == base)
+            ].set_index("way")
+            other = table.differences(base, score)
+            assert list(mine.verdict) == list(other.verdict)
+            assert np.allclose(mine.p_holm, other.p_holm, equal_nan=True)
+    about = stored.read_about("which")
+    assert [one["subset"] for one in about["sets"]] == ["all classes", "every second class"]
+    assert about["random"]["draws"] == 2
+    assert measure_which().read_bytes() == written
+    assert len(small) == 2, "nothing was embedded again"
+
+
+@pytest.mark.parametrize("score", SCORE_WORDS)
+def test_false_alarms_are_those_of_each_family(score: str) -> None:
+    x, y = offset_rows()
+    search = {name: way for name, way in usual_ways().items() if not hasattr(way, "transform")}
+    table = compare(x, y, search=search, cluster=False)
+    called = false_alarms(table)[score]
+    assert called == {"against Euclid": True, "any baseline": True, "any pair": True}, "centring is needed"
+    alike = compare(x, y, search={"relative": search["relative Euclid, anchor query"], "Euclid": search["Euclid"]})
+    alike.queries = {**alike.queries, "third": alike.queries["Euclid"]}
+    alike.ranking = {**alike.ranking, "third": "of its own"}
+    assert not any(false_alarms(alike)[score].values()), "the same answers"
+
+
+def test_one_baseline_may_call_what_all_pairs_do_not() -> None:
+    """Seven classes agree that "all" beats "none", p = 2 / 2^7: three tests are below .05, six are not."""
+    first = np.arange(7) < 4
+    hits = {"Euclid": first, "all": first | True, "none": first & False, "others": ~first}
+    table = Comparison(index=list(hits))
+    table.queries = {
+        name: pd.DataFrame(dict.fromkeys(SCORE_WORDS, found.astype(float))) for name, found in hits.items()
+    }
+    table.query_classes, table.ranking = np.arange(7), {name: name for name in hits}
+    for called in false_alarms(table).values():
+        assert called == {"against Euclid": False, "any baseline": True, "any pair": False}
+
+
+def _tables(use: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One set, on which a way is shown to be better than both baselines; "" shows none."""
+    ways = ("Euclid", "cosine", *SNR, "whitening, centred, length 1")
+    scores = pd.DataFrame({"way": ways, "precision_at_1": [0.9 if way == use else 0.5 for way in ways]})
+    rows = [
+        {"score": "precision_at_1", "baseline": base, "way": way, "mean": 0.4 * (way == use), "low": 0.3, "high": 0.5}
+        | {"p": 0.001, "verdict": "higher" if way == use else "no difference shown"}
+        for base in BASELINES
+        for way in ways
+        if way != base
+    ]
+    both = scores, pd.DataFrame(rows)
+    for table in both:
+        table["data"], table["features"], table["classes"], table["images"] = "birds", "pixels", 20, 300
+    return both
+
+
+@pytest.mark.parametrize("use", ["", "SNR, anchor ref", "cosine"])
+def test_words_follow_the_tables(use: str) -> None:
+    scores, differences = _tables(use)
+    assert list(best_ways(scores, differences).use) == [use or "Euclid"]
+    random = {"draws": 200, "called": {"precision_at_1": {"against Euclid": 4}}}
+    said = answers(scores, differences, random)
+    expected = f"{use}, R@1 0.900 instead of 0.500" if use else "Euclid, R@1 0.500, no way is shown to be better"
+    assert expected in said["What should be used?"]
+    assert said["Is SNR ever the one to use?"].startswith(
+        "Yes, on birds, pixels" if use in SNR else "On none of these 1"
+    )
+    assert "called in 4 of 200 draws, 2.0% (0.5% to 5.0%)" in said["Does the test cry wolf?"]
+    with pytest.raises(ValueError, match="way must be one of"):
+        shown(differences, "no such way")
+
+
+@pytest.mark.parametrize("score", SCORE_WORDS)
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_stored_advice_is_that_of_compare(score: str, baseline: str) -> None:
     scores, differences = stored.read_table("which"), stored.read_table("which", "differences")
     about = stored.read_about("which")
-    ways = {*usual_ways(24, 6)}
-    assert set_names(scores) == [*SMALL]
-    for _, part in scores.groupby("data"):
-        assert set(part.way) == ways
-        assert set(part.classes) == {8}
-        assert set(part.images) == {48}
-    for (_, _, base), part in differences.groupby(["data", "score", "baseline"]):
-        assert set(part.way) == ways - {base}
-    assert len(differences) == len(SMALL) * len(SCORE_WORDS) * len(BASELINES) * (len(ways) - 1)
-    own = scores[scores.data == "birds"].set_index("way")
-    rows = differences[(differences.data == "birds") & (differences.baseline == "cosine") & (differences.score == R1)]
-    assert np.allclose(rows["mean"], own[R1][rows.way] - own[R1]["cosine"], atol=1e-5)
-    assert about["random"]["draws"] == 3
-    assert [one["geometry"]["rows"] for one in about["sets"]] == [48, 48]
-    assert [one["about"]["folds"] for one in about["sets"]] == [2, 2]
+    assert set_names(scores) == list(GIVEN)
+    for use, one in zip(best_ways(scores, differences, baseline, score).use, about["sets"], strict=True):
+        said = one["answers"][f"{score} against {baseline}"]
+        assert said.startswith(f"Stay with {baseline}" if use == baseline else f"Use {use}:"), said
 
 
-def test_a_failed_set_keeps_others_and_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(given: Given, weights: Any = None) -> Any:
-        if given.data == "cars":
-            raise FileNotFoundError("cars is not there")
-        return few(given)
-
-    monkeypatch.setattr(which, "given_embeddings", fails)
-    with pytest.raises(ChildProcessError, match=r"1 of 3 steps failed, the others are kept: .*cars is not there"):
-        measure_which()
-    finished = {path: path.stat().st_mtime_ns for path in place.glob("*.json")}
-    assert len(finished) == 2
-    monkeypatch.setattr(which, "given_embeddings", few)
-    measure_which()
-    assert finished.items() <= {path: path.stat().st_mtime_ns for path in place.glob("*.json")}.items()
-    monkeypatch.setattr(which, "compare", lambda *_, **__: pytest.fail("measured again"))
-    measure_which()
-
-
-def comparison(**hits: float) -> Comparison:
-    """20 classes of 10 queries; of each way the share of classes whose queries are all right."""
-    table = Comparison({"precision_at_1": hits})
-    classes = np.arange(20).repeat(10)
-    table.query_classes = classes
-    right = {name: (classes < 20 * share) * 1.0 for name, share in hits.items()}
-    table.queries = {name: pd.DataFrame(dict.fromkeys(SCORE_WORDS, values)) for name, values in right.items()}
-    table.ranking = {name: name for name in hits}
-    return table
-
-
-@pytest.mark.parametrize(
-    ("hits", "called"),
-    [
-        ({"Euclid": 0.5, "a": 0.5, "b": 0.5}, (False, False, False)),
-        ({"Euclid": 0.0, "a": 1.0, "b": 0.5}, (True, True, True)),
-        ({"Euclid": 0.5, "a": 0.3, "b": 0.7}, (False, True, True)),  # a and b alone differ
-        ({"Euclid": 0.5, "a": 0.35, "b": 0.65}, (False, False, False)),
-    ],
-)
-def test_alarms_are_those_of_planted_differences(hits: dict[str, float], called: tuple[bool, ...]) -> None:
-    for found in false_alarms(comparison(**hits)).values():
-        assert tuple(found.values()) == called
-
-
-def test_ways_that_rank_alike_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    tested: list[Any] = []
-    real: Any = which.paired_over_classes
-    monkeypatch.setattr(which, "paired_over_classes", lambda *a, **b: tested.append(a) or real(*a, **b))
-    table = comparison(Euclid=0.5, twin=0.5, a=0.2)
-    table.ranking = {"Euclid": "x", "twin": "x", "a": "a"}
-    false_alarms(table)
-    assert len(tested) == len(SCORE_WORDS)
-
-
-def test_classes_of_all_splits_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(which_sets, "embedder", lambda *_, **__: nn.Flatten())
-    x, y = given_embeddings(Given("glyphs", "pixels of glyphs", every=60, most=3, side=24))
-    images, labels, before = [], [], 0
-    for split in ("train", "test"):
-        glyphs = load("glyphs", split)
-        for c in range(0, len(glyphs.classes), 60):
-            own = glyphs.images[glyphs.labels == c][:3]
-            images += [*own.flatten(1).float()]
-            labels += [before + c] * len(own)
-        before += len(glyphs.classes)
-    assert y.tolist() == labels
-    assert torch.allclose(x, torch.stack(images))
-
-
-def test_what_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    x, y = given_embeddings(GIVEN["digits, pixels"])
-    assert (x.shape, len(y.unique())) == ((1797, 64), 10)
-    monkeypatch.setenv("SNR_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="the Olivetti faces"):
-        given_embeddings(GIVEN["faces, pixels"])
+def test_without_the_packages_sentences_say_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "chatterbot_corpus", None)
     with pytest.raises(ImportError, match=r"pip install 'snrlib\[sentences\]'"):
         given_embeddings(GIVEN["sentences, all-MiniLM-L6-v2"])
 
 
-def tables(*verdicts: tuple[str, str, float, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores and differences of a set each, from the baseline's R@1 of 0.5: (set, way, difference, verdict)."""
-    key = {"features": "f", "classes": 9, "images": 90}
-    ways = list(dict.fromkeys(["Euclid", "cosine", WHITENED, *SNR, *(way for _, way, _, _ in verdicts)]))
-    told = {(name, way): (mean, verdict) for name, way, mean, verdict in verdicts}
-    none = (0.0, "no difference shown")
-    scores, differences = [], []
-    for name in dict.fromkeys(name for name, *_ in verdicts):
-        scores += [{"data": name, **key, "way": way, R1: 0.5 + told.get((name, way), none)[0]} for way in ways]
-        for base in BASELINES:
-            for way in ways:
-                mean, verdict = told.get((name, way), none)
-                row = {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "p": 0.01, "verdict": verdict}
-                differences += [{"score": R1, "baseline": base, "data": name, **key, "way": way, **row}] * (way != base)
-    return pd.DataFrame(scores), pd.DataFrame(differences)
-
-
-def test_a_way_is_used_only_where_it_is_shown() -> None:
-    scores, differences = tables(
-        ("birds", "cosine", 0.02, "higher"),
-        ("birds", WHITENED, 0.04, "higher"),
-        ("birds", SNR[0], 0.09, "no difference shown"),
-        ("cars", SNR[1], -0.04, "lower"),
-    )
-    best = best_ways(scores, differences)
-    assert [*best.use] == [WHITENED, "Euclid"]
-    assert [*best["mean"]] == [0.04, 0]
-    assert best.highest["birds, f"] == SNR[0]
-    assert shown(differences, SNR[1]) == {"higher": [], "lower": ["cars, f"], "no difference shown": ["birds, f"]}
-    with pytest.raises(ValueError, match="way must be one of"):
-        shown(differences, "manhattan")
-
-
-@pytest.mark.parametrize(
-    ("verdict", "told"), [("higher", "Yes, on birds, f"), ("no difference shown", "On none of these 1 sets")]
-)
-def test_the_answer_on_snr_follows_the_table(verdict: str, told: str) -> None:
-    found = answers(*tables(("birds", SNR[0], 0.05, verdict)), {"draws": 200, "called": {R1: {"any pair": 10}}})
-    assert found["Is SNR ever the one to use?"].startswith(told)
-    assert "10 of 200 draws, 5.0%" in found["Does the test cry wolf?"]
-
-
-def test_the_stored_table_holds_all_that_is_given() -> None:
-    scores, differences = stored.read_table("which"), stored.read_table("which", "differences")
-    about = stored.read_about("which")
-    assert set_names(scores) == [*GIVEN]
-    assert about["random"]["draws"] == DRAWS
-    for name, one in zip(GIVEN, about["sets"], strict=True):
-        ways = {*usual_ways(one["images"] // 2, one["about"]["components"])}
-        own = scores[scores.data + ", " + scores.features == name]
-        assert set(own.way) == ways - one["about"]["left_out"].keys()
-        assert set(own.classes) == {one["classes"]}
-        assert set(own.images) == {one["images"]}
-        for base in BASELINES:
-            for score, word in SCORE_WORDS.items():
-                rows = differences[(differences.data + ", " + differences.features == name)]
-                rows = rows[(rows.baseline == base) & (rows.score == score)]
-                assert set(rows.way) == set(own.way) - {base}
-                answer = one["answers"][f"{score} against {base}"]
-                assert word in answer
-                assert answer.startswith("Use") == bool(((rows.verdict == "higher") & rows.p.notna()).any())
+@pytest.mark.realdata
+def test_images_of_whole_classes_are_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 49th kind of car of either half, two photographs of each."""
+    given = Given("cars196", "squeezenet1_1", every=49, most=2)
+    monkeypatch.setattr("snrlib.study.which_sets.embedder", lambda *_, **__: torch.nn.Flatten())
+    x, y = given_embeddings(given)
+    assert x.shape == (8, 3 * 224 * 224)
+    assert y.tolist() == [0, 0, 49, 49, 98, 98, 147, 147]
+    x, y = given_embeddings(GIVEN["digits, pixels"])
+    assert x.shape == (1797, 64)
+    assert y.unique().tolist() == list(range(10))
