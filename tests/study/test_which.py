@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from snrlib.data import load
 from snrlib.evaluate import compare
 from snrlib.evaluate.comparison import SCORE_WORDS, Comparison
 from snrlib.mahalanobis import usual_ways
-from snrlib.study import stored, which
+from snrlib.study import stored, which, which_sets
 from snrlib.study.which import BASELINES, false_alarms, measure_which
 from snrlib.study.which_sets import GIVEN, Given, given_embeddings
 from snrlib.study.which_words import SNR, answers, best_ways, set_names, shown
@@ -67,17 +68,53 @@ def test_each_set_is_measured_once_and_stored(small: list[str]) -> None:
     assert len(small) == 2, "nothing was embedded again"
 
 
-@pytest.mark.parametrize("score", SCORE_WORDS)
-def test_false_alarms_are_those_of_each_family(score: str) -> None:
-    x, y = offset_rows()
-    search = {name: way for name, way in usual_ways().items() if not hasattr(way, "transform")}
-    table = compare(x, y, search=search, cluster=False)
-    called = false_alarms(table)[score]
-    assert called == {"against Euclid": True, "any baseline": True, "any pair": True}, "centring is needed"
-    alike = compare(x, y, search={"relative": search["relative Euclid, anchor query"], "Euclid": search["Euclid"]})
-    alike.queries = {**alike.queries, "third": alike.queries["Euclid"]}
-    alike.ranking = {**alike.ranking, "third": "of its own"}
-    assert not any(false_alarms(alike)[score].values()), "the same answers"
+def test_a_failed_set_keeps_others_and_goes_on(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Any = which.given_embeddings
+
+    def fails(given: Given, weights: Any) -> Any:
+        if given.data == "b":
+            raise FileNotFoundError("b is not there")
+        return made(given, weights)
+
+    monkeypatch.setattr(which, "given_embeddings", fails)
+    with pytest.raises(ChildProcessError, match=r"1 of 3 steps failed, the others are kept: .*b is not there"):
+        measure_which()
+    monkeypatch.setattr(which, "given_embeddings", made)
+    measure_which()
+    assert small == ["a, pixels", "b, squeezenet1_1"], "each was embedded once"
+
+
+def judged(**right: float) -> Comparison:
+    """20 classes of ten queries; of each way, the share of classes whose queries are all answered right."""
+    table = Comparison(index=list(right))
+    classes = np.arange(20).repeat(10)
+    hits = {name: (classes < 20 * share).astype(float) for name, share in right.items()}
+    table.queries = {name: pd.DataFrame(dict.fromkeys(SCORE_WORDS, found)) for name, found in hits.items()}
+    table.query_classes, table.ranking = classes, {name: name for name in right}
+    return table
+
+
+@pytest.mark.parametrize(
+    ("right", "called"),
+    [
+        ({"Euclid": 0.5, "a": 0.5, "b": 0.5}, (False, False, False)),
+        ({"Euclid": 0.5, "a": 0.35, "b": 0.65}, (False, False, False)),
+        ({"Euclid": 0.5, "a": 0.3, "b": 0.7}, (False, True, True)),  # a and b alone are far apart
+        ({"Euclid": 0.0, "a": 1.0, "b": 0.5}, (True, True, True)),
+    ],
+)
+def test_alarms_are_those_of_planted_differences(right: dict[str, float], called: tuple[bool, ...]) -> None:
+    for found in false_alarms(judged(**right)).values():
+        assert tuple(found.values()) == called
+
+
+def test_ways_that_rank_alike_count_once() -> None:
+    """p is .03 between Euclid and a: below .05 as one test, not as the least of three."""
+    table = judged(Euclid=0.5, a=0.2, twin=0.2)
+    apart = [*false_alarms(table).values()]
+    table.ranking = {"Euclid": "x", "a": "y", "twin": "y"}
+    alike = [*false_alarms(table).values()]
+    assert [one["any pair"] for one in (*apart, *alike)] == [False, False, True, True]
 
 
 def test_one_baseline_may_call_what_all_pairs_do_not() -> None:
@@ -137,20 +174,25 @@ def test_stored_advice_is_that_of_compare(score: str, baseline: str) -> None:
         assert said.startswith(f"Stay with {baseline}" if use == baseline else f"Use {use}:"), said
 
 
-def test_without_the_packages_sentences_say_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SNR_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="the Olivetti faces"):
+        given_embeddings(GIVEN["faces, pixels"])
     monkeypatch.setitem(sys.modules, "chatterbot_corpus", None)
     with pytest.raises(ImportError, match=r"pip install 'snrlib\[sentences\]'"):
         given_embeddings(GIVEN["sentences, all-MiniLM-L6-v2"])
 
 
-@pytest.mark.realdata
-def test_images_of_whole_classes_are_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every 49th kind of car of either half, two photographs of each."""
-    given = Given("cars196", "squeezenet1_1", every=49, most=2)
-    monkeypatch.setattr("snrlib.study.which_sets.embedder", lambda *_, **__: torch.nn.Flatten())
-    x, y = given_embeddings(given)
-    assert x.shape == (8, 3 * 224 * 224)
-    assert y.tolist() == [0, 0, 49, 49, 98, 98, 147, 147]
-    x, y = given_embeddings(GIVEN["digits, pixels"])
-    assert x.shape == (1797, 64)
-    assert y.unique().tolist() == list(range(10))
+def test_classes_of_all_splits_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(which_sets, "embedder", lambda *_, **__: torch.nn.Flatten())
+    x, y = given_embeddings(Given("glyphs", "no network", every=60, most=3, side=32))
+    images, labels, before = [], [], 0
+    for split in ("train", "test"):
+        glyphs = load("glyphs", split)
+        for label in range(0, len(glyphs.classes), 60):
+            own = glyphs.images[glyphs.labels == label][:3]
+            images += [*own.flatten(1)]
+            labels += [before + label] * len(own)
+        before += len(glyphs.classes)
+    assert y.tolist() == labels
+    assert torch.equal(x, torch.stack(images))
