@@ -100,10 +100,11 @@ def answers(
     best = best_ways(scores, differences, score=score)
     texts = {"What should be used?": "; ".join(_used(name, row, word) for name, row in best.iterrows()) + "."}
     ever = [name for name in names if best.use[name] in SNR]
+    highest = [f"{name} ({best.highest[name]})" for name in names if best.highest[name] in SNR]
     told = [f"{way} minus {base}: {_counts(shown(differences, way, base, score))}" for way, base in _pairs(SNR)]
     texts["Is SNR ever the one to use?"] = (
         (f"Yes, on {'; '.join(ever)}" if ever else f"On none of these {len(names)} sets")
-        + f", by {word}, starting from Euclid. "
+        + f", by {word}, starting from Euclid. Highest, shown or not, on {'; '.join(highest) or 'none'}. "
         + ". ".join(told)
         + "."
     )

@@ -13,6 +13,7 @@ from snrlib.data import load
 from snrlib.evaluate import compare
 from snrlib.evaluate.comparison import SCORE_WORDS, Comparison
 from snrlib.mahalanobis import usual_ways
+from snrlib.notebooks.run import run
 from snrlib.study import stored, which, which_sets
 from snrlib.study.which import BASELINES, false_alarms, measure_which
 from snrlib.study.which_sets import GIVEN, Given, given_embeddings
@@ -196,3 +197,19 @@ def test_classes_of_all_splits_are_told_apart(monkeypatch: pytest.MonkeyPatch) -
         before += len(glyphs.classes)
     assert y.tolist() == labels
     assert torch.equal(x, torch.stack(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("roles", [False, True])
+def test_the_notebook_takes_a_file_of_ones_own(roles: bool, tmp_path: Path) -> None:
+    x, y = offset_rows()
+    table = pd.DataFrame(x.numpy()).add_prefix("f").assign(species=y.numpy())
+    if roles:
+        table["role"] = np.where(np.arange(len(table)) < 36, "query", "gallery")
+    table.to_parquet(tmp_path / "mine.parquet")
+    row = run("12", {"file": str(tmp_path / "mine.parquet")}, tmp_path / "own" / "12.ipynb")
+    cut = slice(36) if roles else slice(None)
+    sets: dict[str, Any] = {"reference": x[36:], "reference_labels": y[36:]} if roles else {}
+    own = compare(x[cut], y[cut], search=usual_ways(len(x[cut]) // 2, 16), cluster=False, **sets)
+    for way in ("Euclid", "SNR, anchor query"):
+        assert row["metrics"][f"R@1 {way}"] == pytest.approx(own.precision_at_1[way])
