@@ -118,7 +118,7 @@ def answers(
 
 
 def _pairs(ways: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [(way, base) for way in ways[:2] for base in ("Euclid", "cosine")]
+    return [(way, base) for way in ways for base in ("Euclid", "cosine")]
 
 
 def _used(name: Any, row: pd.Series, word: str) -> str:
