@@ -42,7 +42,7 @@ _KEY = ("data", "features")
 
 
 def measure_which(weights: str | Path | None = None) -> Path:
-    """Compare the usual ways on every set of `GIVEN`, and on random vectors; one process.
+    """Compare the usual ways on every set of `GIVEN`, and on random vectors; one process at a time.
 
     Args:
         weights: file with the ImageNet weights of SqueezeNet 1.1; None takes torchvision's.
