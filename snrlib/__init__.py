@@ -14,6 +14,7 @@ Behind each notebook stand these modules of ``snrlib``, beside `plots`, which dr
     09 scoreboard               study.scoreboard, study.robustness, stats
     10 errata and glossary      distances, losses.triplet
     11 hashing                  hashing, study.hashing
+    12 which distance           evaluate, mahalanobis, study.which_words
 
 `notebooks` runs them as programs, `study` runs many and keeps what they found, `report` makes the pages out of it,
 `teach` the copies and slides of a course, and `cli` is the command ``snr`` that asks for all this. Imports run one way;

@@ -32,7 +32,7 @@ def add_commands(commands: Any) -> None:
     one = commands.add_parser("measure", aliases=["reference"], help="measure what stands in data/reference")
     one.set_defaults(do=_measure)
     one.add_argument(
-        "name", help="a profile of study.yaml; or maps, cub_features, robustness, embeddings, untrained, hashing"
+        "name", help="a profile of study.yaml; or maps, cub_features, robustness, embeddings, untrained, hashing, which"
     )
     one.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each (default: 2)")
     one.add_argument(
@@ -41,7 +41,7 @@ def add_commands(commands: Any) -> None:
     one.add_argument(
         "--weights",
         metavar="FILE",
-        help="SqueezeNet's ImageNet weights (cub_features, untrained; robustness leaves photographs out without them)",
+        help="SqueezeNet's ImageNet weights (cub_features, untrained, which, robustness; the last does without, too)",
     )
 
 

@@ -34,6 +34,7 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "maps": ("fitted maps (whitening, LMNN, NCA) on fixed vectors: errors over splits; unseen classes", ""),
     "robustness": ("R@1 on spoiled images, and after training on spoiled images or wrong labels", ""),
     "pretrained": ("classifiers of Tiny ImageNet to start from: how they were trained, their top-1", "snr pretrain"),
+    "which": ("ways to search embeddings that nobody trained here, compared; random vectors", ""),
     "untrained": ("each study's networks before training, under cosine, Euclid and SNR", ""),
     "gallery_inspector": ("picture of the main README: the t-SNE inspector", "snr inspect"),
     "gallery_inspector_phone": ("the same on a phone", "snr inspect"),
@@ -42,6 +43,7 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "retrieval": ("picture of the main README: last figure of notebook 00", "snr refresh 00"),
     "scoreboard": ("picture of the main README: first figure of notebook 09", "snr refresh 09"),
 }
+_BESIDE = {"maps_unseen": "maps", "hashing_curves": "hashing", "which_differences": "which"}  # second tables
 _PREFIX = "tuned_"
 _INTRO = """# Stored numbers
 
@@ -130,7 +132,7 @@ def _files(found: dict[str, Results]) -> str:
     files: dict[str, list[str]] = {}
     for path in sorted(data_folder("reference").iterdir()):
         if path.suffix in (".csv", ".json", ".npz", ".png") and not path.name.startswith("."):
-            name = {"maps_unseen": "maps", "hashing_curves": "hashing"}.get(path.stem, path.stem)
+            name = _BESIDE.get(path.stem, path.stem)
             files.setdefault(name, []).append(path.name)
     rows = []
     for name, names in files.items():

@@ -12,10 +12,11 @@ from snrlib.study.hashing import measure_hashing
 from snrlib.study.profiles import profiles
 from snrlib.study.robustness import measure_robustness
 from snrlib.study.untrained import measure_untrained
+from snrlib.study.which import measure_which
 
 __all__ = ["OTHERS", "measure"]
 
-OTHERS: tuple[str, ...] = ("maps", "cub_features", "robustness", "embeddings", "untrained", "hashing")
+OTHERS: tuple[str, ...] = ("maps", "cub_features", "robustness", "embeddings", "untrained", "hashing", "which")
 """What is measured beside the profiles of ``study.yaml``."""
 
 
@@ -52,6 +53,8 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None, device:
         return [measure_hashing(jobs)]
     if name == "untrained":
         return [measure_untrained(weights)]
+    if name == "which":
+        return [measure_which(weights)]
     if name == "cub_features":
         if weights is None:
             raise ValueError("cub_features needs --weights, the file of SqueezeNet's ImageNet weights")
