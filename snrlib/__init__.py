@@ -15,6 +15,7 @@ Behind each notebook stand these modules of ``snrlib``, beside `plots`, which dr
     10 errata and glossary      distances, losses.triplet
     11 hashing                  hashing, study.hashing
     13 forces                   losses, train
+    14 fair comparison          losses, train, evaluate, stats
 
 `notebooks` runs them as programs, `study` runs many and keeps what they found, `report` makes the pages out of it,
 `teach` the copies and slides of a course, and `cli` is the command ``snr`` that asks for all this. Imports run one way;
