@@ -6,7 +6,7 @@ Behind each notebook stand these modules of ``snrlib``, beside `plots`, which dr
     01 signal and noise         distances
     02 SNR and Euclid           distances, evaluate, explore.playground
     03 correlation              distances
-    04 losses                   losses, sampling, train
+    04 losses                   losses, sampling
     05 train                    experiment, train, evaluate
     06 AlexNet and ResNet       backbones, study.tables
     07 relative Mahalanobis     mahalanobis, study.fitted_maps
@@ -15,6 +15,8 @@ Behind each notebook stand these modules of ``snrlib``, beside `plots`, which dr
     10 errata and glossary      distances, losses.triplet
     11 hashing                  hashing, study.hashing
     12 which distance           evaluate, mahalanobis, study.which_words
+    13 forces                   losses, train
+    14 fair comparison          losses, train, evaluate, stats
 
 `notebooks` runs them as programs, `study` runs many and keeps what they found, `report` makes the pages out of it,
 `teach` the copies and slides of a course, and `cli` is the command ``snr`` that asks for all this. Imports run one way;

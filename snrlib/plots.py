@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
@@ -30,10 +31,12 @@ __all__ = [
     "MARKERS",
     "confusion_matrix_plot",
     "distance_histograms",
+    "force_field",
     "framework",
     "image_strip",
     "learning_curves",
     "mean_differences_plot",
+    "pair_tables",
     "pixels",
     "png",
     "retrieval_grid",
@@ -157,6 +160,79 @@ def retrieval_grid(
     axes[0, 0].set_title("query", ha="center", loc="center")
     for rank, axis in enumerate(axes[0, 1:], start=1):
         axis.set_title(str(rank), ha="center", loc="center")
+    return figure
+
+
+def pair_tables(tables: Mapping[str, np.ndarray]) -> Figure:
+    """What each entry (anchor i, sample j) of a batch is to a loss, one panel a table.
+
+    Args:
+        tables: by title; (n, n), of 0 (not used), 1 (the anchor itself), 2 (a negative) and 3 (a positive).
+    """
+    figure, axes = plt.subplots(1, len(tables), figsize=(2.9 * len(tables), 3.5), squeeze=False)
+    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+        axis.imshow(table, cmap=ListedColormap(["white", "0.75", "#f7d9b0", COLOURS[0]]), vmin=0, vmax=3)
+        for i, j in np.ndindex(table.shape):
+            colour = "white" if table[i, j] == 3 else "black"
+            axis.text(j, i, ("", "·", "−", "+")[table[i, j]], ha="center", va="center", color=colour)
+        axis.set(title=name, xlabel="sample $j$", ylabel="anchor $i$", xticks=[], yticks=[])
+        axis.grid(False)
+    figure.supxlabel("+ positive      − negative      · the anchor itself      white: not used", fontsize=10)
+    return figure
+
+
+def force_field(
+    panels: Mapping[str, tuple[Tensor, Tensor]],
+    fixed: Tensor,
+    of: str,
+    columns: int = 3,
+    normals: Mapping[str, Tensor] | None = None,
+) -> Figure:
+    """Arrows of one length that say where a point is driven, drawn where that point is; their colour is the force.
+
+    A grey dot is a place without a force, a cross one where there is no finite one.
+
+    Args:
+        panels: by title, the places (n, 2) of the point that may move, and the forces (n, 2) on it there.
+        fixed: (2,), the other point of the pair, a star.
+        of: the letter of the point that may move, for the axes.
+        columns: of panels.
+        normals: by title, the normal (2,) of a dashed line through the origin.
+    """
+    rows = -(-len(panels) // columns)
+    size = (3.0 * columns + 1.2, 2.9 * rows + 0.5)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, (name, (places, forces)) in zip(axes.flat, panels.items(), strict=True):
+        length = forces.norm(dim=1)
+        finite = length.isfinite() & (length < 1e6)
+        there = finite & (length > 1e-9)
+        arrows = axis.quiver(
+            *places[there].T,
+            *(forces[there] / length[there, None]).T,
+            length[there],
+            cmap=plt.get_cmap("cividis", 6),
+            norm=LogNorm(0.125, 8),
+            pivot="mid",
+            angles="xy",
+            scale=1.3,
+            scale_units="xy",
+            width=0.012,
+        )
+        axis.plot(*places[finite & ~there].T, ".", color="0.5", markersize=5)
+        axis.plot(*places[~finite].T, "x", color="0.5", markersize=5)
+        if normals and name in normals:
+            across = normals[name].flip(0) * torch.tensor([-1, 1])
+            axis.plot(*torch.stack([-9 * across, 9 * across]).T, "--", color=COLOURS[2], linewidth=1.2)
+        axis.plot(*fixed, "*", color=COLOURS[2], markersize=15, markeredgecolor="white")
+        axis.plot(0, 0, "+", color="black", markersize=10, markeredgewidth=2)
+        axis.grid(False)
+        axis.set(aspect="equal", xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), xticks=[-2, 0, 2], yticks=[-2, 0, 2], title=name)
+    for axis in axes[-1]:
+        axis.set_xlabel(f"${of}_1$")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"${of}_2$")
+    look: dict[str, Any] = {"shrink": 0.8, "extend": "both", "ticks": [0.125, 0.25, 0.5, 1, 2, 4, 8], "format": "%g"}
+    figure.colorbar(arrows, ax=axes, label="size of the force", **look).ax.minorticks_off()
     return figure
 
 

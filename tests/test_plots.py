@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.quiver import Quiver
 from oracles import refusals
 from PIL import Image
 from scipy.stats import t as student_t
@@ -52,6 +53,28 @@ def test_show_displays_a_png_with_its_finding(monkeypatch: pytest.MonkeyPatch) -
     assert data["image/png"].startswith(b"\x89PNG")
     assert metadata["image/png"]["alt"] == "A line that rises from zero to one."
     assert not plt.fignum_exists(figure.number)
+
+
+def test_pair_tables_mark_each_kind_beyond_colour() -> None:
+    table = np.array([[1, 3, 2], [3, 1, 2], [0, 0, 1]])
+    (axis,) = plots.pair_tables({"two and one": table}).axes
+    drawn = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axis.texts}
+    assert {table[place]: sign for place, sign in drawn.items()} == {0: "", 1: "·", 2: "−", 3: "+"}
+
+
+def test_forces_are_drawn_where_their_point_is() -> None:
+    places = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [-1.0, 1.0]])
+    forces = torch.tensor([[0.0, 3.0], [0.0, 0.0], [torch.inf, 0.0], [-0.5, 0.0]])
+    figure = plots.force_field({"one": (places, forces)}, torch.tensor([2.0, -1.0]), "a", columns=1)
+    axis = figure.axes[0]
+    (arrows,) = axis.collections
+    assert isinstance(arrows, Quiver)
+    drawn = [np.asarray(x).tolist() for x in (arrows.get_offsets(), arrows.U, arrows.V, arrows.get_array())]
+    assert drawn == [[[1.0, 0.0], [-1.0, 1.0]], [0, -1], [1, 0], [3.0, 0.5]]
+    without, infinite = (np.column_stack(line.get_data()).tolist() for line in axis.lines[:2])
+    assert (without, infinite) == ([[0.0, 1.0]], [[2.0, 2.0]])
+    assert axis.get_xlabel() == "$a_1$"
+    assert_drawn_whole(figure)
 
 
 def test_neighbours_and_figure_1_differ_beyond_colour() -> None:

@@ -354,7 +354,7 @@ def test_no_reader_is_asked_about_news(desk: Desk) -> None:
 @in_browser
 def test_every_slider_redraws_its_figure(desk: Desk) -> None:
     with_sliders = {path: cells for path in notebooks() if (cells := _interactive(path, r"\binteract\("))}
-    assert len(with_sliders) == 5
+    assert len(with_sliders) == 6
     for path, cells in with_sliders.items():
         desk.open(path.stem, cells)
         desk.run_all()

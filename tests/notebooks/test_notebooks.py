@@ -35,7 +35,7 @@ def _outputs(path: Path) -> list[NotebookNode]:
 
 
 def test_the_notebooks_are_there() -> None:
-    assert [path.stem[:2] for path in PATHS] == [f"{n:02}" for n in range(13)]
+    assert [path.stem[:2] for path in PATHS] == [f"{number:02}" for number in range(15)]
 
 
 @each_notebook
