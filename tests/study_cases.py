@@ -35,7 +35,7 @@ row = {"trained": True, "settings": settings, "cost": {"flops": 7}}
 row |= {"scores": [{"judge": "training", "anchor": "query", "precision_at_1": seed / 10}], "classes": 5, "images": 9}
 record({"precision_at_1": seed / 10}, experiment=row | {"files": "", "best_step": 1, "seconds": 0.1})
 """
-"""Of notebook 05: it records its seed as score."""
+"""Of notebook 07: it records its seed as score."""
 
 
 def profile(root: Path, *blocks: Any, name: str = "quick") -> None:

@@ -177,7 +177,7 @@ def test_a_run_with_no_weights_starts_no_kernel(tmp_path: Path, capsys: pytest.C
         (tmp_path / "net.pth", "holds no weights that"),
         (tmp_path / "gone.pth", "gone.pth"),
     ):
-        assert main(["run", "05", "-p", f"weights={place}"]) == 2
+        assert main(["run", "07", "-p", f"weights={place}"]) == 2
         assert message in capsys.readouterr().err
     assert not list(Path(os.environ["SNR_RUNS"]).rglob("*.ipynb"))
 

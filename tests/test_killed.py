@@ -227,7 +227,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     block = {"data": ["folder"], "backbone": ["conv4"], "loss": ["triplet"], "distance": ["snr"]}
     study = {"profiles": {"tiny": [{**block, "seed": [1], "settings": settings}]}}
     (new / "study.yaml").write_text(yaml.safe_dump(study))
-    real = nbformat.read(REPOSITORY / "notebooks" / "05_train.ipynb", as_version=4)
+    real = nbformat.read(REPOSITORY / "notebooks" / "07_train.ipynb", as_version=4)
     (head,) = [cell.source for cell in real.cells if "parameters" in cell.metadata.get("tags", [])]
     names = re.findall(r"(?m)^(\w+):", head)
     cells = [new_markdown_cell("# What is it?"), new_code_cell(head, metadata={"tags": ["parameters"]})]
@@ -235,7 +235,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     notebook = new_notebook(cells=cells)
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     (new / "notebooks").mkdir()
-    nbformat.write(notebook, new / "notebooks" / "05_train.ipynb")
+    nbformat.write(notebook, new / "notebooks" / "07_train.ipynb")
     root = base / "root"
     places = {"ROOT": root, "RUNS": root / "data" / "runs", "CACHE": root / "cache"}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(root / "tmp")}
@@ -314,4 +314,4 @@ def test_want_of_memory_is_said_and_mended(place: Place, whole: Callable[[str], 
 
 def test_a_study_needs_no_temporary_folder(whole: Callable[[str], Whole]) -> None:
     """The whole one, with which the killed ones are compared, had none."""
-    assert [name for name in whole("study").contents if name.endswith("05_train.ipynb") and "runs/grid" in name]
+    assert [name for name in whole("study").contents if name.endswith("07_train.ipynb") and "runs/grid" in name]

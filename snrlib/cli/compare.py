@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
     """Add the command to those of ``argparse``."""
     one = commands.add_parser("compare", help="which distance for the embeddings of a file: an answer and a page")
     one.set_defaults(do=_compare)
-    one.add_argument("file", metavar="FILE", help=".npz, .npy with a table, CSV, TSV, Parquet; or a run of notebook 05")
+    one.add_argument("file", metavar="FILE", help=".npz, .npy with a table, CSV, TSV, Parquet; or a run of notebook 07")
     one.add_argument("--train", metavar="FILE", help="fit maps to these, instead of half of the classes in turn")
     add_columns(one)
     one.add_argument("--baseline", default="Euclid", metavar="WAY", help="what all are compared with (default: Euclid)")
@@ -47,7 +47,7 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
 
 
 def read_file(path: str, options: argparse.Namespace) -> EmbeddingFile:
-    """A file of embeddings with its options, or the folder of a run of notebook 05.
+    """A file of embeddings with its options, or the folder of a run of notebook 07.
 
     Raises:
         OSError, ValueError: as `snrlib.data.embedding_file.read_embeddings` and `snrlib.study.embeddings`.
@@ -68,7 +68,7 @@ def _run(folder: str) -> EmbeddingFile:
 
     run = run_embeddings([folder])
     (name, x), (title,) = *run.embeddings.items(), run.titles.values()
-    columns, notes = pd.DataFrame(index=range(len(x))), (f"A run of notebook 05: {title}.",)
+    columns, notes = pd.DataFrame(index=range(len(x))), (f"A run of notebook 07: {title}.",)
     return EmbeddingFile(Path(name).name, x, run.images.labels, run.images.classes, columns, notes=notes)
 
 

@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
     one = commands.add_parser("inspect", help="make the page of linked t-SNE maps out of embeddings")
     one.set_defaults(do=_inspect)
     what = (
-        "of embeddings (.npz, .npy, .csv, .tsv, .parquet), or folders of runs of notebook 05 (default: the stored ones)"
+        "of embeddings (.npz, .npy, .csv, .tsv, .parquet), or folders of runs of notebook 07 (default: the stored ones)"
     )
     one.add_argument("files", nargs="*", metavar="FILE", help=what)
     one.add_argument("-o", dest="output", default="tsne.html", metavar="FILE.html", help="default: tsne.html")

@@ -21,7 +21,7 @@ def add_commands(commands: Any) -> None:
     """Add the group's subcommand to those of ``argparse``."""
     one = commands.add_parser("train", help="train and judge without a notebook, also on several processes (torchrun)")
     one.set_defaults(do=_train)
-    one.add_argument("-p", dest="values", action="append", default=[], metavar="NAME=VALUE", help="as for notebook 05")
+    one.add_argument("-p", dest="values", action="append", default=[], metavar="NAME=VALUE", help="as for notebook 07")
     one.add_argument(
         "-o", dest="folder", required=True, metavar="FOLDER", help="for result, scores, model, checkpoints"
     )
@@ -41,8 +41,8 @@ def _train(options: argparse.Namespace) -> int:
     from snrlib.study.tuned import from_parameters
     from snrlib.train.processes import process_group, rank, world_size
 
-    given = values_of("05", options.values)
-    chosen = {name: known.default for name, known in parameters("05").items()} | given
+    given = values_of("07", options.values)
+    chosen = {name: known.default for name, known in parameters("07").items()} | given
     folder = Path(options.folder)
     result, checkpoints = folder / "result.json", folder / "checkpoints"
     names = ["result.json"] if checkpoints.exists() else ["result.json", *FILES]  # ours, of a training that was killed
@@ -67,8 +67,8 @@ def _train(options: argparse.Namespace) -> int:
                 f"Training of {done.settings.backbone} on {done.settings.data}",
                 {"result.json": "parameters, versions and numbers", **FILES},
                 row | {"wall_time_s": done.wall_time_s},
-                command=command_of("snr train", "05", given),
-                values=values_of_run("05", given),
+                command=command_of("snr train", "07", given),
+                values=values_of_run("07", given),
                 coming={"result.json": json_text(row)},
             )
             write_json(result, row)

@@ -1,7 +1,7 @@
 """One experiment: a network is trained with a loss over a distance on some classes, and judged on others.
 
 `settings` holds every choice, `parts` makes of them what they name, `running` trains and judges, `result` is what comes
-out. Notebook 05 runs one, notebook 06 compares several, ``snr train`` runs one without a notebook.
+out. Notebook 07 runs one, notebook 08 compares several, ``snr train`` runs one without a notebook.
 """
 
 from snrlib.experiment.parts import distance_of, images_of

@@ -125,7 +125,7 @@ class Experiment:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run of notebook 05.
+    """A finished run of notebook 07.
 
     Attributes:
         row: as `Experiment.row` gave it.
@@ -145,17 +145,17 @@ class Run:
 
 
 def read_run(result: Path) -> Run:
-    """A run of notebook 05, from its result.json and the embeddings.npz that `Experiment.save` put beside it.
+    """A run of notebook 07, from its result.json and the embeddings.npz that `Experiment.save` put beside it.
 
     Raises:
         FileNotFoundError: one of them is not there.
         ValueError: it is no run of this notebook, or one of an earlier version, or damaged.
     """
-    cure = "run notebook 05 again"
+    cure = "run notebook 07 again"
     row = read_json(result, cure).get("experiment")
     names = {field.name for field in fields(Settings)}
     if not isinstance(row, dict) or not isinstance(row.get("settings"), dict) or row["settings"].keys() != names:
-        raise ValueError(f"{result} is not of notebook 05, or of an earlier version of it; {cure}")
+        raise ValueError(f"{result} is not of notebook 07, or of an earlier version of it; {cure}")
     settings = Settings(**row["settings"])
     path = result.with_name("embeddings.npz")
     arrays = read_npz(path, cure, "embeddings", "labels", "classes")

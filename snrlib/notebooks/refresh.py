@@ -54,9 +54,9 @@ def figures(path: Path) -> list[bytes]:
 
 
 def refresh_pictures() -> list[Path]:
-    """Store the README's pictures: retrieval, the last figure of notebook 00, and the scoreboard, the first of 09."""
+    """Store the README's pictures: retrieval, the last figure of notebook 00, and the scoreboard, the first of 12."""
     pictures = []
-    for name, notebook, number in (("retrieval", "00", -1), ("scoreboard", "09", 0)):
+    for name, notebook, number in (("retrieval", "00", -1), ("scoreboard", "12", 0)):
         png = figures(find_notebook(notebook))[number]
         pictures.append(data_folder("reference") / f"{name}.png")
         write_atomically(pictures[-1], lambda temporary, png=png: temporary.write_bytes(png))  # type: ignore[misc]

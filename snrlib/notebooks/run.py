@@ -49,7 +49,7 @@ __all__ = [
 # Encrypt what passes between a run and its kernel; without it every kernel warns, and any local user can listen.
 KERNEL_CONFIG = Config({"KernelManager": {"transport_encryption": "auto"}})
 
-# What notebook 05 made when its result row did not list it yet.
+# What notebook 07 made when its result row did not list it yet.
 _EARLIER_MADE = ("embeddings.npz", "history.csv", "model.pt", "scores.csv")
 
 

@@ -172,11 +172,11 @@ def _tally(board: pd.DataFrame, level: float) -> str:
 
 
 def _figure() -> str:
-    """The scoreboard, as notebook 09 drew it; nothing where it is not stored."""
+    """The scoreboard, as notebook 12 drew it; nothing where it is not stored."""
     path = data_folder("reference") / "scoreboard.png"
     if not path.exists():
         return ""
-    caption = "The scoreboard, as notebook 09 draws it: differences of R@1 to Euclid with intervals over seeds."
+    caption = "The scoreboard, as notebook 12 draws it: differences of R@1 to Euclid with intervals over seeds."
     return figure(base64.b64encode(path.read_bytes()).decode(), figure_alt(scoreboard(BOARD), SHOWN), caption)
 
 

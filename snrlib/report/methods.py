@@ -43,11 +43,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Errata:
-    """Of the report, as notebook 10 lists them.
+    """Of the report, as notebook 13 lists them.
 
     Attributes:
         titles: number to title, of those that have a heading of their own.
-        kinds: section of notebook 10 to how many stand in it.
+        kinds: section of notebook 13 to how many stand in it.
     """
 
     titles: dict[str, str]
@@ -169,14 +169,14 @@ def commands_table() -> str:
 
 
 def errata() -> Errata:
-    """Those of notebook 10.
+    """Those of notebook 13.
 
     Raises:
         ValueError: they are not numbered from 1 without a gap.
     """
     titles, kinds, section = {}, dict[str, int](), ""
     numbers: list[int] = []
-    for cell in nbformat.read(find_notebook("10"), as_version=4).cells:
+    for cell in nbformat.read(find_notebook("13"), as_version=4).cells:
         for line in cell.source.splitlines() if cell.cell_type == "markdown" else []:
             if line.startswith("## "):
                 section = line[3:]
@@ -186,5 +186,5 @@ def errata() -> Errata:
                 if line.startswith("###"):
                     titles[number[1]] = number[3]
     if sorted(numbers) != list(range(1, len(numbers) + 1)):
-        raise ValueError(f"the errata of notebook 10 are not numbered from 1 without a gap: {numbers}")
+        raise ValueError(f"the errata of notebook 13 are not numbered from 1 without a gap: {numbers}")
     return Errata(titles, kinds)

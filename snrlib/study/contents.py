@@ -41,7 +41,7 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "gallery_playground": ("picture of the main README: the playground", "snr playground"),
     "gallery_playground_phone": ("the same on a phone", "snr playground"),
     "retrieval": ("picture of the main README: last figure of notebook 00", "snr refresh 00"),
-    "scoreboard": ("picture of the main README: first figure of notebook 09", "snr refresh 09"),
+    "scoreboard": ("picture of the main README: first figure of notebook 12", "snr refresh 12"),
 }
 _BESIDE = {"maps_unseen": "maps", "hashing_curves": "hashing", "which_differences": "which"}  # second tables
 _PREFIX = "tuned_"

@@ -135,7 +135,7 @@ def stored_embeddings() -> Stored:
 
 
 def run_embeddings(folders: Sequence[str | Path]) -> Stored:
-    """Read the test embeddings of runs of notebook 05, and load the images they belong to.
+    """Read the test embeddings of runs of notebook 07, and load the images they belong to.
 
     Args:
         folders: one or more, each with ``result.json`` and ``embeddings.npz``; all of one data set.
@@ -149,7 +149,7 @@ def run_embeddings(folders: Sequence[str | Path]) -> Stored:
         name = str(folder)  # two folders may end alike
         result = folder / "result.json"
         if not result.exists():
-            raise FileNotFoundError(f"{folder} holds no run of notebook 05: {result.name} is not there")
+            raise FileNotFoundError(f"{folder} holds no run of notebook 07: {result.name} is not there")
         done = read_run(result)
         if images is None:
             images = images_of(done.settings, "test")

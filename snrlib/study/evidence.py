@@ -71,7 +71,7 @@ def measure_profile(name: str, jobs: int = 2, device: str | None = None) -> list
     check(cells(name, tuned_values=False))
     if not is_tuned(name):
         tune(name, jobs=jobs, device=device)
-    declared = {parameter: known.default for parameter, known in parameters("05").items()}
+    declared = {parameter: known.default for parameter, known in parameters("07").items()}
     given = [declared | task.values for task in cells(name)]
     chosen = [from_parameters(values) for values in given]
     before = {before_training(settings): values for settings, values in zip(chosen, given, strict=True)}
@@ -107,7 +107,7 @@ def measure_cell(
 
     Args:
         settings: as a dictionary.
-        parameters: of notebook 05, that made them.
+        parameters: of notebook 07, that made them.
         trained: whether it is.
         path: of the result, `snrlib.study.storing.Measured`; checkpoints stand beside it until it is there.
         device: that trains and judges; None is CUDA where there is one, else the CPU.

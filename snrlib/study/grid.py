@@ -26,7 +26,7 @@ class Grid:
     """A profile's cells and all notebooks, and their state.
 
     A notebook is out of date when its cells, or code that they import, have changed. Of a cell the numbers count, not
-    the figures: it is out of date when the cells of notebook 05, code that an experiment imports, or the files of its
+    the figures: it is out of date when the cells of notebook 07, code that an experiment imports, or the files of its
     data set have changed; files that are not there have not.
 
     Args:
@@ -40,7 +40,7 @@ class Grid:
         self.cells = cells(profile)
         self.tasks = {task.name: task for task in (*self.cells, *self.notebooks)}
         self._source = cache(lambda notebook: source_fingerprint(find_notebook(notebook)))
-        self._experiment = cache(lambda: experiment_fingerprint(find_notebook("05")))
+        self._experiment = cache(lambda: experiment_fingerprint(find_notebook("07")))
         self._absent = cache(_absent)
         self._files = cache(_files)
         self._declared = cache(parameters)

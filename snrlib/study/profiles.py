@@ -1,4 +1,4 @@
-"""The profiles of ``study.yaml``: which runs of notebook 05 each asks for."""
+"""The profiles of ``study.yaml``: which runs of notebook 07 each asks for."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SCHEMA: dict[str, Any] = {
     "required": ["profiles"],
     "additionalProperties": False,
 }
-"""Of ``study.yaml``: profiles, each a list of blocks; a block has `AXES` and ``settings``, other parameters of 05."""
+"""Of ``study.yaml``: profiles, each a list of blocks; a block has `AXES` and ``settings``, other parameters of 07."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def _only_plain(content: Any) -> Any:
 
 
 def cells(profile: str, tuned_values: bool = True) -> list[Task]:
-    """The cells of a profile, names, types and choices checked against the parameters of notebook 05.
+    """The cells of a profile, names, types and choices checked against the parameters of notebook 07.
 
     Args:
         profile: its name.
@@ -168,8 +168,8 @@ def cells(profile: str, tuned_values: bool = True) -> list[Task]:
         raise ValueError(f"unknown profile {profile!r}; study.yaml has {', '.join(known)}")
     if not known[profile]:
         return []
-    declared = parameters("05")
-    checked = cache(lambda key, value: check_values("05", {key: value})[key])
+    declared = parameters("07")
+    checked = cache(lambda key, value: check_values("07", {key: value})[key])
     found: dict[str, Task] = {}
     for number, block in enumerate(known[profile]):
         try:
@@ -217,7 +217,7 @@ def _cell(
         named.append(f"split={PER_SEED}")
     split = {"split": axes["seed"]} if by_seed and axes["seed"] else {}
     folder = data_folder("runs") / "grid" / "-".join([*named, f"seed={axes['seed']}"])
-    stem = find_notebook("05").stem
+    stem = find_notebook("07").stem
     found: dict[str, float] = {}
     if tuned_for is not None:
         from snrlib.study.tuned import tuned_parameters  # with torch: slow to import
@@ -250,7 +250,7 @@ def check(tasks: list[Task]) -> None:
     from snrlib.backbones import how_to_pretrain  # with torch: slow to import
     from snrlib.study.tuned import from_parameters
 
-    declared = {key: known.default for key, known in parameters("05").items()} if tasks else {}
+    declared = {key: known.default for key, known in parameters("07").items()} if tasks else {}
     alike = {tuple((key, value) for key, value in task.values.items() if key != "seed"): task for task in tasks}
     for task in alike.values():
         try:

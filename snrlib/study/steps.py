@@ -2,7 +2,7 @@
 
 A step is a function of this study, called with arguments that JSON can hold and the path of its result, which it writes
 whole or not at all. What has a result is not done again; so any measurement goes on after it was interrupted. The cells
-of the grid are steps of another form, runs of notebook 05 (`snrlib.study.profiles.Task`), in the same pool.
+of the grid are steps of another form, runs of notebook 07 (`snrlib.study.profiles.Task`), in the same pool.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _MOST = 12  # confusions of each network that are kept
 Measured = dict[str, Any]
 """A finished experiment, as JSON can hold it: ``experiment``, as `snrlib.experiment.Experiment.row` gives it; `hits`;
 ``confused``, rows of `snrlib.study.tables.confusions_of`; ``data``, the fingerprints of its images; ``parameters`` of
-notebook 05, that made it; ``wall_time_s``, ``git_commit``, ``versions`` and ``finished``; of one without a notebook the
+notebook 07, that made it; ``wall_time_s``, ``git_commit``, ``versions`` and ``finished``; of one without a notebook the
 name of its ``device``."""
 _OF_RUN = ("experiment", "data", "parameters", "wall_time_s", "git_commit", "versions", "finished")
 

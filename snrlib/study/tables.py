@@ -1,4 +1,4 @@
-"""Tables of many experiments: from the stored studies, from your own runs of notebook 05, or run on the spot."""
+"""Tables of many experiments: from the stored studies, from your own runs of notebook 07, or run on the spot."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_rows(found: dict[str, Any]) -> pd.DataFrame:
     """What an experiment found, as rows of `snrlib.study.stored.Results.runs`.
 
     Args:
-        found: as `snrlib.experiment.Experiment.row` gives it, and the result row of a run of notebook 05 keeps it under
+        found: as `snrlib.experiment.Experiment.row` gives it, and the result row of a run of notebook 07 keeps it under
             ``experiment``. A network before training has no loss and no distance of its own.
     """
     s, trained = found["settings"], found["trained"]
@@ -77,29 +77,29 @@ def add_confusions(tables: Iterable[pd.DataFrame], n: int | None = None) -> pd.D
 
 
 def gather_runs(data: str, folder: str | Path | None = None) -> Results:
-    """Your own runs of notebook 05 on a data set, those of the present notebook and library.
+    """Your own runs of notebook 07 on a data set, those of the present notebook and library.
 
     Args:
         data: name of the data set.
-        folder: that holds their folders; None is ``data/runs/05_train``.
+        folder: that holds their folders; None is ``data/runs/07_train``.
 
     Raises:
         FileNotFoundError: there is none; the message says how to make one.
     """
-    folder = data_folder("runs") / "05_train" if folder is None else Path(folder)
+    folder = data_folder("runs") / "07_train" if folder is None else Path(folder)
     current = [
         result
         for result in sorted(folder.glob("*/result.json"))
-        if is_current(result.with_name("05_train.ipynb"))  # what is damaged is not
-        and read_json(result, "run notebook 05 again")["parameters"].get("data") == data
+        if is_current(result.with_name("07_train.ipynb"))  # what is damaged is not
+        and read_json(result, "run notebook 07 again")["parameters"].get("data") == data
     ]
     if not current:
-        raise FileNotFoundError(f"{folder} holds no current run on {data}; `snr run 05 -p data={data}` makes one")
+        raise FileNotFoundError(f"{folder} holds no current run on {data}; `snr run 07 -p data={data}` makes one")
     return read_runs(current)
 
 
 def read_runs(paths: Sequence[Path]) -> Results:
-    """Runs of notebook 05, read from their result.json and the files beside it.
+    """Runs of notebook 07, read from their result.json and the files beside it.
 
     Args:
         paths: of result.json; at least one.

@@ -16,7 +16,7 @@ _SAME_UNITS = ("anchor ref", "energy confusion")  # variants that margins and ra
 
 
 def from_parameters(parameters: Mapping[str, Any]) -> Settings:
-    """The settings that the parameters of notebook 05 name; None leaves the choice to us.
+    """The settings that the parameters of notebook 07 name; None leaves the choice to us.
 
     Margin, scale and learning rate are then the `tuned` ones, if there are any for this data set, network, loss and
     distance.
@@ -33,12 +33,12 @@ def from_parameters(parameters: Mapping[str, Any]) -> Settings:
 
 
 def tuned_parameters(parameters: Mapping[str, Any], profile: str | None = None) -> dict[str, float]:
-    """What is tuned of the margin, the scale and the learning rate that the parameters of notebook 05 leave open.
+    """What is tuned of the margin, the scale and the learning rate that the parameters of notebook 07 leave open.
 
     Nothing with embeddings of length 1, which have another unit than those that were tuned.
 
     Args:
-        parameters: all of notebook 05.
+        parameters: all of notebook 07.
         profile: of ``study.yaml``, whose own tuning comes first.
     """
     p = parameters

@@ -107,7 +107,7 @@ def is_tuned(profile: str) -> bool:
 
 def _groups(tasks: list[Task]) -> list[tuple[Settings, list[str]]]:
     """For each combination of a profile, seeds aside: the settings to tune with, and the names of what is open."""
-    declared = {name: parameter.default for name, parameter in parameters("05").items()}
+    declared = {name: parameter.default for name, parameter in parameters("07").items()}
     found: dict[Settings, list[str]] = {}
     for task in tasks:
         if task.tuned_on not in (None, task.values["data"]):

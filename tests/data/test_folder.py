@@ -237,13 +237,13 @@ def test_a_path_counts_from_where_it_was_typed(tmp_path: Path, monkeypatch: pyte
     _classes(tmp_path / "photos")
     (tmp_path / "net.pth").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    given = values_of("05", ["data=folder", "root=photos", "weights=net.pth"])
+    given = values_of("07", ["data=folder", "root=photos", "weights=net.pth"])
     settings = default_settings("folder", root="photos", weights="net.pth")
     monkeypatch.chdir("/")
     for root, weights in ((given["root"], given["weights"]), (settings.root, settings.weights)):
         assert root == str(tmp_path / "photos")
         assert weights == str(tmp_path / "net.pth")
-    assert values_of("05", ["root=auto", "weights=imagenet"]) == {"root": None, "weights": "imagenet"}
+    assert values_of("07", ["root=auto", "weights=imagenet"]) == {"root": None, "weights": "imagenet"}
 
 
 @pytest.mark.parametrize(("n_classes", "per_class"), [(4, 20), (10, 20), (12, 3), (22, 6), (41, 2), (82, 20)])
@@ -280,6 +280,6 @@ def test_what_cannot_train_starts_no_kernel(tmp_path: Path, capsys: pytest.Captu
         ("gone", [], "there is no folder or table"),
         ("whole", ["-p", "weights=gone.pth"], "gone.pth"),
     ):
-        assert main(["run", "05", "-p", "data=folder", "-p", f"root={tmp_path / root}", *more]) == 2
+        assert main(["run", "07", "-p", "data=folder", "-p", f"root={tmp_path / root}", *more]) == 2
         assert message in capsys.readouterr().err
     assert not list(Path(os.environ["SNR_RUNS"]).rglob("*.ipynb"))

@@ -48,7 +48,7 @@ def test_a_row_is_nested_json(done: Experiment) -> None:
 def test_rows_of_earlier_versions_are_refused(row: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(row))
     with pytest.raises(
-        ValueError, match="is not of notebook 05, or of an earlier version of it; run notebook 05 again"
+        ValueError, match="is not of notebook 07, or of an earlier version of it; run notebook 07 again"
     ):
         read_run(tmp_path / "result.json")
 
@@ -99,7 +99,7 @@ def test_damaged_embeddings_of_a_run_are_named(spoil: Any, message: str, done: E
     arrays = dict(np.load(tmp_path / "embeddings.npz"))
     spoil(arrays)
     np.savez(tmp_path / "embeddings.npz", **arrays)
-    with pytest.raises(ValueError, match=rf"embeddings\.npz is damaged: .*{message}.*; run notebook 05 again"):
+    with pytest.raises(ValueError, match=rf"embeddings\.npz is damaged: .*{message}.*; run notebook 07 again"):
         read_run(tmp_path / "result.json")
 
 

@@ -274,12 +274,12 @@ def test_a_page_replaces_no_file_but_a_page(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no run of notebook 05"):
+    with pytest.raises(FileNotFoundError, match="holds no run of notebook 07"):
         run_embeddings([tmp_path])
     with pytest.raises(ValueError, match="at least one folder"):
         run_embeddings([])
     assert main(["inspect", str(tmp_path), "-o", str(tmp_path / "a.html")]) == 2
-    assert "holds no run of notebook 05" in capsys.readouterr().err
+    assert "holds no run of notebook 07" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

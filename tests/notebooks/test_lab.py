@@ -377,7 +377,7 @@ def test_the_inspector_links_its_maps_in_jupyterlab(desk: Desk) -> None:
     fast = (
         "from functools import partial\nfrom snrlib.explore import maps\nmaps.TSNE = partial(maps.TSNE, max_iter=250)"
     )
-    desk.open("08", [new_code_cell(fast), *_interactive(find_notebook("08"), "inspect")])
+    desk.open("10", [new_code_cell(fast), *_interactive(find_notebook("10"), "inspect")])
     desk.run_all()
     frame = desk.page.locator(f"{PANEL} iframe[title^='Inspector']")
     frame.scroll_into_view_if_needed()

@@ -61,7 +61,7 @@ def test_outputs_are_of_one_run_without_warnings(path: Path) -> None:
     assert not [kind for kind in kinds if "widget" in " ".join(kind)]
     assert [kind for kind in kinds if "application/vnd.snrlib.record+json" in kind], "a metric is recorded"
     figures = [shown for shown in outputs if "image/png" in shown.get("data", {})]
-    assert figures or path.stem.startswith("10")
+    assert figures or path.stem.startswith("13")
     for shown in figures:
         assert len(shown.metadata["image/png"]["alt"].split()) >= 5, "a figure states its finding in words"
 
@@ -114,7 +114,7 @@ def test_sliders_follow_a_question_and_a_figure(path: Path) -> None:
 def test_a_prediction_is_asked_before_and_checked_after(path: Path) -> None:
     code = _cells(path, "code")
     asked = [n for n, cell in enumerate(code) if "prediction" in cell.metadata.get("tags", [])]
-    assert asked or path.stem.startswith("10")
+    assert asked or path.stem.startswith("13")
     for n, stop in zip(asked, [*asked[1:], len(code)], strict=True):
         name = re.match(r"(\w+) = (?:\(\s*)?None  # .+", code[n].source)
         assert name, code[n].source

@@ -32,11 +32,11 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _write(folder: Path, lines: str) -> None:
     (folder / "notebooks").mkdir(exist_ok=True)
     cell = new_code_cell(lines.strip(), metadata={"tags": ["parameters"]})
-    nbformat.write(new_notebook(cells=[cell]), folder / "notebooks" / "05_small.ipynb")
+    nbformat.write(new_notebook(cells=[cell]), folder / "notebooks" / "07_small.ipynb")
 
 
 def test_the_word_means_none_on_the_command_line(study: Path) -> None:
-    known = parameters("05")
+    known = parameters("07")
     parsed = {"margin": "auto", "steps": "auto", "weights": "none", "map": "auto", "clip": "none"}
     assert {name: known[name].parse(word) for name, word in parsed.items()} == dict.fromkeys(parsed)
     given: dict[str, tuple[str, Any]] = {
@@ -50,14 +50,14 @@ def test_the_word_means_none_on_the_command_line(study: Path) -> None:
 
 def test_none_is_a_value_where_it_is_declared(study: Path) -> None:
     nothing = dict.fromkeys(("margin", "steps", "weights", "map", "clip"))
-    assert check_values("05", nothing) == nothing
-    assert {name: known.default for name, known in parameters("05").items()} == {
+    assert check_values("07", nothing) == nothing
+    assert {name: known.default for name, known in parameters("07").items()} == {
         **{"margin": None, "steps": None, "weights": None, "map": "running", "clip": 0.5, "seed": 0}
     }
-    assert default_output("05", {"margin": None}) == default_output("05"), "None, said aloud, is the default"
-    assert default_output("05", {"clip": None}) != default_output("05")
+    assert default_output("07", {"margin": None}) == default_output("07"), "None, said aloud, is the default"
+    assert default_output("07", {"clip": None}) != default_output("07")
     with pytest.raises(ValueError, match=r"seed must be int, got None \(NoneType\)"):
-        check_values("05", {"seed": None})
+        check_values("07", {"seed": None})
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_none_is_a_value_where_it_is_declared(study: Path) -> None:
     ],
 )
 def test_no_other_word_does(study: Path, text: str, message: str, capsys: pytest.CaptureFixture) -> None:
-    assert main(["run", "05", "-p", text]) == 2
+    assert main(["run", "07", "-p", text]) == 2
     assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"steps must be int or auto, got 2\.5"):
-        check_values("05", {"steps": 2.5})
+        check_values("07", {"steps": 2.5})
 
 
 def test_the_word_is_shown_with_what_is_allowed(study: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["params", "05"]) == 0
+    assert main(["params", "07"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "margin: float = auto  of the loss; auto takes the usual one  [auto | -1 to 1]",
         "steps: int = auto  auto suits the data  [auto]",
@@ -94,4 +94,4 @@ def test_the_word_is_shown_with_what_is_allowed(study: Path, capsys: pytest.Capt
 def test_a_default_of_none_must_be_declared(study: Path, line: str) -> None:
     _write(study, line)
     with pytest.raises(ValueError, match=r"n must be int, got None"):
-        parameters("05")
+        parameters("07")

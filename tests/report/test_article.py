@@ -26,7 +26,7 @@ from snrlib.study.words import answers
 
 HERE = Path(judging.__file__).parent
 NAMES = r"CARS196|CUB200-2011|CIFAR10|cifar10\w*|ResNet-18|squeezenet1_1|R@1|MAP@R"
-NUMBERED = r"(?:section|figure|equation)s? [\d.]+(?: to \d+)?(?: and figure \d+)?|notebook 10|[Nn]otebook 10"
+NUMBERED = r"(?:section|figure|equation)s? [\d.]+(?: to \d+)?(?: and figure \d+)?|notebook 13|[Nn]otebook 10"
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_the_page_stands_alone(text: str) -> None:
     assert not re.search(r"[$|]|\{\{|\bnan\b", page.get_text())
     linked = BeautifulSoup(article_page(text, home="index.html"), "html.parser")
     assert {str(tag["href"]).partition("#")[0] for tag in linked.select("main a[href]")} == {
-        "10_errata_and_glossary.html"
+        "13_errata_and_glossary.html"
     }
 
 

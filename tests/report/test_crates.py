@@ -27,7 +27,7 @@ from snrlib.utils.crate import CRATE, Value, write_crate
 
 KINDS = {"run": "workflow-run-crate", "train": "process-run-crate"}
 KINDS |= {"grid": "process-run-crate", "page": "process-run-crate"}
-TRAIN = Path(__file__).resolve().parents[2] / "notebooks" / "05_train.ipynb"
+TRAIN = Path(__file__).resolve().parents[2] / "notebooks" / "07_train.ipynb"
 PRIVATE = ("alice", "made-up-host", "example.org", "s3cret", "/tmp", "/home")
 NOT_FOLLOWED = (  # recommendations, and why not: nobody is named, and the study has no public address
     "The Action SHOULD have an agent that is a Person or Organization",

@@ -21,15 +21,15 @@ from snrlib.study.tables import loss_table
 from snrlib.study.tuned import from_parameters
 from snrlib.study.workflow import summarize
 
-DECLARED = {name: known.default for name, known in parameters("05").items()}
-SOURCE = experiment_fingerprint(find_notebook("05"))
+DECLARED = {name: known.default for name, known in parameters("07").items()}
+SOURCE = experiment_fingerprint(find_notebook("07"))
 BLOCK = {"data": ["digits"], "backbone": ["conv4"], "loss": ["triplet", "contrastive"], "seed": [0, 1, 2]}
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
     folder = small_study(tmp_path, monkeypatch)
-    shutil.copy(repository / "notebooks" / "05_train.ipynb", folder / "notebooks")
+    shutil.copy(repository / "notebooks" / "07_train.ipynb", folder / "notebooks")
     return folder
 
 
@@ -49,7 +49,7 @@ def _finish(task: Task, score: float, **changes: Any) -> None:
     scores = [{"judge": "training", "anchor": anchor, "precision_at_1": score}]
     found = {"trained": True, "settings": settings, "scores": scores, "cost": {}, "files": "", "best_step": 1}
     changes = {"experiment": found | {"seconds": 1.0}, "experiment_source": SOURCE} | changes
-    finish("05", task.output, task.values, **changes)
+    finish("07", task.output, task.values, **changes)
 
 
 def _section() -> tuple[BeautifulSoup, str, str]:
@@ -68,7 +68,7 @@ def test_scores_gaps_and_provenance_are_told(study: Path) -> None:
             _finish(task, scores[task])
         elif is_snr:
             task.output.parent.mkdir()
-            task.job().log.write_text("snr: 05_train failed: ValueError: a <b> & `more`\n")
+            task.job().log.write_text("snr: 07_train failed: ValueError: a <b> & `more`\n")
     section, text, gaps = _section()
     assert "Profile <a>: 8 of 12 cells done" in text
     assert "digits with conv4: 8 of 12 cells, 2 seeds each" in text
@@ -77,7 +77,7 @@ def test_scores_gaps_and_provenance_are_told(study: Path) -> None:
     assert rows(section, "scores")[1:] == [[name, *line] for name, line in loss_table(pd.DataFrame(found)).iterrows()]
     assert "▲" in text
     assert gaps == "4 of 12 cells of profile <a> are missing"
-    assert "2 cells: 05_train failed: ValueError: a <b> & more" in text
+    assert "2 cells: 07_train failed: ValueError: a <b> & more" in text
     assert "2 cells: it did not run to its end" in text
     assert len([cell for cell in section.select("li li code") if words(cell).startswith("digits-conv4-")]) == 4
     facts = rows(section, "facts")

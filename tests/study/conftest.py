@@ -19,16 +19,16 @@ from snrlib.utils.processes import Job
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
-    """A study of a small notebook 05 alone; files beside the study say which of its cells raise, and which wait."""
+    """A study of a small notebook 07 alone; files beside the study say which of its cells raise, and which wait."""
     shutil.copy(repository / "Snakefile", tmp_path)
     shutil.copytree(repository / "profiles", tmp_path / "profiles")
-    real = nbformat.read(repository / "notebooks" / "05_train.ipynb", as_version=4)
+    real = nbformat.read(repository / "notebooks" / "07_train.ipynb", as_version=4)
     (head,) = [cell for cell in real.cells if "parameters" in cell.metadata.get("tags", [])]
     cells = [new_markdown_cell("# What is it?"), new_code_cell(head.source, metadata={"tags": ["parameters"]})]
     notebook = new_notebook(cells=[*cells, new_code_cell(BODY)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     (tmp_path / "notebooks").mkdir()
-    nbformat.write(notebook, tmp_path / "notebooks" / "05_train.ipynb")
+    nbformat.write(notebook, tmp_path / "notebooks" / "07_train.ipynb")
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
     monkeypatch.setenv("SNR_RUNS", str(tmp_path / "data" / "runs"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -43,13 +43,13 @@ def test_every_profile_of_the_study_can_be(monkeypatch: pytest.MonkeyPatch) -> N
         ({"loss": []}, r"study.yaml, profiles.quick.0.loss: \[\] should be non-empty"),
         ({"settings": {"loss": "lifted"}}, "study.yaml, profiles.quick.0.settings: 'loss'"),
         ({"settings": {"steps": [1, 2]}}, "study.yaml, profiles.quick.0.settings.steps: "),
-        # what fits the schema, but not notebook 05
+        # what fits the schema, but not notebook 07
         ({"distance": ["euclid"]}, "study.yaml, profiles.quick.0: distance must be one of euclidean, .*; got 'euclid'"),
         ({"seed": [-1]}, "study.yaml, profiles.quick.0: seed must be from 0 to"),
-        ({"settings": {"step": 10}}, "05_train has no parameter step; valid: data, .*steps"),
+        ({"settings": {"step": 10}}, "07_train has no parameter step; valid: data, .*steps"),
         ({"settings": {"steps": 10.5}}, "steps must be int or auto, got 10.5"),
         ({"tuned_on": "glyphs"}, "study.yaml, profiles.quick.0: tuned_on must be one of its data, digits, got 'g"),
-        # what notebook 05 takes, but no experiment
+        # what notebook 07 takes, but no experiment
         ({"settings": {"weights": "imagenet"}}, "conv4-euclidean-.* cannot be: conv4 has no ImageNet weights; .*res"),
         ({"settings": {"weights": "w.pth"}}, r"cannot be: its weights, .*w\.pth, are not there"),
         ({"backbone": ["linear"]}, "cannot be: features go with backbone linear and images with another"),
@@ -125,7 +125,7 @@ def test_a_cell_is_named_by_unusual_settings(root: Path) -> None:
     names = [cell.name for cell in cells("quick")]
     named = ("euclidean-triplet", "snr-triplet", "euclidean-triplet-steps=5", "snr-triplet-steps=5")
     assert names == [f"grid/digits-conv4-{name}-seed=0" for name in named]
-    assert cells("quick")[0].output == root / "data" / "runs" / names[0] / "05_train.ipynb"
+    assert cells("quick")[0].output == root / "data" / "runs" / names[0] / "07_train.ipynb"
     for margin in (1, 1.0):
         profile(root, {**BLOCK, "settings": {"margin": margin}})
         assert cells("quick")[0].name == "grid/digits-conv4-euclidean-triplet-margin=1.0-seed=0"
@@ -148,9 +148,9 @@ def test_a_cells_command_says_all_its_values(root: Path) -> None:
     profile(root, {**BLOCK, "settings": settings})
     cell = cells("quick")[0]
     command = cell.job().command
-    assert command[1:5] == ("-m", "snrlib", "run", "05_train")
+    assert command[1:5] == ("-m", "snrlib", "run", "07_train")
     given = [text for flag, text in pairwise(command) if flag == "-p"]
-    assert values_of("05", given) == cell.values
+    assert values_of("07", given) == cell.values
     known = settings | {key: values[0] for key, values in BLOCK.items()}
     assert cell.values == known | {"root": str(root / "some where")}, "as seen from the study"
     assert command[-3:] == ("-o", str(cell.output), "--renew")

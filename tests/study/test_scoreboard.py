@@ -452,7 +452,7 @@ def test_readme_page_and_notebook_say_what_tables_say(
     write_contents()
     assert [(tmp_path / page).read_text() for page in pages] == [readme, reference]
     assert len(said) == 8
-    notebook = repository / "notebooks" / "09_scoreboard.ipynb"
+    notebook = repository / "notebooks" / "12_scoreboard.ipynb"
     outputs = [out for cell in json.loads(notebook.read_text())["cells"] for out in cell.get("outputs", [])]
     printed = "".join("".join(out.get("text", [])) for out in outputs)
     assert all(f"{question} {text}" in printed for question, text in said)

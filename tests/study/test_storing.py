@@ -35,12 +35,12 @@ def cells_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("SNR_ROOT", str(root))
         patch.setenv("SNR_RUNS", str(root / "runs"))
         for task in cells("small"):
-            p = {name: known.default for name, known in parameters("05").items()} | task.values
+            p = {name: known.default for name, known in parameters("07").items()} | task.values
             done = experiment(from_parameters(p))
             done.save(task.output.parent)
             task.output.write_text("the executed notebook")
             row = {"parameters": p, "experiment": done.row(), "data": done.fingerprints, "wall_time_s": 60.0}
-            row |= {"experiment_source": experiment_fingerprint(find_notebook("05"))}
+            row |= {"experiment_source": experiment_fingerprint(find_notebook("07"))}
             row |= {"git_commit": "abc", "versions": {"torch": "2"}, "finished": f"2026-01-0{task.values['seed'] + 1}"}
             task.output.with_name("result.json").write_text(json.dumps(row))
     return root

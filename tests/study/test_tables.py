@@ -98,7 +98,7 @@ def test_own_runs_are_gathered_as_they_were(
         for table in (found.confused, confusions_of(done))
     )
     pd.testing.assert_frame_equal(counted, expected)
-    with pytest.raises(FileNotFoundError, match="no current run on glyphs; `snr run 05 -p data=glyphs` makes one"):
+    with pytest.raises(FileNotFoundError, match="no current run on glyphs; `snr run 07 -p data=glyphs` makes one"):
         gather_runs("glyphs", tmp_path)
 
 

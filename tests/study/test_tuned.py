@@ -1,4 +1,4 @@
-"""What was tuned, for whoever leaves it open: parameters of notebook 05 become settings."""
+"""What was tuned, for whoever leaves it open: parameters of notebook 07 become settings."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from snrlib.losses import LOSSES
 from snrlib.notebooks.parameters import parameters
 from snrlib.study.tuned import from_parameters, tuned, tuned_parameters
 
-KNOWN = parameters("05")
+KNOWN = parameters("07")
 DECLARED = {name: known.default for name, known in KNOWN.items()}
 PARAMETERS: dict[str, Any] = DECLARED | {"backbone": "conv4", "embedding_size": 32, "seed": 3}
 

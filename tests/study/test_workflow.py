@@ -50,7 +50,7 @@ def test_the_plan_says_all_and_runs_nothing(root: Path, capsys: pytest.CaptureFi
     assert "  8 take the usual margin and learning rate; `snr tune --profile quick` tunes them\n" in out
     assert "absent   grid/omniglot-conv4-snr-triplet-seed=0\n" in out
     assert "to do    grid/digits-conv4-snr-triplet-seed=0\n" in out
-    assert "to do    05_train\n" in out
+    assert "to do    07_train\n" in out
     assert not (root / "data").exists()
     finish(Grid("quick").cells[4])
     assert main(["study", "--dry-run"]) == 0
@@ -62,7 +62,7 @@ def test_the_summary_has_finished_cells_and_reasons(root: Path) -> None:
     first, second, *_ = Grid("quick").cells
     finish(first)
     second.output.parent.mkdir(parents=True)
-    second.job().log.write_text("snr: 05_train failed: cell 3: ValueError: no\nThe partial copy is there\n")
+    second.job().log.write_text("snr: 07_train failed: cell 3: ValueError: no\nThe partial copy is there\n")
     path = summarize(Grid("quick"))
     assert path == root / "data" / "runs" / "grid" / "quick.csv"
     (row,) = _rows(path)
@@ -70,7 +70,7 @@ def test_the_summary_has_finished_cells_and_reasons(root: Path) -> None:
     assert row.items() >= known.items()
     assert (row["loss"], row["distance"], row["seed"], row["wall_time_s"]) == ("triplet", "euclidean", "0", "1.0")
     missing = [row["why"] for row in _rows(path.with_suffix(".missing.csv"))]
-    assert missing == ["05_train failed: cell 3: ValueError: no", NOT_RUN, NOT_RUN]
+    assert missing == ["07_train failed: cell 3: ValueError: no", NOT_RUN, NOT_RUN]
     for task in Grid("quick").cells:
         finish(task)
     summarize(Grid("quick"))
@@ -155,8 +155,8 @@ def _assert_whole(place: Path) -> None:
     """Whatever has a result row has all of it, and nothing else looks finished."""
     for path in place.rglob("grid/*/result.json"):
         assert json.loads(path.read_text())["metrics"]
-        assert nbformat.read(path.with_name("05_train.ipynb"), as_version=4)
-    for path in (place / "data" / "runs").rglob("05_train.ipynb"):
+        assert nbformat.read(path.with_name("07_train.ipynb"), as_version=4)
+    for path in (place / "data" / "runs").rglob("07_train.ipynb"):
         assert path.with_name("result.json").exists()
 
 
@@ -178,7 +178,7 @@ def test_a_raising_cell_is_missing_others_go_on(root: Path, capsys: pytest.Captu
     status, said = _study(capsys, "--cores", "2")
     assert status == 1
     assert "1 of 2 cells and 1 of 1 notebooks done" in said
-    assert "Missing: grid/digits-conv4-snr-triplet-seed=2: 05_train failed: cell " in said
+    assert "Missing: grid/digits-conv4-snr-triplet-seed=2: 07_train failed: cell " in said
     assert [_begun(root, seed) for seed in (1, 2)] == [1, 2], "one for its other images; one once more, since it failed"
     assert {start[2] for start in _starts(root)} == {"1"}, "a thread each"
     table = root / "data" / "runs" / "grid" / "quick.csv"
@@ -220,7 +220,7 @@ def test_an_interrupted_study_leaves_no_process_or_half(root: Path, number: int,
     assert "Traceback" not in said.read_text()
     assert not _at_work(root)
     _assert_whole(root)
-    assert not list((root / "data" / "runs").rglob(".05_train.partial-*"))
+    assert not list((root / "data" / "runs").rglob(".07_train.partial-*"))
 
 
 @slow
