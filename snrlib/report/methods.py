@@ -20,7 +20,7 @@ __all__ = ["Cost", "Errata", "at_bound", "commands_table", "cost", "errata", "st
 
 _TUNED = ("margin", "scale", "learning_rate")
 _MINUTES = ("core_minutes", "core_minutes_of_networks", "core_minutes_of_tuning", "minutes")
-_BESIDE = ("robustness", "hashing", "maps", "untrained")  # measured, and no studies
+_BESIDE = ("robustness", "which", "hashing", "maps", "untrained")  # measured, and no studies
 _ARM = ["backbone", "loss", "distance", "map", "variant"]
 
 

@@ -20,6 +20,7 @@ from snrlib.report import index
 from snrlib.report.article import article, article_page
 from snrlib.report.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Evidence, claims, holds
 from snrlib.study import stored
+from snrlib.study.measure import OTHERS
 from snrlib.study.profiles import cells
 from snrlib.study.scoreboard import BOARD, scoreboard
 from snrlib.study.words import answers
@@ -72,7 +73,7 @@ def test_numbers_are_those_of_the_tables(text: str, repository: Path) -> None:
     files = [json.loads(path.read_text()) for path in reference.glob("*.json")]
     minutes = [value for about in files for key, value in about.items() if re.match(r"(core_)?minutes", key)]
     assert f"{sum(minutes) / 60:.0f} hours of cores" in text
-    numbers = re.findall(r"(?:### |\| )(E\d+) ", find_notebook("10").read_text())
+    numbers = re.findall(r"(?:### |\| )(E\d+) ", find_notebook("13").read_text())
     assert f"\n{len(set(numbers))} errata" in text
 
 
@@ -142,7 +143,7 @@ def test_every_command_exists(text: str) -> None:
         if name:
             parameters(number)[name].check(value)
     profiles = set(re.findall(r"`snr (?:measure|tune --profile|study --profile) (\w+)", text))
-    beside = {"robustness", "hashing", "maps", "untrained"}
+    beside = set(OTHERS)
     assert len(profiles - beside) > 5
     assert all(cells(profile, tuned_values=False) for profile in profiles - beside - {"NAME"})
 
