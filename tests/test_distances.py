@@ -1,7 +1,7 @@
 """The family of distances: values and gradients against naive loops, edge cases, identities of d_S.
 
 What else the study says of d_S (its law under noise, the triangle inequality, what eq. 14 makes of a correlation, where
-it pushes the anchor) the notebooks 01 to 04 and 09 compute and assert.
+it pushes the anchor) the notebooks 01 to 05 and 09 compute and assert.
 """
 
 import math
