@@ -272,23 +272,23 @@ class Distance(nn.Module):
         Args:
             ref: (n_ref, M).
         """
-        ref = self._checked(ref, "ref")
+        given, ref = ref, self._checked(ref, "ref")
         first = self._map_first  # as in `_project`
         with torch.autocast(ref.device.type, enabled=False):
             mapped = self._mapped(ref) if first else ref
-            power = self._powers(mapped, mapped, mapped=first).ref
+            divided = self.unit == "both" or (self.unit == "anchor" and self.anchor == "ref")
+            unit = _power(mapped if first else self._mapped(ref)).clamp_min(self.eps) if divided else None
             origin = mapped.detach().mean(dim=0)
             z = _minus(mapped, origin) if first else self._mapped(ref - origin)
             power_z = _power(z)
             right = torch.cat([-2 * z, torch.ones_like(power_z), power_z], dim=1)
-            if self.unit == "both":
-                right = right / power.clamp_min(self.eps).sqrt()
-            elif self.unit == "anchor" and self.anchor == "ref":
-                right = right / power.clamp_min(self.eps)
+            if unit is not None:
+                right = right / (unit.sqrt() if self.unit == "both" else unit)
+        found = given.dtype, given.device  # the gallery as it was given is not held
 
         def left_of(query: Tensor) -> Tensor:
-            query = self._checked(query, "query")
-            _check_alike(query, ref)
+            asked, query = query, self._checked(query, "query")
+            _check_alike(query, ref, (asked.dtype, asked.device), found)
             with torch.autocast(query.device.type, enabled=False):
                 z = _minus(self._mapped(query), origin) if first else self._mapped(query - origin)
                 power_z = _power(z)
@@ -387,7 +387,7 @@ class Distance(nn.Module):
         if ref is query:
             return checked, checked
         checked_ref = self._checked(ref, "ref")
-        _check_alike(checked, checked_ref)
+        _check_alike(checked, checked_ref, (query.dtype, query.device), (ref.dtype, ref.device))
         return checked, checked_ref
 
     def _checked(self, x: Tensor, name: str) -> Tensor:
@@ -441,16 +441,15 @@ def _at_length_one(z: Tensor, eps: float) -> Tensor:
     return torch.where(power <= eps, unit.detach(), unit)
 
 
-def _check_alike(query: Tensor, ref: Tensor) -> None:
+def _check_alike(query: Tensor, ref: Tensor, *given: tuple[torch.dtype, torch.device]) -> None:
+    """Of two sides that are checked; a refusal names how they were given."""
     if query.shape[1] != ref.shape[1]:
         raise ValueError(
             f"query and ref must have the same number of components M, got {query.shape[1]} and {ref.shape[1]}"
         )
     if query.dtype != ref.dtype or query.device != ref.device:
-        raise TypeError(
-            "query and ref must share dtype and device, "
-            f"got {query.dtype} on {query.device} and {ref.dtype} on {ref.device}"
-        )
+        got = " and ".join(f"{dtype} on {device}" for dtype, device in given)
+        raise TypeError(f"query and ref must share dtype and device, got {got}")
 
 
 def _minus(fresh: Tensor, origin: Tensor) -> Tensor:

@@ -212,6 +212,8 @@ def test_bad_embeddings_are_refused_by_name(bad: Any, error: type[Exception], wo
 test_bad_arguments_are_refused_and_named = refusals(
     (lambda: snr(x34, normal(3, 5)), ValueError, "same number of components M, got 4 and 5"),
     (lambda: snr(x34, x34.float()), TypeError, "share dtype.*got torch.float64.*torch.float32"),
+    (lambda: snr(x34, x34.half()), TypeError, "share dtype.*got torch.float64.*torch.float16"),
+    (lambda: snr.inner_product_form(x34.half(), x34), TypeError, "share dtype.*got torch.float16.*torch.float64"),
     (lambda: snr.pairwise_distance(x34, x34[:2]), ValueError, "as many rows.*got 3 and 2"),
     (lambda: snr(x34[:, :1]), ValueError, r"at least 2 components, got shape \(3, 1\)"),
     (make("cosines"), ValueError, f"unknown distance 'cosines'; choose from {', '.join(DISTANCES)}"),

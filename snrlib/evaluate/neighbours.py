@@ -27,9 +27,10 @@ class Index:
     """A gallery, mapped once, that is searched again and again: a search costs its own product and selection alone.
 
     Every member of the family ranks by the product of two matrices (`Distance.search_form`), so a block of queries
-    costs one matrix product and a selection. Beyond the data an index needs one copy of the gallery, and a search one
-    of its queries and a block. Exact means that no candidate is skipped; candidates whose squared distances differ by
-    less than the rounding of squared lengths (1e-7 of them in float32) may change places. Float64 tells them apart.
+    costs one matrix product and a selection. Beyond the data an index needs one copy of the gallery (half of one more
+    for a first pass), and a search one of its queries and a block. Exact means that no candidate is skipped; candidates
+    whose squared distances differ by less than the rounding of squared lengths (1e-7 of them in float32) may change
+    places. Float64 tells them apart.
 
     >>> index = Index(torch.eye(4), get_distance("snr"))
     >>> index.search(torch.eye(4)[2:] + 0.1, k=1)[1].tolist()
@@ -58,11 +59,11 @@ class Index:
         if not isinstance(self.distance, Distance):
             raise TypeError(f"distance must be a Distance, as get_distance returns, got {distance!r}")
         self.reference = check_embeddings(reference, "reference")
-        self._backend = check_choice(backend, "backend", ("torch", "faiss"))
+        check_choice(backend, "backend", ("torch", "faiss"))
         self._first_pass = check_choice(first_pass, "first_pass", ("auto", "bfloat16", "none"))
         right, self._left = self.distance.search_form(self.reference)
         self._faiss = _faiss_index(right) if backend == "faiss" else None
-        self._right = padded(right)
+        self._right = right[:0] if backend == "faiss" else padded(right)  # faiss has a copy of its own
         self._halves: Halves | None = None
 
     def search(self, query: Tensor, k: int, progress: bool = False) -> tuple[Tensor, Tensor]:
@@ -104,17 +105,16 @@ class Index:
     def _found(
         self, query: Tensor, left: Tensor, k: int, places: int, itself: bool, distance: Distance
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        search, n = self._searched(k), len(self._right)
+        search, n = self._searched(k), max(len(self.reference), len(self._right))
         # A ranking of most candidates, and what scores make of it, takes several times the bytes of the products.
         most = _BLOCK // n // (8 if 2 * k > n else 1)
+        size = max(1, min(most, max(_FEWEST, _CACHED // n)))
         rows = torch.arange(len(query), device=query.device)
-        for some in rows.split(max(1, min(most, max(_FEWEST, _CACHED // n)))):
-            indices = search(left[some[0] : some[-1] + 1], some if itself else None)
+        for own, some, factors in zip(rows.split(size), query.split(size), left.split(size), strict=True):
+            indices = search(factors, own if itself else None)
             # The products rank; the distances themselves come from differences, which keep their digits near zero.
             nearest, rest = indices[:, :places], indices[:, places:]
-            distances, order = _distances(query[some[0] : some[-1] + 1], self.reference, nearest, distance).sort(
-                dim=1, stable=True
-            )
+            distances, order = _distances(some, self.reference, nearest, distance).sort(dim=1, stable=True)
             yield distances, torch.cat([nearest.gather(1, order), rest], dim=1)
 
     def _searched(self, k: int) -> _Search:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snrlib.utils.checks import has_bfloat16
+
 __all__ = ["Halves", "HalvesFirst", "Smallest", "halves_pay", "padded"]
 
 _GROUP = 32  # scores that compete for one place in the first round of a selection, a power of two
@@ -23,8 +25,9 @@ def padded(right: Tensor) -> Tensor:
     The last component of every left row must be positive.
     """
     n = len(right)
-    right = F.pad(right, (0, 0, 0, -n % _GROUP))
-    right[n:, -1] = torch.inf
+    if more := -n % _GROUP:
+        right = F.pad(right, (0, 0, 0, more))
+        right[n:, -1] = torch.inf
     return right
 
 
@@ -74,11 +77,10 @@ class Smallest:
 
 def halves_pay(right: Tensor, k: int) -> bool:
     """Whether a first pass in bfloat16 can pay: float32, a processor with instructions for it, few of many rows."""
-    able = torch.cpu.get_capabilities()
     return (
         right.dtype == torch.float32
         and right.device.type == "cpu"
-        and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        and has_bfloat16()
         and k <= _MOST
         and len(right) >= 2 * _GROUP * _candidates(k)
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,11 +19,11 @@ from snrlib import __version__
 from snrlib.notebooks.find import notebooks
 from snrlib.report.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Evidence, claims
 from snrlib.report.html import figure
-from snrlib.report.methods import at_bound, commands_table, cost, errata, studies_table, trainings, versions
+from snrlib.report.methods import at_bound, commands_table, cost, errata, span, studies_table, trainings, versions
 from snrlib.study import stored
 from snrlib.study.contents import markdown_table
 from snrlib.study.scoreboard import BOARD, SHOWN, mean_differences, scoreboard, tally
-from snrlib.study.words import answers, figure_alt
+from snrlib.study.words import answers, figure_alt, p_value
 from snrlib.utils.files import GENERATOR, check_page, data_folder, without_private, write_atomically
 from snrlib.utils.markup import Markup
 
@@ -58,7 +59,7 @@ def article(said: Mapping[str, str] | None = None, level: float = 0.95) -> str:
     environment.filters["thousands"] = "{:,}".format
     return environment.get_template("article.md.j2").render(
         version=__version__,
-        measured=_span(sorted(str(about["finished"])[:10] for about in abouts)),
+        measured=span(sorted(str(about["finished"])[:10] for about in abouts)),
         said=said,
         claims=judged,
         paper=sum(claim.number.startswith("P") for claim in judged),
@@ -69,9 +70,9 @@ def article(said: Mapping[str, str] | None = None, level: float = 0.95) -> str:
         trainings=trainings(),
         losses=runs.loss.nunique(),
         data=runs.data.nunique(),
-        seeds=_span(sorted(board[board.verdict != ""].seeds.unique())),
-        steps=_span(sorted(about["settings"]["steps"] for about in abouts)),
-        classes=_span([f"{board.classes.min():.0f}", f"{board.classes.max():.0f}"]),
+        seeds=span(sorted(board[board.verdict != ""].seeds.unique())),
+        steps=span(sorted(about["settings"]["steps"] for about in abouts)),
+        classes=span([f"{board.classes.min():.0f}", f"{board.classes.max():.0f}"]),
         data_sets=means.data_sets.max(),
         cost=cost(),
         at_bound=at_bound(),
@@ -138,10 +139,6 @@ def _check_markdown(path: Path) -> None:
         raise FileExistsError(f"{path} exists and is no article of this study; move it away, or name another file")
 
 
-def _span(values: Sequence[object]) -> str:
-    return " to ".join(dict.fromkeys(str(one) for one in (values[0], values[-1])))
-
-
 def _counts(judged: list[Claim]) -> str:
     n = {
         verdict: sum(claim.verdict == verdict for claim in judged)
@@ -160,12 +157,12 @@ def _tally(board: pd.DataFrame, level: float) -> str:
     counts, means = tally(board, level=level), mean_differences(BOARD, by=("distance",), level=level)
     rows = []
     for distance in SHOWN:
-        count, mean = counts.loc[distance], means.loc[distance]
+        count: Any = counts.loc[distance]
+        mean: Any = means.loc[distance]
         compared = count[["higher", "lower", "no difference shown"]].sum()
         numbers = [f"{number:.0f}" for number in (compared, count.higher, count.lower)]
         over_data = f"± {mean.half_width:.3f}" if pd.notna(mean.half_width) else ""
-        p = f"{count.p:.2f}" if count.p >= 0.095 else f"{count.p:.1g}"
-        told = [p, f"{mean['mean']:+.3f}", over_data, f"± {mean.half_width_seeds:.3f}"]
+        told = [p_value(count["p"]), f"{mean['mean']:+.3f}", over_data, f"± {mean.half_width_seeds:.3f}"]
         rows.append([distance, *numbers, *told])
     titles = ["distance", "comparisons", "R@1 higher", "lower", "p of the sign test", "mean difference"]
     return markdown_table([*titles, "over data sets", "over seeds"], rows)

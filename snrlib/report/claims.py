@@ -21,7 +21,7 @@ from snrlib.study.contents import markdown_table
 from snrlib.study.robustness import MEASURES, compare_drops
 from snrlib.study.scoreboard import BOARD, scoreboard
 from snrlib.study.tables import under_training_distance
-from snrlib.study.words import effect, sentence
+from snrlib.study.words import effect, effect_of, sentence
 
 __all__ = ["BENCHMARKS", "NOT_REPRODUCED", "NOT_TESTABLE", "REPRODUCED", "Claim", "Evidence", "claims", "holds"]
 
@@ -110,9 +110,8 @@ def _by(condition: bool) -> str:
 
 def _effect(board: pd.DataFrame, level: float) -> str:
     """Of SNR against Euclid, on a scoreboard or a table of robustness."""
-    counts = board.xs("snr", level="distance") if "distance" in board.index.names else board[board.distance == "snr"]
-    up, down = (int((counts.verdict == word).sum()) for word in ("higher", "lower"))
-    return effect(up, down, level)
+    own: Any = board.xs("snr", level="distance") if "distance" in board.index.names else board[board.distance == "snr"]
+    return effect_of(own, level)
 
 
 def _at_most(number: float) -> str:

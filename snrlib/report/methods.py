@@ -16,7 +16,18 @@ from snrlib.study.stored import read, read_about, studies
 from snrlib.study.tables import under_training_distance
 from snrlib.utils.files import data_folder
 
-__all__ = ["Cost", "Errata", "at_bound", "commands_table", "cost", "errata", "studies_table", "trainings", "versions"]
+__all__ = [
+    "Cost",
+    "Errata",
+    "at_bound",
+    "commands_table",
+    "cost",
+    "errata",
+    "span",
+    "studies_table",
+    "trainings",
+    "versions",
+]
 
 _TUNED = ("margin", "scale", "learning_rate")
 _MINUTES = ("core_minutes", "core_minutes_of_networks", "core_minutes_of_tuning", "minutes")
@@ -54,6 +65,11 @@ class Errata:
     kinds: dict[str, int]
 
 
+def span(values: Sequence[object]) -> str:
+    """The first and the last of values in order; one of them if they are the same."""
+    return " to ".join(dict.fromkeys(str(one) for one in (values[0], values[-1])))
+
+
 def studies_table(board: pd.DataFrame) -> str:
     """The studies of a scoreboard in Markdown: data, network, gallery, what was compared, seeds, tuning.
 
@@ -74,7 +90,7 @@ def studies_table(board: pd.DataFrame) -> str:
                 *(gallery or [["", ""]])[0],
                 ", ".join(part.loss.unique()),
                 str(part.distance.nunique()),
-                " to ".join(dict.fromkeys(f"{one}" for one in (seeds[0], seeds[-1]))),
+                span(seeds),
                 str(settings["steps"]),
                 ", ".join(one.replace("_", " ") for one in _TUNED if one in tuned),
                 str(_trials(tuned)),

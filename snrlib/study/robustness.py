@@ -8,7 +8,6 @@ robustness`` measures; ``data/reference/robustness.csv`` and ``robustness.json``
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -33,7 +32,7 @@ from snrlib.study.bird_features import photographs
 from snrlib.study.steps import Step, finish
 from snrlib.study.tuning import TRIAL_SEEDS, storage, tune_one
 from snrlib.utils.checks import check_choice, check_labels
-from snrlib.utils.files import data_folder, digest, write_atomically, write_json
+from snrlib.utils.files import data_folder, digest, identified, write_atomically, write_json
 from snrlib.utils.provenance import cpu, provenance
 
 __all__ = [
@@ -178,10 +177,7 @@ def measure_robustness(jobs: int = 2, weights: str | Path | None = None) -> Path
         FileNotFoundError: CUB or the weights are not there.
         ChildProcessError: some failed, the message says which and why; the others are kept.
     """
-    sha = None
-    if weights is not None:
-        weights = Path(weights).expanduser().resolve(strict=True)
-        sha = hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights, sha = identified(weights)
     datasets = ["glyphs"] if sha is None else ["glyphs", "photographs"]
     if weights is not None and sha is not None:
         finish("spoiled photographs", list(_feature_steps(weights, sha)), jobs)

@@ -6,7 +6,6 @@ network that training does not lift above this says little about the distance th
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from snrlib.distances import Distance, get_distance
 from snrlib.evaluate import evaluate, verification
 from snrlib.experiment import Experiment, default_settings, untrained
 from snrlib.study import stored
+from snrlib.utils.files import identified
 from snrlib.utils.provenance import provenance
 
 __all__ = ["judge_untrained", "measure_untrained", "untrained_runs", "untrained_scores"]
@@ -47,7 +47,7 @@ def measure_untrained(weights: str | Path | None = None, studies: Sequence[str] 
         ValueError: other images than those that a study was judged on, or other weights.
     """
     started = time.perf_counter()
-    sha = None if weights is None else hashlib.sha256(Path(weights).expanduser().read_bytes()).hexdigest()
+    _, sha = identified(weights)
     rows: list[dict[str, Any]] = []
     prints: dict[str, str] = {}
     if studies is None:

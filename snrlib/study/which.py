@@ -3,7 +3,7 @@
 ``snr measure which`` measures; ``data/reference/which.csv``, ``which_differences.csv`` and ``which.json`` hold what
 came out. The protocol: `snrlib.study.which_sets.GIVEN`, all usual ways, two folds of classes, seed 0; each way minus
 Euclid and minus the cosine, one family of tests for Holm per set, score and baseline. The control are random vectors,
-200 draws of what `benchmarks/compare_random.py` draws, which have no classes to find.
+200 draws, which have no classes to find.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from snrlib.stats import holm, paired_over_classes
 from snrlib.study import stored
 from snrlib.study.steps import Step, finish
 from snrlib.study.which_sets import GIVEN, Given, given_embeddings
-from snrlib.utils.files import data_folder, digest, write_json
+from snrlib.utils.files import data_folder, digest, identified, write_json
 from snrlib.utils.provenance import cpu, provenance
 
 __all__ = ["BASELINES", "DRAWS", "false_alarms", "measure_one", "measure_random", "measure_which"]
@@ -54,10 +54,7 @@ def measure_which(weights: str | Path | None = None) -> Path:
     Raises:
         ChildProcessError: some sets failed, the message says which and why; the others are kept.
     """
-    sha = None
-    if weights is not None:
-        weights = Path(weights).expanduser().resolve(strict=True)
-        sha = hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights, sha = identified(weights)
     folder = data_folder("runs") / "which"
     steps = []
     for name, given in GIVEN.items():
@@ -98,7 +95,7 @@ def measure_one(name: str, weights: str | None, path: Path) -> str:
     """
     started, given = time.process_time(), GIVEN[name]
     x, y = given_embeddings(given, weights)
-    table = _compared(x, y)
+    table = _compared(x, y, usual_ways(len(x) // 2, x.shape[1]))
     about = dict(table.about)
     key = dict(zip(_KEY, (given.data, given.features), strict=True))
     key |= {"classes": about["classes"], "images": about["images"]}
@@ -114,10 +111,10 @@ def measure_one(name: str, weights: str | None, path: Path) -> str:
     return f"{name}: {answers['precision_at_1 against Euclid']} {seconds:.0f} s"
 
 
-def _compared(x: torch.Tensor, y: torch.Tensor, seed: int = 0) -> Comparison:
+def _compared(x: torch.Tensor, y: torch.Tensor, ways: Mapping[str, Any], seed: int = 0) -> Comparison:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is left out stands in its `about`
-        return compare(x, y, search=usual_ways(len(x) // 2, x.shape[1]), cluster=False, seed=seed)
+        return compare(x, y, search=ways, cluster=False, seed=seed)
 
 
 def _subset(given: Given) -> str:
@@ -150,10 +147,7 @@ def measure_random(draws: int, path: Path) -> str:
     called = []
     for draw in range(draws):
         x = torch.randn(300, 16, generator=torch.Generator().manual_seed(draw))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            table = compare(x, torch.arange(300) % 20, search=usual_ways(), cluster=False, seed=draw)
-        called.append(false_alarms(table))
+        called.append(false_alarms(_compared(x, torch.arange(300) % 20, usual_ways(), draw)))
     words = {score: list(called[0][score]) for score in SCORE_WORDS}
     counts = {score: {how: sum(one[score][how] for one in called) for how in words[score]} for score in words}
     seconds = time.process_time() - started

@@ -13,7 +13,7 @@ from snrlib.study.contrasts import EQUAL, contrasts
 from snrlib.study.robustness import MEASURES, compare_drops
 from snrlib.study.scoreboard import BOARD, SCORES, by_search_and_training, mean_differences, scoreboard, tally
 
-__all__ = ["answers", "effect", "figure_alt", "sentence"]
+__all__ = ["answers", "effect", "effect_of", "figure_alt", "p_value", "sentence"]
 
 _NONE = "no consistent effect"
 _NOTHING = "no difference shown"
@@ -102,7 +102,7 @@ def answers(studies: Sequence[str] = BOARD, score: str = "precision_at_1", level
 
 
 def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: str, level: float) -> str:
-    name, said = _name(score), _effect(_part(boards[score], "snr"), level)
+    name, said = _name(score), effect_of(_part(boards[score], "snr"), level)
     text = f"Against Euclid the SNR distance has {_NONE} on {name}: it goes up or down with data and loss."
     if said != _NONE:
         text = f"{name} under the SNR distance is {said} than under Euclid."
@@ -119,7 +119,7 @@ def _conclusion(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: 
             f"and the SNR distance {to_cosine['mean']['snr']:+.3f} against the cosine."
         )
     if score != "EER":
-        threshold = _effect(_part(boards["EER"], "snr"), level)
+        threshold = effect_of(_part(boards["EER"], "snr"), level)
         verb = "shows" if threshold == _NONE else "is"
         text += f" The error of one threshold for all queries, EER{_LESS} {verb} {threshold}."
     return text
@@ -133,7 +133,7 @@ def _elsewhere(studies: Sequence[str], score: str, level: float) -> str:
 
 
 def _help(boards: dict[str, pd.DataFrame], score: str, level: float) -> str:
-    lead = _effect(_part(boards[score], "snr"), level)
+    lead = effect_of(_part(boards[score], "snr"), level)
     said = [
         f"{_name(one)}{_LESS if one in _WORSE else ''} is {_counts(_part(board, 'snr'), level, one == score)}"
         for one, board in boards.items()
@@ -243,7 +243,7 @@ def _robust(level: float) -> str:
         for measure, called in MEASURES.items():
             falls = compare_drops(table, level, measure).xs("snr", level="distance").reset_index()
             part = falls[falls.when == when]
-            counted.append(f"{called}: {_effect(part, level)}, {_counts(part, level, corrected=False)}")
+            counted.append(f"{called}: {effect_of(part, level)}, {_counts(part, level, corrected=False)}")
         said.append(f"With {spoiled}, SNR against Euclid by {'; by '.join(counted)}.")
     return (
         f"{' '.join(said)} Margins were chosen on clean and, apart from that, on spoiled training images; both count."
@@ -259,8 +259,8 @@ def _others(boards: dict[str, pd.DataFrame], studies: Sequence[str], score: str,
             continue
         part, threshold = _part(boards[score], distance), _part(boards["EER"], distance)
         said.append(
-            f"{called}: {_effect(part, level)}; {_name(score)} {_counts(part, level, corrected=True)}, mean difference "
-            f"{_mean(means.loc[distance])}; EER {_counts(threshold, level, corrected=False)}."
+            f"{called}: {effect_of(part, level)}; {_name(score)} {_counts(part, level, corrected=True)}, mean "
+            f"difference {_mean(means.loc[distance])}; EER {_counts(threshold, level, corrected=False)}."
         )
     return " ".join(said)
 
@@ -280,14 +280,15 @@ def _part(board: pd.DataFrame, distance: str) -> pd.DataFrame:
 def _counts(part: pd.DataFrame, level: float, corrected: bool) -> str:
     """Of a board, or of a table of robustness."""
     up, down = ((part.verdict == word).sum() for word in ("higher", "lower"))
-    said = f"sign test p = {_p(sign_test(up, down))}"
+    said = f"sign test p = {p_value(sign_test(up, down))}"
     if corrected and part.p_holm.notna().any():
         sure = part[part.p_holm < 1 - level].verdict
         said += f"; with Holm's correction {(sure == 'higher').sum()} higher, {(sure == 'lower').sum()} lower"
     return f"higher in {up} of {len(part)} comparisons, lower in {down} ({said})"
 
 
-def _effect(part: pd.DataFrame, level: float) -> str:
+def effect_of(part: pd.DataFrame, level: float) -> str:
+    """`effect` of the verdicts of a table."""
     return effect(int((part.verdict == "higher").sum()), int((part.verdict == "lower").sum()), level)
 
 
@@ -298,5 +299,6 @@ def _mean(row: Any) -> str:
     return f"{row['mean']:+.3f} {over_data} (± {row['half_width_seeds']:.3f})"
 
 
-def _p(p: float) -> str:
+def p_value(p: float) -> str:
+    """In as many digits as tell."""
     return f"{p:.2f}" if p >= 0.095 else f"{p:.1g}"

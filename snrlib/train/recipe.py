@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from snrlib.utils.checks import check_choice
+from snrlib.utils.checks import check_choice, has_bfloat16
 
 __all__ = ["PRECISIONS", "Recipe", "fastest_precision"]
 
@@ -21,8 +21,7 @@ def fastest_precision(device: torch.device | str = "cpu") -> str:
     """bfloat16 where a GPU or processor has instructions for it, else float16 on CUDA and float32 on a processor."""
     if torch.device(device).type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
-    able = torch.cpu.get_capabilities()
-    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+    return "bfloat16" if has_bfloat16() else "float32"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,16 @@ __all__ = [
     "check_labels",
     "check_number",
     "check_rank",
+    "has_bfloat16",
     "is_traced",
     "largest_embedding",
 ]
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:

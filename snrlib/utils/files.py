@@ -21,6 +21,7 @@ __all__ = [
     "check_page",
     "data_folder",
     "digest",
+    "identified",
     "json_text",
     "make_readable",
     "partial_prefix",
@@ -81,6 +82,19 @@ def without_private(text: str, paths: Iterable[str] = ()) -> str:
 def digest(content: Any) -> str:
     """The first 16 hex digits of the SHA-256 of what JSON can hold: a name for all that decides a result."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identified(path: str | Path | None) -> tuple[Path | None, str | None]:
+    """A file that somebody names, where it is, and its SHA-256; of None neither.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if path is None:
+        return None, None
+    path = Path(path).expanduser().resolve(strict=True)
+    with path.open("rb") as file:
+        return path, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def partial_prefix(path: Path) -> str:

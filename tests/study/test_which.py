@@ -207,7 +207,7 @@ def test_the_notebook_takes_a_file_of_ones_own(roles: bool, tmp_path: Path) -> N
     if roles:
         table["role"] = np.where(np.arange(len(table)) < 36, "query", "gallery")
     table.to_parquet(tmp_path / "mine.parquet")
-    row = run("11", {"file": str(tmp_path / "mine.parquet")}, tmp_path / "own" / "12.ipynb")
+    row = run("11", {"file": str(tmp_path / "mine.parquet")}, tmp_path / "own" / "11.ipynb")
     cut = slice(36) if roles else slice(None)
     sets: dict[str, Any] = {"reference": x[36:], "reference_labels": y[36:]} if roles else {}
     own = compare(x[cut], y[cut], search=usual_ways(len(x[cut]) // 2, 16), cluster=False, **sets)
