@@ -13,6 +13,7 @@ _OWN = {
     "digits": "comes with scikit-learn, nothing to fetch",
     "cub_features": "SqueezeNet's features of photographs of birds, in data/reference, nothing to fetch",
     "cub_features_40": "the same, 40 of its 50 classes to train and ten to judge",
+    "cars_features": "EfficientNet-lite0's features of cars196, which `snr measure cars_features` makes of it",
     "folder": "your own images, one sub-folder per class or a table: root=PATH",
 }
 

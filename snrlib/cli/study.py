@@ -32,7 +32,9 @@ def add_commands(commands: Any) -> None:
     one = commands.add_parser("measure", aliases=["reference"], help="measure what stands in data/reference")
     one.set_defaults(do=_measure)
     one.add_argument(
-        "name", help="a profile of study.yaml; or maps, cub_features, robustness, embeddings, untrained, hashing, which"
+        "name",
+        help="a profile of study.yaml; or maps, cub_features, cars_features, robustness, embeddings, untrained, "
+        "hashing, which",
     )
     one.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each (default: 2)")
     one.add_argument(

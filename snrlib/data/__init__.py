@@ -16,6 +16,7 @@ from snrlib.data.fetch.source import Source, data_root, find, missing
 from snrlib.data.image_files import ImageFiles
 from snrlib.data.sets import (
     cars196,
+    cars_features,
     cifar10,
     cifar100,
     cub200,
@@ -29,7 +30,6 @@ from snrlib.data.sets import (
 )
 from snrlib.data.splits import validation_split
 from snrlib.data.traits import DataSet
-from snrlib.utils.files import data_folder
 
 __all__ = [
     "DATASETS",
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _MODULES = (glyphs, digits, omniglot, cifar10, cifar100, cub200, cub_features, cars196, sop, tinyimagenet, folder)
-_OTHERS = (cifar10.PUBLISHED, cub_features.FORTY)  # the same images, otherwise divided
+_OTHERS = (cifar10.PUBLISHED, cub_features.FORTY, cars_features.DATASET)  # the same images, otherwise presented
 DATASETS: dict[str, DataSet] = {one.name: one for one in (*(module.DATASET for module in _MODULES), *_OTHERS)}
 """What each data set is, by its name."""
 SOURCES: dict[str, Source] = {name: one.source for name, one in DATASETS.items() if one.source is not None}
@@ -71,8 +71,8 @@ def files_state(name: str, root: str | Path | None = None, weights: Path | None 
             files |= {*data.load(split=split, root=root).files}
         if root is not None and Path(root).is_file():  # the table that lists them
             files.add(Path(root).absolute())
-    elif data.kind == "features":
-        files.add(data_folder("reference") / "cub_features.npz")
+    elif data.file is not None:
+        files.add(data.file())
     elif data.source is not None:
         places = [data.folder(place) for name in data.source.places if (place := find(root, name)) is not None]
         if not places:

@@ -31,6 +31,7 @@ class DataSet:
         same_images_as: the data set that has these images too, differently divided or presented; "" if none has. What
             is found on both is found on one data set.
         folder: what holds all files, by the place at which they are found; usually that place itself.
+        file: what holds features; None of images.
     """
 
     name: str
@@ -44,3 +45,4 @@ class DataSet:
     source: Source | None = None
     same_images_as: str = ""
     folder: Callable[[Path], Path] = lambda place: place
+    file: Callable[[], Path] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from snrlib.backbones import embed, embedder, transforms
 from snrlib.data import load
 from snrlib.utils.files import data_folder, write_atomically
 
-__all__ = ["features", "measure_features", "photographs"]
+__all__ = ["features", "measure_features", "photographs", "write_features"]
 
 
 def features(split: Literal["train", "test"]) -> tuple[NDArray, NDArray]:
@@ -79,10 +80,25 @@ def measure_features(weights: str | Path, root: str | Path | None = None) -> Pat
     model = embedder("squeezenet1_1", None, weights)
     both = [photographs(split, root) for split in ("train", "test")]
     labels = torch.cat([both[0][1], both[1][1] + len(both[0][2])])
-    roots = torch.cat([embed(model, images) for images, _, _ in both]).sqrt()
+    pooled = torch.cat([embed(model, images) for images, _, _ in both])
+    return write_features(data_folder("reference") / "cub_features.npz", pooled, labels, [*both[0][2], *both[1][2]])
+
+
+def write_features(path: Path, pooled: Tensor, labels: Tensor, classes: Sequence[str]) -> Path:
+    """Write what `snrlib.data.sets.cub_features.stored_features` reads: each feature in 256 steps of its root.
+
+    Args:
+        path: of the file.
+        pooled: features (n, F), never negative.
+        labels: (n,), from 0.
+        classes: their names.
+
+    Returns:
+        The path.
+    """
+    roots = pooled.sqrt()
     step = float(roots.max()) / 255
-    path = data_folder("reference") / "cub_features.npz"
     arrays: dict[str, Any] = {"steps": (roots / step).round().to(torch.uint8).numpy(), "labels": labels.numpy()}
-    arrays |= {"classes": np.array([*both[0][2], *both[1][2]]), "step": np.float32(step)}
+    arrays |= {"classes": np.array(classes), "step": np.float32(step)}
     write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
     return path

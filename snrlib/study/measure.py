@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from snrlib.study.bird_features import measure_features
+from snrlib.study.car_features import measure_car_features
 from snrlib.study.embeddings import measure_embeddings
 from snrlib.study.evidence import measure_profile
 from snrlib.study.fitted_maps import measure_maps
@@ -16,7 +17,16 @@ from snrlib.study.which import measure_which
 
 __all__ = ["OTHERS", "measure"]
 
-OTHERS: tuple[str, ...] = ("maps", "cub_features", "robustness", "embeddings", "untrained", "hashing", "which")
+OTHERS: tuple[str, ...] = (
+    "maps",
+    "cub_features",
+    "cars_features",
+    "robustness",
+    "embeddings",
+    "untrained",
+    "hashing",
+    "which",
+)
 """What is measured beside the profiles of ``study.yaml``."""
 
 
@@ -59,6 +69,8 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None, device:
         if weights is None:
             raise ValueError("cub_features needs --weights, the file of SqueezeNet's ImageNet weights")
         return [measure_features(weights)]
+    if name == "cars_features":
+        return [measure_car_features()]
     if name not in profiles():
         raise ValueError(f"unknown {name!r}; choose a profile, {', '.join(profiles())}, or {', '.join(OTHERS)}")
     if weights is not None:

@@ -13,7 +13,7 @@ from snrlib.data.traits import DataSet
 from snrlib.utils.files import data_folder
 from snrlib.utils.reading import read_npz
 
-__all__ = ["DATASET", "FORTY", "cub_features"]
+__all__ = ["DATASET", "FORTY", "cub_features", "stored_features"]
 
 
 def cub_features(
@@ -36,27 +36,47 @@ def cub_features(
         FileNotFoundError: the file is not there.
     """
     check_split(split)
+    name = f"cub_features, {split}" + ("" if training is None else f", {training} classes train")
+    note = "SqueezeNet's pooled features of photographs, 30 of each of the first 50 classes of CUB"
+    whole = stored_features(_file(), name, size, note, "snr measure cub_features")
+    n_classes = len(whole.classes)
+    n_training = n_classes // 2 if training is None else training
+    if n_training not in range(2, n_classes - 1):
+        raise ValueError(f"training must leave two classes on each side, got {training!r} of {n_classes}")
+    return whole.of_classes(range(n_training) if split == "train" else range(n_training, n_classes))
+
+
+def stored_features(path: Path, name: str, size: int, note: str, command: str) -> LabelledImages:
+    """All that a file of features holds, see `snrlib.study.bird_features.write_features`.
+
+    Args:
+        path: of the file.
+        name: of what is returned.
+        size: side in pixels that was asked for, 1.
+        note: of what is returned.
+        command: that makes the file.
+
+    Returns:
+        Features of n images as images (n, F, 1, 1), float32, never negative.
+
+    Raises:
+        ValueError: another size, or a damaged file.
+        FileNotFoundError: the file is not there.
+    """
     if size != 1:
         raise ValueError(f"size must be 1, features have no picture any more, got {size}")
-    path = data_folder("reference") / "cub_features.npz"
-    stored = read_npz(path, "`snr measure cub_features` makes it anew", "steps", "step", "labels", "classes")
-    labels, classes = torch.from_numpy(stored["labels"]), stored["classes"].tolist()
-    n_training = len(classes) // 2 if training is None else training
-    if n_training not in range(2, len(classes) - 1):
-        raise ValueError(f"training must leave two classes on each side, got {training!r} of {len(classes)}")
+    stored = read_npz(path, f"`{command}` makes it anew", "steps", "step", "labels", "classes")
     features = torch.from_numpy(stored["steps"]).float().mul(float(stored["step"])).square()
-    whole = LabelledImages(
-        f"cub_features, {split}" + ("" if training is None else f", {training} classes train"),
-        features[:, :, None, None],
-        labels,
-        tuple(classes),
-        note="SqueezeNet's pooled features of photographs, 30 of each of the first 50 classes of CUB",
-    )
-    return whole.of_classes(range(n_training) if split == "train" else range(n_training, len(classes)))
+    labels = torch.from_numpy(stored["labels"])
+    return LabelledImages(name, features[:, :, None, None], labels, tuple(stored["classes"].tolist()), note=note)
+
+
+def _file() -> Path:
+    return data_folder("reference") / "cub_features.npz"
 
 
 DATASET = DataSet(
-    "cub_features", cub_features, kind="features", image_size=1, training=(25, 30), same_images_as="cub200"
+    "cub_features", cub_features, kind="features", image_size=1, training=(25, 30), same_images_as="cub200", file=_file
 )
 FORTY = replace(DATASET, name="cub_features_40", load=partial(cub_features, training=40), training=(40, 30))
 """More classes to train on, ten to judge: with other divisions of the classes, a cross-validation over classes."""
