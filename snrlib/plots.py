@@ -239,8 +239,8 @@ def force_field(
 def learning_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure:
     """Loss and validation score of one training run, or of several, over the steps.
 
-    The thin line is the loss of every batch, the thick one its running mean over a twentieth of the run; the largest
-    symbol marks the best validation score, which the legend or the title states.
+    The thin line is the loss of every batch, the thick one its running mean over a twentieth of the run, centred; the
+    largest symbol marks the best validation score, which the legend or the title states.
 
     Args:
         history: of one run, or of each by name: index step, columns ``loss`` and, where recorded, ``validation`` (MAP@R
@@ -267,7 +267,8 @@ def learning_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
             values, colour, line = run[name].dropna(), COLOURS[number % 10], LINES[number % len(LINES)]
             if name == "loss":
                 axis.plot(values, color=colour, linewidth=0.6, alpha=0.35)
-                values = values.rolling(max(1, len(values) // 20), min_periods=1).mean()
+                # Centred: a mean of the steps before lies above a falling loss.
+                values = values.rolling(max(1, len(values) // 20), min_periods=1, center=True).mean()
             marker = MARKERS[number % 10] if name == "validation" else ""
             axis.plot(values, color=colour, linestyle=line, marker=marker, markersize=4, linewidth=1.8)
             if name == "validation" and len(values):

@@ -116,6 +116,13 @@ def history(best: float, steps: int = 40) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.RangeIndex(1, steps + 1, name="step"))
 
 
+def test_a_falling_loss_has_its_mean_amid() -> None:
+    falling = pd.DataFrame({"loss": np.linspace(1, 0, 200)})
+    (axis,) = plots.learning_curves(falling).axes
+    thin, thick = (np.asarray(line.get_ydata()) for line in axis.lines)
+    assert np.abs(thick - thin)[10:-10].max() < 0.003, "less than a step, not half a window"
+
+
 def test_learning_curves_state_best_scores_and_differ_visibly() -> None:
     figure = plots.learning_curves(history(0.4))
     titles = [axis.get_title(loc="left") for axis in figure.axes]

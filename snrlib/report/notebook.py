@@ -23,6 +23,7 @@ __all__ = ["page"]
 
 _KINDS = {
     "injected-parameters": "Parameters of this run",
+    "shown": "Code",  # what a reader is to read, not to unfold
     **{tag: tag.capitalize() for tag in ("parameters", "setup", "prediction", "exercise", "check")},
 }
 _ASKS = re.compile(r"<(script|iframe|object|embed|link|base|form|meta)\b|\b(src|srcset|poster)\s*=", re.I)

@@ -39,6 +39,18 @@ def test_a_page_fits_phone_and_wide_screen(folder: Path, visit: Visit, name: str
             assert not page.locator(selector).evaluate_all(script), f"{selector} at {width} px"
 
 
+def test_a_figure_that_scrolls_says_so(folder: Path, visit: Visit) -> None:
+    page = visit(folder / "00_start_here.html", 375)
+    script = (
+        """all => all.map(e => [e.scrollWidth > e.clientWidth, getComputedStyle(e, '::after').content != 'none'])"""
+    )
+    said = page.locator("figure").evaluate_all(script)
+    assert [True, True] in said
+    assert all(scrolls == told for scrolls, told in said)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    assert [True, True] not in page.locator("figure").evaluate_all(script), "there is room"
+
+
 @pytest.mark.parametrize("name", ["index", "00_start_here", "04_losses"])
 def test_the_keyboard_reaches_text_and_opens_folds(folder: Path, visit: Visit, name: str) -> None:
     page = visit(folder / f"{name}.html", 375)

@@ -72,12 +72,13 @@ def test_figures_have_words_and_ask_nothing() -> None:
     assert {image["src"] for image in images} == {"data:image/png;base64,iVBORw0KGgo="}
 
 
-def test_code_is_folded_except_exercises_and_predictions() -> None:
+def test_code_is_folded_except_what_readers_need() -> None:
     tags = [["injected-parameters"], ["nbval-check-output", "setup"], [], ["exercise"], ["check"], ["prediction"]]
+    tags.append(["shown"])
     folds = _shown(*(new_code_cell("a < b", metadata={"tags": tag}) for tag in tags)).select("details.code")
     labels = [words(fold.find_all("summary")[0]).removesuffix(" (a cell that was not run)") for fold in folds]
-    assert labels == ["Parameters of this run", "Setup", "Code", "Exercise", "Check", "Prediction"]
-    assert ["open" in fold.attrs for fold in folds] == [False, False, False, True, False, True]
+    assert labels == ["Parameters of this run", "Setup", "Code", "Exercise", "Check", "Prediction", "Code"]
+    assert ["open" in fold.attrs for fold in folds] == [False, False, False, True, False, True, True]
     assert {words(fold.select("pre")[0]) for fold in folds} == {"a < b"}
 
 
