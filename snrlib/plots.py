@@ -16,6 +16,7 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
@@ -548,13 +549,22 @@ def scoreboard_plot(
     names = [f"{data}, {backbone}: {loss}" for data, backbone, loss in rows]
     axes[0, 0].set_yticks(range(len(rows)), names)
     axes[0, 0].set_ylim(len(rows) - 0.4, -0.6)
-    handles = [Line2D([], [], linestyle="", marker=marker, color=colour) for marker, colour in _VERDICTS.values()]
+    handles: list[Any] = [_verdict_handle(word) for word in _VERDICTS]
     handles += [
-        Line2D([], [], linestyle="", marker="s", color="0.3", markerfacecolor=face) for face in ("0.3", "white")
+        tuple(Line2D([], [], linestyle="", marker=marker, color="0.3", markerfacecolor=face) for marker in "<>")
+        for face in ("0.3", "white")
     ]
-    labels = [*_VERDICTS, "also with Holm's correction", "by itself, or not in the corrected family"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
+    labels = [*_VERDICTS, "filled: also with Holm's correction", "open: without it"]
+    pairs = {tuple: HandlerTuple(ndivide=None)}
+    figure.legend(handles, labels, handler_map=pairs, loc="outside lower center", ncols=5, fontsize="small")
     return figure
+
+
+def _verdict_handle(word: str) -> Line2D:
+    """A verdict in a legend, as it is drawn: a triangle, or an open circle."""
+    marker, colour = _VERDICTS[word]
+    face = "white" if word == "no difference shown" else colour
+    return Line2D([], [], linestyle="", marker=marker, color=colour, markerfacecolor=face)
 
 
 def mean_differences_plot(means: pd.DataFrame, score: str = "R@1") -> Figure:
@@ -599,7 +609,7 @@ def mean_differences_plot(means: pd.DataFrame, score: str = "R@1") -> Figure:
         axis.locator_params(axis="x", nbins=5)
     axes[0, 0].set_yticks(range(len(distances)), distances)
     axes[0, 0].set_ylim(len(distances) - 0.4, -0.6)
-    handles = [Line2D([], [], linestyle="", marker=marker, color=colour) for marker, colour in _VERDICTS.values()]
+    handles = [_verdict_handle(word) for word in _VERDICTS]
     handles += [Line2D([], [], color="0.45", linewidth=1), Line2D([], [], color="0.2", linewidth=4)]
     labels = [*_VERDICTS, "interval over data sets", "interval over seeds"]
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")

@@ -7,18 +7,28 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from torch import Tensor
 
 from snrlib.explore.inspector import class_look
 from snrlib.explore.maps import Map
-from snrlib.plots import COLOURS
+from snrlib.plots import COLOURS, pixels
 
 __all__ = ["map_figure"]
 
 
 def map_figure(
-    maps: Sequence[Map], labels: Tensor, *, chosen: Sequence[int] = (), wrong: bool = False, columns: int = 3
+    maps: Sequence[Map],
+    labels: Tensor,
+    *,
+    chosen: Sequence[int] = (),
+    wrong: bool = False,
+    columns: int = 3,
+    pictures: Tensor | None = None,
+    width: float = 3.1,
+    dot: float = 12,
 ) -> Figure:
     """Maps side by side, with the colours and marks of `snrlib.explore.inspect`.
 
@@ -28,22 +38,28 @@ def map_figure(
         chosen: indices of images that are ringed on every map.
         wrong: show by mark and colour which images are retrieved wrongly, instead of their classes.
         columns: maps in a row.
+        pictures: (n, 1, H, W) or (n, 3, H, W); one of each class stands at the dot in the middle of its class.
+        width: of a map, in inches.
+        dot: size of a dot, in square points.
     """
     rows = math.ceil(len(maps) / columns)
     columns = min(columns, len(maps))
-    figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 3.6 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.5) * rows), squeeze=False)
     y = labels.numpy()
     for axis in axes.flat[len(maps) :]:
         axis.set_visible(False)
     for axis, one in zip(axes.flat, maps, strict=False):
         if wrong:
             hit = one.hits[:, 0]
-            groups = [(hit, COLOURS[0], "o", 8), (~hit, COLOURS[2], "*", 40)]
+            groups = [(hit, COLOURS[0], "o", 8.0), (~hit, COLOURS[2], "*", 40.0)]
         else:
             looks = {c: class_look(c) for c in np.unique(y).tolist()}
-            groups = [(y == c, colour, mark, 12) for c, (colour, (_, mark, _)) in looks.items()]
+            groups = [(y == c, colour, mark, dot) for c, (colour, (_, mark, _)) in looks.items()]
         for rows_of, colour, mark, size in groups:
             axis.scatter(*one.points[rows_of].T, s=size, color=colour, marker=mark, linewidths=0)
+        if pictures is not None:
+            for c in np.unique(y):
+                _picture(axis, one.points, np.flatnonzero(y == c), pictures)
         if len(chosen):
             axis.scatter(*one.points[list(chosen)].T, s=70, facecolors="none", edgecolors="black", linewidths=1.5)
         axis.set(xticks=[], yticks=[], title=one.title, aspect="equal", adjustable="datalim")
@@ -53,3 +69,13 @@ def map_figure(
         for spine in axis.spines.values():
             spine.set(visible=True, color="0.8")
     return figure
+
+
+def _picture(axis: Axes, points: np.ndarray, rows: np.ndarray, pictures: Tensor) -> None:
+    """The image that is nearest to all others of its class, at its dot."""
+    own = points[rows]
+    middle = rows[np.linalg.norm(own[:, None] - own, axis=2).sum(axis=1).argmin()]
+    image = OffsetImage(1 - pixels(pictures[middle]).clip(0, 1), zoom=11 / pictures.shape[-1], cmap="gray")
+    image.image.set_clim(0, 1)
+    frame = {"boxstyle": "square,pad=0", "edgecolor": "0.6", "linewidth": 0.5}
+    axis.add_artist(AnnotationBbox(image, points[middle], pad=0.1, bboxprops=frame))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from experiment_cases import small
+from matplotlib.offsetbox import AnnotationBbox
 from PIL import Image
 from sklearn.manifold import TSNE, trustworthiness
 from torch import Tensor
@@ -191,6 +192,21 @@ def test_the_static_twin_shows_every_map_and_score() -> None:
         for axis, one in zip(figure.axes, maps, strict=True):
             assert f"R@1 {one.precision_at_1:.3f}" in axis.get_xlabel()
             assert sum(len(np.asarray(drawn.get_offsets())) for drawn in axis.collections) == 121
+
+
+def test_each_class_has_a_picture_in_its_middle() -> None:
+    x, labels = groups()
+    one = tsne(x, labels, get_distance("euclidean"), perplexity=10)
+    brightness = torch.linspace(0, 1, len(labels))[:, None, None, None].expand(-1, 1, 8, 8)
+    (axis,) = map_figure([one], labels, pictures=brightness).axes
+    boxes = [box for box in axis.artists if isinstance(box, AnnotationBbox)]
+    assert len(boxes) == len(labels.unique())
+    for c, box in zip(labels.unique(), boxes, strict=True):
+        own = np.flatnonzero(labels == c)
+        (middle,) = [row for row in own if tuple(one.points[row]) == tuple(box.xy)]
+        to_all = [np.linalg.norm(one.points[own] - one.points[row], axis=1).sum() for row in own]
+        assert own[np.argmin(to_all)] == middle
+        assert np.allclose(box.offsetbox.get_data(), 1 - brightness[middle, 0]), "dark ink on white"
 
 
 def test_the_playgrounds_figure_and_words_are_true() -> None:
