@@ -100,6 +100,7 @@ def _compare(options: argparse.Namespace) -> int:
         sets = {"reference": read.embeddings[~query], "reference_labels": read.labels[~query]}
     if train is not None:
         sets |= {"train": train.embeddings, "train_labels": train.labels}
+    shape = geometry(read.embeddings, read.labels, seed=options.seed)  # first: a finished comparison keeps nothing
     drawn = _MANY if options.queries is None else options.queries or None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is left out is said below
@@ -115,7 +116,6 @@ def _compare(options: argparse.Namespace) -> int:
             **sets,
         )
     notes += [f"{name} is left out: {reason}." for name, reason in table.about["left_out"].items()]
-    shape = geometry(read.embeddings, read.labels, seed=options.seed)
     judged = _judged(table, read, train, options)
     made = comparison_page(
         table, shape, judged, options.baseline, title=f"Which distance for {read.name}?", notes=notes
