@@ -155,3 +155,57 @@ def test_labels_come_from_another_file(birds: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["compare", str(lone), "--labels-from", str(table), "-o", str(pages[0])]) == 2
     assert "labels must have a value for each of the 160 embeddings" in capsys.readouterr().err
+
+
+X, Y = np.random.default_rng(1).normal(size=(48, 6)).astype(np.float32), np.arange(48) % 6
+ROLE = np.array(["query", "gallery"])[(np.arange(48) >= 24).astype(int)]
+ODD = {
+    "one class": ({"x": X, "y": 0 * Y}, "odd.npz holds one class, '0'"),
+    "classes of one": ({"x": X, "y": np.arange(48)}, "every class of odd.npz has one row"),
+    "one component": ({"x": X[:, :1], "y": Y}, "embeddings of one component"),
+    "one axis": ({"x": X[:, 0], "y": Y}, "no column holds the embeddings"),
+    "all the same": ({"x": 0 * X + 7, "y": Y}, "the embeddings of odd.npz are all the same"),
+    "vanishing": ({"x": X * np.float32(1e-30), "y": Y}, "of which the square vanishes"),
+    "too large": ({"x": X * np.float32(1e30), "y": Y}, "overflows"),
+    "a NaN": ({"x": np.where(X.max() == X, np.nan, X), "y": Y}, "NaN or an infinity in 1 of 48 rows"),
+    "few labels": ({"x": X, "y": Y[:9]}, "labels must have a value for each of the 48 embeddings"),
+    "no row": ({"x": X[:0], "y": Y[:0]}, "columns and no rows"),
+    "other classes": ({"x": X, "y": Y + 6 * (np.arange(48) >= 24), "role": ROLE}, "is in its gallery"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "words"), [*ODD.values()], ids=[*ODD])
+def test_odd_input_is_refused_in_words(
+    arrays: dict[str, np.ndarray], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "odd.npz", **arrays)  # type: ignore[arg-type]
+    assert main(["compare", str(tmp_path / "odd.npz"), "-o", str(tmp_path / "a.html")]) == 2
+    assert words in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["odd.npz"]
+
+
+@pytest.mark.parametrize("kind", [".npz", ".parquet", ".npy"])
+def test_truncated_files_and_folders_are_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, cut, page = tmp_path / f"a{kind}", tmp_path / f"b{kind}", tmp_path / "a.html"
+    table = pd.DataFrame({"embedding": [*X], "label": Y})
+    table[["label"]].to_csv(tmp_path / "b.csv", index=False)
+    {".npz": lambda: np.savez(whole, x=X, y=Y), ".npy": lambda: np.save(whole, X)}.get(
+        kind, lambda: table.to_parquet(whole)
+    )()
+    cut.write_bytes(whole.read_bytes()[:700])
+    assert main(["compare", str(cut), "-o", str(page)]) == 2
+    assert f"b{kind} cannot be read as {kind}" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), "-o", str(page)]) == 2
+    assert "holds no run of notebook 07" in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_half_precision_and_words_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNR_CACHE", str(tmp_path / "cache"))
+    scores = []
+    half = X.astype(np.float16)
+    for name, x, y in (("half.npz", half, Y), ("words.npz", half.astype(np.float32), np.array([*"abcdef"])[Y])):
+        np.savez(tmp_path / name, x=x, y=y)
+        assert main(["compare", str(tmp_path / name), "-o", str(tmp_path / "a.html")]) == 0
+        scores.append(json.loads((tmp_path / "a.json").read_text())["scores"])
+    assert scores[0] == scores[1]
