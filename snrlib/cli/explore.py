@@ -56,6 +56,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
     if options.export:
         check_atlas(options.export)
+    if missing := [one for one in options.files if not Path(one).exists()]:
+        raise FileNotFoundError(f"{missing[0]} is not there")
     if any(Path(one).is_file() for one in options.files):
         reading = {name: getattr(options, name) for name in _READING}
         spaces = file_embeddings(options.files, options.distance, options.images, **reading)

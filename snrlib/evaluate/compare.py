@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import shutil
+import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,10 +25,12 @@ from snrlib.evaluate.folds import Fold, UnfitError, deal_folds, draw_queries, wa
 from snrlib.evaluate.retrieval import USUAL_KS, Labels, checked_sets
 from snrlib.utils.cache import cached_arrays
 from snrlib.utils.checks import as_labels, check_embeddings
-from snrlib.utils.files import digest
+from snrlib.utils.files import data_folder, digest
 from snrlib.utils.provenance import imported_files
 
 __all__ = ["Judge", "compare", "judges", "ranking_of"]
+
+_KEPT_S = 30 * 86_400  # seconds, for which what an interrupted comparison has finished is kept
 
 
 class Judge(NamedTuple):
@@ -101,7 +106,7 @@ def compare(  # noqa: PLR0913 - what is judged, by what, against what
         folds: from 2 to half the number of classes; of no meaning where nothing is fitted, or to ``train``.
         queries: how many are drawn at random, in all folds together; None takes all. All rows are searched.
         progress: show a bar, with the time left.
-        resume: keep what is finished of each way and fold in ``data/cache``, and go on from there.
+        resume: keep what is finished of each way and fold in ``data/cache`` until all is, and go on from there.
 
     Returns:
         One row per distance, named after it and its anchor side (`judges`), and those of ``search``; one column per
@@ -139,12 +144,15 @@ def compare(  # noqa: PLR0913 - what is judged, by what, against what
     plan: dict[str, Any] = {"ks": ks, "also": also, "cluster": cluster, "seed": seed}
     kept = None
     if resume:
-        kept = digest([_bytes_digest(x, y, given, gallery, *to), _code(), plan, len(parts), queries])
+        kept = f"compare-{digest([_bytes_digest(x, y, given, gallery, *to), _code(), plan, len(parts), queries])}"
+        _forget_old()
     # Twins by algebra have the same neighbours; beside a training distance each is searched for itself, as ever.
     ranking = {name: ranking_of(way) for name, way in ways.items()}
     found, left_out = _judged(parts, ways, ranking if distance is None else {}, plan, kept, progress)
     for name, reason in left_out.items():
         warnings.warn(f"{name} is left out: {reason}", stacklevel=2)
+    if kept:
+        shutil.rmtree(data_folder("cache") / kept, ignore_errors=True)
     told: dict[str, Any] = {"fitted": [name for name in fitted if name in found], "left_out": left_out}
     told["fitted_to"] = None if train is None else len(train)
     return _gathered(found, parts, {name: ranking[name] for name in found}, told)
@@ -178,7 +186,7 @@ def _judged(
                 state = _state(way)
                 try:
                     if kept and state:
-                        scores = cached_arrays(f"compare-{digest([kept, number, state])}", judge, what="scores")
+                        scores = cached_arrays(f"{kept}/{digest([number, state])}", judge, what="scores")
                     else:
                         scores = judge()
                 except UnfitError as error:
@@ -189,6 +197,14 @@ def _judged(
                 ranked.setdefault(ranking.get(name, name), scores)
                 found[name].append(scores)
     return found, left_out
+
+
+def _forget_old() -> None:
+    """Remove what is kept of comparisons with which nobody went on for a month."""
+    for left_behind in data_folder("cache").glob("compare-*"):
+        with suppress(OSError):  # one that ends just now
+            if left_behind.is_dir() and left_behind.stat().st_mtime < time.time() - _KEPT_S:
+                shutil.rmtree(left_behind)
 
 
 def ranking_of(way: Any) -> str:

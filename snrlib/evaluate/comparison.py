@@ -125,13 +125,13 @@ class Comparison(pd.DataFrame):
             )
         if better:
             also = [name for name in better if name != top]
-            rest = f" Also shown to be better: {', '.join(also)}." if also else ""
+            rest = f" Also shown to be better: {'; '.join(also)}." if also else ""
             return (
                 f"Use {top}: {word} is {_at(self, top, score):.3f} instead of {own} under {baseline} ({by}; {p}; "
                 f"{size}).{rest}"
             )
         shown = "no way is shown to be better" if worse else "no difference is shown"
-        rest = f" Shown to be worse: {', '.join(worse)}." if worse else ""
+        rest = f" Shown to be worse: {'; '.join(worse)}." if worse else ""
         return (
             f"Stay with {baseline}, {word} {own}: {shown}; the most that another gains is {top}'s {by} ({p}; "
             f"{size}).{rest}"

@@ -134,6 +134,10 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     distance = get_distance("euclidean") if distance is None else distance
     x = check_embeddings(embeddings).detach().cpu()
     n = len(x)
+    if x.shape[1] < 2:
+        raise ValueError("a map in two dimensions needs embeddings of at least two components, got one")
+    if n > 1 and bool((x == x[0]).all()):
+        raise ValueError("all embeddings are the same: there is nothing to map")
     check_labels(labels, n)
     check_choice(space, "space", SPACES)
     check_choice(start, "start", ("pca", "random"))

@@ -36,6 +36,8 @@ _OTHERS = {  # files that are no studies: what they hold, and the command that m
     "pretrained": ("classifiers of Tiny ImageNet to start from: how they were trained, their top-1", "snr pretrain"),
     "which": ("ways to search embeddings that nobody trained here, compared; random vectors", ""),
     "untrained": ("each study's networks before training, under cosine, Euclid and SNR", ""),
+    "gallery_comparison": ("picture of the main README: the page of a comparison", "snr compare FILE"),
+    "gallery_comparison_phone": ("the same on a phone", "snr compare FILE"),
     "gallery_inspector": ("picture of the main README: the t-SNE inspector", "snr inspect"),
     "gallery_inspector_phone": ("the same on a phone", "snr inspect"),
     "gallery_playground": ("picture of the main README: the playground", "snr playground"),

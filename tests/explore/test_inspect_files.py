@@ -104,3 +104,21 @@ def test_the_same_maps_make_the_same_bytes(table: Path) -> None:
     assert pages[0] == pages[1]
     files = [export_atlas([one], items, table.with_name(f"{k}.parquet")).read_bytes() for k in "ab"]
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": np.ones((N, 1)), "y": np.arange(N) % 3}, "at least two components, got one"),
+        ({"x": np.ones((N, 4)), "y": np.arange(N) % 3}, "all embeddings are the same"),
+        ({}, "odd.npz is not there"),
+    ],
+)
+def test_what_has_no_map_is_refused_in_words(
+    arrays: dict[str, np.ndarray], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arrays:
+        np.savez(tmp_path / "odd.npz", **arrays)  # type: ignore[arg-type]
+    assert main(["inspect", str(tmp_path / "odd.npz"), "-o", str(tmp_path / "a.html")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "a.html").exists()

@@ -416,3 +416,33 @@ def test_thousands_of_images_fit_and_paint_soon(repository: Path, visit: Visit, 
     opened.locator("#class").press("Enter")
     assert len(_chosen(opened)) == n // 40
     assert drawn < 30_000, "a bound for a busy machine; the number itself is printed"
+
+
+def test_dark_pages_print_whole_maps_on_white(visit: Visit, path: Path, maps: list[Map]) -> None:
+    page = visit(path)
+    page.wait_for_function(DRAWN)
+    page.emulate_media(color_scheme="dark")
+    page.evaluate("inspector.select([7])")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    for m in range(len(maps)):
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        drawn = page.evaluate(
+            """m => { const dots = inspector.views[m].dots, pen = dots.getContext("2d");
+                const { data } = pen.getImageData(0, 0, dots.width, dots.height);
+                return [dots.width / dots.height, data.filter((value, k) => k % 4 === 3 && value > 0).length]; }""",
+            m,
+        )
+        assert drawn[0] == pytest.approx(1, abs=0.01)
+        assert drawn[1] > 20 * N
+    page.emulate_media(media="print", color_scheme="dark")
+    for hidden in ("#tools", "#maps header button", "#all", "canvas + canvas"):
+        assert not page.locator(hidden).first.is_visible()
+    assert page.locator("#legend button").last.is_visible()
+    assert page.evaluate(
+        "[...document.querySelectorAll('#panel, #legend, #key')].every("
+        "(one) => one.scrollHeight <= one.clientHeight + 1)"
+    )
+    page.emulate_media(media="screen", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert page.locator("canvas + canvas").first.is_visible()

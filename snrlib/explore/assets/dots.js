@@ -153,16 +153,31 @@ class DotMap {
         }
       }
     }
-    pen.putImageData(this.image, -MARGIN, -MARGIN);
+    if (shared.printed) this.outline(pen);
+    else pen.putImageData(this.image, -MARGIN, -MARGIN);
+  }
+  outline(pen) { // on paper: the dots as shapes, which stay sharp
+    const { x, shared } = this;
+    this.dots.width = this.dots.width;
+    pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    for (let i = 0, j = 0; j < x.length; j++, i = (i + stepOf(x.length)) % x.length) {
+      if (!shared.shown[i]) continue;
+      const [colour, mark] = this.look.palette[this.look.codes[i]], [factor, path] = MARKS[mark], [px, py] = this.toScreen(i);
+      Object.assign(pen, { fillStyle: colour, strokeStyle: shared.paper, lineWidth: Math.max(0.5, this.diameter / 14), globalAlpha: shared.lit && !shared.lit[i] ? 0.3 : 1 });
+      pen.save(); pen.translate(px, py); pen.beginPath();
+      path(pen, (this.diameter / 2) * factor);
+      pen.restore(); pen.fill(); pen.stroke();
+    }
+    pen.globalAlpha = 1;
   }
 
   // --- Above the dots: pictures, names, neighbours, what is pointed at, the lasso
   paintOver() {
     if (!this.standing) return;
     const { shared, width, height } = this;
-    const pen = this.over.getContext("2d");
+    const pen = (shared.printed ? this.dots : this.over).getContext("2d"); // Chromium prints two canvases as the upper one alone
     pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-    pen.clearRect(0, 0, width, height);
+    if (!shared.printed) pen.clearRect(0, 0, width, height);
     if (this.pictured) this.paintPictures(pen);
     this.paintNames(pen);
     for (const { from, to, right } of this.links) {

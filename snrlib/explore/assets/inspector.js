@@ -110,6 +110,7 @@
     remember();
   }
   function arrange() {
+    $("maps").style.setProperty("--standing", standing.length);
     const { clientWidth, clientHeight } = $("maps");
     const side = (columns) => Math.min(clientWidth / columns, clientHeight / Math.ceil(standing.length / columns) - 75);
     const best = standing.map((_, k) => k + 1).reduce((a, b) => (side(b) > side(a) ? b : a), 1);
@@ -293,9 +294,10 @@
   }
 
   // --- Controls
-  const open = () => { $("tools").open = wide.matches; };
+  const high = matchMedia("(min-height: 700px)"); // a frame of a notebook is often lower
+  const open = () => { $("tools").open = wide.matches && high.matches; };
   open();
-  wide.addEventListener("change", open);
+  for (const one of [wide, high]) one.addEventListener("change", open);
   const current = () => shared.chosen[0] ?? -1;
   $("image").max = n - 1;
   if (facts.classes.length <= 2000) $("classes").append(...[...new Set(facts.classes)].map((name) => element("option", { value: name })));
@@ -344,7 +346,13 @@
     point(null, -1);
     select([]);
   });
-  const repaint = (mode) => { document.documentElement.classList.toggle("printed", mode); paper(); arrange(); };
+  const repaint = (mode) => {
+    shared.printed = mode;
+    document.documentElement.classList.toggle("printed", mode);
+    paper();
+    arrange();
+    views.forEach((view) => view.paint()); // at once: what waits for a frame comes after the print
+  };
   window.addEventListener("beforeprint", () => repaint(true));
   window.addEventListener("afterprint", () => repaint(false));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { paper(); draw(); });
