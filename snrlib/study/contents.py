@@ -13,7 +13,7 @@ from snrlib.study.stored import Results, read, read_about, studies
 from snrlib.study.tables import differences, label, loss_table, summary, under_training_distance
 from snrlib.study.untrained import untrained_scores
 from snrlib.study.words import answers, figure_alt
-from snrlib.utils.files import data_folder, study_root, write_atomically
+from snrlib.utils.files import data_folder, study_root, write_text
 
 __all__ = [
     "contents",
@@ -122,9 +122,9 @@ def write_contents() -> list[Path]:
     path, readme = data_folder("reference") / "README.md", study_root() / "README.md"
     texts = {path: contents()}
     if readme.exists():
-        texts[readme] = with_answers(readme.read_text())
+        texts[readme] = with_answers(readme.read_text(encoding="utf-8"))
     for place, text in texts.items():
-        write_atomically(place, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]
+        write_text(place, text)
     return list(texts)
 
 
