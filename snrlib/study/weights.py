@@ -54,7 +54,7 @@ def measure_weights() -> Path:
     write_json(path.with_suffix(".json"), about)  # the checksum with which they are read next
     torch.manual_seed(settings.seed)
     networks = {"untrained": embedder("conv4", 64), "trained": embedder("conv4", 64, "glyphs")}
-    about["scores"] = {name: _scores(embed(one, done.test.images), done.test.labels) for name, one in networks.items()}
+    about["scores"] = {name: _scores(embed(one, done.test), done.test.labels) for name, one in networks.items()}
     write_json(path.with_suffix(".json"), about | provenance())
     write_text(path.with_name("README.md"), _card(about))
     return path
