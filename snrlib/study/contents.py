@@ -52,7 +52,8 @@ where they are from: command, settings, what was tuned, seeds, versions, commit,
 images. `snrlib.study.stored` reads and writes all of them. A study, `read("omniglot")`, is a table with a row per run
 and judge: `data`, `backbone`, `loss`, `distance`, `map`, `variant` (what else decides the training), `margin`, `seed`;
 `judge` ("training" is the distance that it was trained under) and `anchor`; the scores; what it costs. Files of earlier
-editions have other columns and are translated as they are read.
+editions have other columns and are translated as they are read. [weights](weights/README.md) has a small trained
+network, with its card.
 """
 _READING = """All scores are on classes that no training saw, but those of *report_cifar10_published*, a closed set;
 they are under the training distance, its query the anchor: means over the seeds, with half of their 95 % t-interval.
