@@ -76,6 +76,7 @@ def _scores(embeddings: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
 
 def _card(about: dict[str, Any]) -> str:
     said, gallery = about["settings"], about["gallery"]
+    share = f"{said['validation_share']:.0%}"
     rows = [
         f"| {name} | "
         + " | ".join(f"{judges[judge][score]:.3f}" for judge in _JUDGES for score in ("R@1", "MAP@R"))
@@ -98,8 +99,8 @@ model = embedder("conv4", embedding_size=64, weights="glyphs")  # grey images (n
   `{about["sha256"]}`, and executes nothing in it.
 - **Made by:** `{about["command"]}`: {said["steps"]} steps of {about["batch_size"]} images, triplet loss with margin
   {said["margin"]} under the SNR distance, AdamW, learning rate {about["learning_rate"]:g}, seed {said["seed"]}.
-- **Data:** the training half of the characters (`load("glyphs", "train")`; {said["validation_share"]:.0%} of its classes chose the best
-  weights), rendered here from the typefaces that matplotlib ships. No person is in them.
+- **Data:** the training half of the characters (`load("glyphs", "train")`; {share} of its classes chose the
+  best weights), rendered here from the typefaces that matplotlib ships. No person is in them.
 - **Licence:** MIT, as the study. The typefaces are DejaVu and STIX, under their own free licences.
 
 Scores on the test half, {gallery["classes"]} classes and {gallery["images"]:,} images, whose classes no training saw;
@@ -111,5 +112,5 @@ each image is a query against all others. *Untrained* is the same network with i
 
 **Limits:** one training of one seed, so it says nothing about which distance is better. It knows small grey characters
 that are turned by up to 10 degrees, with noise; photographs are beyond it. Of the test classes, 109 are of a letter
-that the training half has with another accent. Weights rounded to float16 give embeddings a little off those of the run.
+that the training half has with another accent. Rounded to float16, embeddings differ a little from those of the run.
 """
