@@ -50,6 +50,7 @@ lint: $(TEST_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 snrlib
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/deptry . tests benchmarks
 	$(BIN)/deptry . --optional-dependencies-dev-groups test,bench --extend-exclude '$(NOT_RUN)'

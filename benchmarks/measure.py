@@ -47,12 +47,12 @@ def peak_of(function: Callable[[], object]) -> float:
     """MiB by which one call raises this process's resident memory at its highest; NaN where there is no /proc."""
 
     def status(field: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(float(line.split()[1]) / 2**10 for line in lines if line.startswith(field))
 
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
     before = status("VmRSS")
     function()
     return status("VmHWM") - before
@@ -63,6 +63,7 @@ def machine() -> str:
     processor = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
-        names = [line.split(":")[1].strip() for line in information.read_text().splitlines() if "model name" in line]
+        lines = information.read_text(encoding="utf-8").splitlines()
+        names = [line.split(":")[1].strip() for line in lines if "model name" in line]
         processor = names[0] if names else processor
     return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, float32"

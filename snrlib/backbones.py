@@ -16,12 +16,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from snrlib.utils.files import data_folder
+from snrlib.utils.files import data_folder, identified
+from snrlib.utils.reading import read_json
 
 __all__ = [
     "BACKBONES",
     "NETWORKS",
     "OWN_WEIGHTS",
+    "STORED_WEIGHTS",
     "Embedder",
     "Network",
     "cost",
@@ -73,6 +75,9 @@ BACKBONES: tuple[str, ...] = tuple(name for name, network in NETWORKS.items() if
 
 OWN_WEIGHTS: dict[str, int] = {"tinyimagenet100": 100, "tinyimagenet200": 200}
 """What `snr pretrain` makes for a network: weights of a classifier of so many classes of Tiny ImageNet."""
+
+STORED_WEIGHTS: dict[str, str] = {"glyphs": "conv4"}
+"""What comes with the study (``data/reference/weights``, with a card): weights of a network trained on that data."""
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -236,10 +241,14 @@ def weights_path(name: str, weights: str | Path | None) -> Path | None:
         weights: as for `embedder`.
 
     Raises:
-        ValueError: `OWN_WEIGHTS` for a network that `snr pretrain` does not train.
+        ValueError: `OWN_WEIGHTS` for a network that `snr pretrain` does not train, or `STORED_WEIGHTS` of another one.
     """
     if weights in (None, "imagenet"):
         return None
+    if weights in STORED_WEIGHTS:
+        if name != STORED_WEIGHTS[str(weights)]:
+            raise ValueError(f"{name} has no weights {weights}; {STORED_WEIGHTS[str(weights)]} has")
+        return data_folder("reference") / "weights" / f"{name}-{weights}.pth"
     if weights not in OWN_WEIGHTS:
         return Path(weights)
     if (side := NETWORKS[name].pretrained_side) is None:
@@ -278,6 +287,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if bad := [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
         raise ValueError(f"{path} holds NaN or infinity in {len(bad)} of {len(state)} tensors, first in {bad[0]}")
     return state
+
+
+def _check_digest(path: Path) -> None:
+    """Refuse stored weights that are not those of their card."""
+    expected = read_json(path.with_suffix(".json"), "it comes with the study").get("sha256")
+    if (found := identified(path)[1]) != expected:
+        raise ValueError(
+            f"{path} is damaged or was replaced: its SHA-256 is {found}, and that of its card {expected}; take the "
+            "file of the study again, or pass its path as weights= to load it all the same"
+        )
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], name: str, weights: str | Path | None) -> None:
@@ -346,7 +365,8 @@ def embedder(
             embedding: 256 of conv4, 4096 of alexnet, 512 of resnet18 and squeezenet1_1, 2048 of resnet50,
             1280 of efficientnet_lite0.
         weights: None starts at random; "imagenet" takes the library's (not for conv4; the head stays random), and one
-            of `OWN_WEIGHTS` those that `snr pretrain` has made; a path is a file of
+            of `OWN_WEIGHTS` those that `snr pretrain` has made; "glyphs" are conv4's that come with the study, with a
+            head of 64 components; a path is a file of
             ``torch.save(model.state_dict(), file)``, of such an embedder or of the library's whole model. Loaded
             strictly, as weights only; the file of an embedder without a head leaves the head random.
         channels: of the images, 1 or 3; by default 1 for conv4 and 3 for the others, which repeat a grey one. Of
@@ -360,7 +380,7 @@ def embedder(
 
     Raises:
         ValueError: unknown name, a size below 1, "imagenet" for conv4 or linear, or a file that holds no weights, or
-            those of another network.
+            those of another network, or stored weights that are not those of their card.
         FileNotFoundError: the weights are not there.
         OSError: "imagenet" without a network; the message says which file to put where.
         ImportError: efficientnet_lite0, or its weights, without the packages of the extra ``pretrained``.
@@ -381,6 +401,8 @@ def embedder(
             raise ValueError(f"{name} has no ImageNet weights; pass None or a path")
         state = _imagenet(name)
     elif (path := weights_path(name, weights)) is not None:
+        if weights in STORED_WEIGHTS:
+            _check_digest(path)
         state = read_weights(path)
     whole = state is None or any(key.startswith("trunk.") for key in state)  # an embedder, not the library's model
     if name == "conv4":

@@ -1,8 +1,11 @@
 """Networks with an embedding as their last layer."""
 
 import io
+import json
 import os
 import pickle
+import re
+import shutil
 import sys
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, distribution
@@ -31,6 +34,8 @@ from snrlib.backbones import (
 )
 from snrlib.cli.main import main
 from snrlib.data import load
+from snrlib.distances import get_distance
+from snrlib.evaluate import retrieval
 from snrlib.utils.timm_import import timm
 from snrlib.utils.torchvision_import import torchvision
 
@@ -275,6 +280,37 @@ def test_named_weights_are_made_by_a_command(
         torch.save({f"trunk.{key}": value for key, value in built(name).trunk.state_dict().items()}, path)
         found = embedder(name, 8, weights).trunk.state_dict()
         assert all(torch.equal(value, found[key]) for key, value in built(name).trunk.state_dict().items())
+
+
+def test_stored_weights_score_what_their_card_says() -> None:
+    path = weights_path("conv4", "glyphs")
+    assert path is not None
+    assert path.stat().st_size < 1_000_000
+    card = path.with_name("README.md").read_text(encoding="utf-8")
+    test = load("glyphs", "test")
+    torch.manual_seed(0)
+    for name, model in (("untrained", embedder("conv4", 64)), ("trained", embedder("conv4", 64, "glyphs"))):
+        found = retrieval(embed(model, test.images), test.labels, get_distance("snr"), ks=(1,)).precision_at_1.mean()
+        (said,) = re.findall(rf"\| {name} \| ([\d.]+) \|", card)
+        assert float(found) == pytest.approx(float(said), abs=0.0015), name  # rounded, and another processor's sums
+    assert model.head.weight.dtype == torch.float32
+    assert str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]) in card
+
+
+def test_stored_weights_that_were_changed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = weights_path("conv4", "glyphs")
+    assert stored is not None
+    folder = tmp_path / "data" / "reference" / "weights"
+    shutil.copytree(stored.parent, folder)
+    monkeypatch.setenv("SNR_ROOT", str(tmp_path))
+    embedder("conv4", 64, "glyphs")
+    content = bytearray((folder / stored.name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / stored.name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"conv4-glyphs\.pth is damaged or was replaced: its SHA-256 is"):
+        embedder("conv4", 64, "glyphs")
+    with pytest.raises(ValueError, match="resnet18 has no weights glyphs; conv4 has"):
+        embedder("resnet18", 64, "glyphs")
 
 
 def test_other_weights_have_their_own_places() -> None:

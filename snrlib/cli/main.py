@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from io import TextIOWrapper
 
 from snrlib.cli import compare, data, explore, notebooks, study, teach, train
 from snrlib.notebooks.run import NotebookError
@@ -24,7 +25,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for chatty in ("asyncio", "papermill"):  # on a kernel that was stopped; errors arrive as exceptions
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that a terminated run cleans up behind itself
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # which, as a file on Windows, may not take all characters
+            stream.reconfigure(errors="replace")
+    ends = [signal.SIGTERM]
+    if sys.platform != "win32":
+        ends.append(signal.SIGHUP)
+    for number in ends:  # so that a terminated run cleans up behind itself
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return options.do(options)

@@ -20,7 +20,7 @@ from snrlib.evaluate import judges
 from snrlib.experiment.parts import distance_of
 from snrlib.experiment.settings import Settings
 from snrlib.utils.checks import check_embeddings, check_labels
-from snrlib.utils.files import write_atomically
+from snrlib.utils.files import write_atomically, write_text
 from snrlib.utils.reading import read_json, read_npz
 
 __all__ = ["FILES", "Experiment", "Run", "read_run"]
@@ -110,8 +110,8 @@ class Experiment:
             file = io.BytesIO()  # in a file, torch would write its name into it: same weights, other bytes
             torch.save(self.model.state_dict(), file)
             write_atomically(folder / "model.pt", lambda path: path.write_bytes(file.getvalue()))
-        write_atomically(folder / "history.csv", self.history.to_csv)
-        write_atomically(folder / "scores.csv", lambda path: self.scores.to_csv(path, index_label="distance"))
+        write_text(folder / "history.csv", self.history.to_csv(lineterminator="\n"))
+        write_text(folder / "scores.csv", self.scores.to_csv(index_label="distance", lineterminator="\n"))
         arrays: dict[str, Any] = {"embeddings": self.embeddings.numpy(), "labels": self.test.labels.numpy()}
         arrays["classes"] = np.array(self.test.classes)
         if isinstance(self.distance.map, LinearMap):

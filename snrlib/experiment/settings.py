@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from snrlib.backbones import NETWORKS, OWN_WEIGHTS, weights_path
+from snrlib.backbones import NETWORKS, OWN_WEIGHTS, STORED_WEIGHTS, weights_path
 from snrlib.data import DATASETS, training_classes
 from snrlib.data.splits import usual_validation_share
 from snrlib.distances import DISTANCES, MAPPED, RELATIVE, get_distance
@@ -39,8 +39,8 @@ class Settings:
         root: its folder; None takes ``SNR_DATA``, else ``data/raw``.
         image_size: side in pixels, of what the network sees.
         backbone: name of the network, see `snrlib.backbones.embedder`.
-        weights: that its trunk starts from: "imagenet", one of `snrlib.backbones.OWN_WEIGHTS` or the path of a file;
-            None starts at random.
+        weights: that its trunk starts from: "imagenet", one of `snrlib.backbones.OWN_WEIGHTS` or
+            `snrlib.backbones.STORED_WEIGHTS`, or the path of a file; None starts at random.
         embedding_size: components M of an embedding.
         softplus: of the head's outputs, ``log(1 + exp h)`` are the embeddings: positive, so that they have a mean.
         frozen_trunk: train the head alone.
@@ -249,7 +249,7 @@ def default_settings(data: str = "glyphs", backbone: str = "resnet18", **changes
     pretrained = "weights" in given
     rate = given.get("learning_rate", network.learning_rate)
     for place in ("root", "weights"):
-        if given.get(place) not in (None, "imagenet", *OWN_WEIGHTS):
+        if given.get(place) not in (None, "imagenet", *OWN_WEIGHTS, *STORED_WEIGHTS):
             given[place] = str(Path(given[place]).expanduser().absolute())  # what it means here, wherever it is read
     given |= _batches(data, given)
     usual: dict[str, Any] = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from snrlib.utils.files import check_page, write_atomically
+from snrlib.utils.files import check_page, write_text
 
 __all__ = ["ExplorePage"]
 
@@ -43,7 +43,7 @@ class ExplorePage:
         """
         path = Path(path)
         check_page(path)
-        write_atomically(path, lambda temporary: temporary.write_text(self.html, encoding="utf-8"))
+        write_text(path, self.html)
         return path
 
     def _repr_html_(self) -> str:

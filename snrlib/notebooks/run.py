@@ -122,7 +122,7 @@ def run(
     try:
         with one_at_a_time(target.parent, wait):
             if skip_current and is_current(target):
-                row = json.loads(result_path(target).read_text())
+                row = json.loads(result_path(target).read_text(encoding="utf-8"))
                 defaults = {key: known.default for key, known in parameters(source.stem).items()}
                 if row["parameters"] == defaults | checked:
                     return {**row, "output": str(target)}
@@ -238,7 +238,7 @@ def _made_before(target: Path) -> set[str]:
     found: set[str] = set()
     for path, earlier in ((result_path(target), _EARLIER_MADE), (_moving(target), ())):
         try:
-            row = json.loads(path.read_text())
+            row = json.loads(path.read_text(encoding="utf-8"))
             found |= set(row.get("made", earlier))
         except (OSError, ValueError, TypeError, AttributeError):  # not there, or not ours
             continue
@@ -304,7 +304,7 @@ def _result_row(source: Path, values: dict[str, Any], executed: NotebookNode) ->
 def result_row(output: Path) -> dict[str, Any] | None:
     """The result row beside an output, whatever made it; None if either is not there or it is no row."""
     try:
-        row = json.loads(result_path(output).read_text()) if output.exists() else None
+        row = json.loads(result_path(output).read_text(encoding="utf-8")) if output.exists() else None
     except (OSError, ValueError):
         return None
     return row if isinstance(row, dict) else None

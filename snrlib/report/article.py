@@ -24,7 +24,7 @@ from snrlib.study import stored
 from snrlib.study.contents import markdown_table
 from snrlib.study.scoreboard import BOARD, SHOWN, mean_differences, scoreboard, tally
 from snrlib.study.words import answers, figure_alt, p_value
-from snrlib.utils.files import GENERATOR, check_page, data_folder, without_private, write_atomically
+from snrlib.utils.files import GENERATOR, check_page, data_folder, without_private, write_text
 from snrlib.utils.markup import Markup
 
 __all__ = ["article", "article_page", "write_article"]
@@ -128,7 +128,7 @@ def write_article(html: str | Path | None = None, markdown: str | Path | None = 
     if markdown is not None:
         texts[Path(markdown)] = without_private(_LOCAL.sub(r"\1", text.replace(_FIGURE, "")))
     for path, content in texts.items():
-        write_atomically(path, lambda temporary, content=content: temporary.write_text(content, encoding="utf-8"))  # type: ignore[misc]
+        write_text(path, content)
     return list(texts)
 
 

@@ -96,7 +96,7 @@ def _run(source: Path, output: Path) -> tuple[dict[str, Any], NotebookNode]:
         if not path.exists():
             raise ValueError(f"{path.name} is missing")
     try:
-        row = json.loads(result_path(output).read_text())
+        row = json.loads(result_path(output).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"result.json is not JSON: {error}") from error
     if not is_row(row):

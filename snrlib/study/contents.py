@@ -13,7 +13,7 @@ from snrlib.study.stored import Results, read, read_about, studies
 from snrlib.study.tables import differences, label, loss_table, summary, under_training_distance
 from snrlib.study.untrained import untrained_scores
 from snrlib.study.words import answers, figure_alt
-from snrlib.utils.files import data_folder, study_root, write_atomically
+from snrlib.utils.files import data_folder, study_root, write_text
 
 __all__ = [
     "contents",
@@ -54,7 +54,8 @@ where they are from: command, settings, what was tuned, seeds, versions, commit,
 images. `snrlib.study.stored` reads and writes all of them. A study, `read("omniglot")`, is a table with a row per run
 and judge: `data`, `backbone`, `loss`, `distance`, `map`, `variant` (what else decides the training), `margin`, `seed`;
 `judge` ("training" is the distance that it was trained under) and `anchor`; the scores; what it costs. Files of earlier
-editions have other columns and are translated as they are read.
+editions have other columns and are translated as they are read. [weights](weights/README.md) has a small trained
+network, with its card.
 """
 _READING = """All scores are on classes that no training saw, but those of *report_cifar10_published*, a closed set;
 they are under the training distance, its query the anchor: means over the seeds, with half of their 95 % t-interval.
@@ -124,9 +125,9 @@ def write_contents() -> list[Path]:
     path, readme = data_folder("reference") / "README.md", study_root() / "README.md"
     texts = {path: contents()}
     if readme.exists():
-        texts[readme] = with_answers(readme.read_text())
+        texts[readme] = with_answers(readme.read_text(encoding="utf-8"))
     for place, text in texts.items():
-        write_atomically(place, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]
+        write_text(place, text)
     return list(texts)
 
 

@@ -13,6 +13,7 @@ from snrlib.study.hashing import measure_hashing
 from snrlib.study.profiles import profiles
 from snrlib.study.robustness import measure_robustness
 from snrlib.study.untrained import measure_untrained
+from snrlib.study.weights import measure_weights
 from snrlib.study.which import measure_which
 
 __all__ = ["OTHERS", "measure"]
@@ -26,6 +27,7 @@ OTHERS: tuple[str, ...] = (
     "untrained",
     "hashing",
     "which",
+    "weights",
 )
 """What is measured beside the profiles of ``study.yaml``."""
 
@@ -61,6 +63,8 @@ def measure(name: str, jobs: int = 2, weights: str | Path | None = None, device:
         return [measure_robustness(jobs, weights)]
     if name == "hashing":
         return [measure_hashing(jobs)]
+    if name == "weights":
+        return [measure_weights()]
     if name == "untrained":
         return [measure_untrained(weights)]
     if name == "which":

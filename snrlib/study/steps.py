@@ -64,7 +64,9 @@ def finish(title: str, steps: Sequence[Step], at_once: int) -> list[Any]:
     if failed:
         why = "; ".join(f"{job.name}: {job.error}" for job in failed)
         raise ChildProcessError(f"{len(failed)} of {len(steps)} steps failed, the others are kept: {why}")
-    return [json.loads(step.path.read_text()) if step.path.suffix == ".json" else None for step in steps]
+    return [
+        json.loads(step.path.read_text(encoding="utf-8")) if step.path.suffix == ".json" else None for step in steps
+    ]
 
 
 def _main(function: str, arguments: str, path: str) -> int:

@@ -196,7 +196,7 @@ def studies() -> list[str]:
     """The names of the studies that are stored, in alphabetical order."""
     names = []
     for path in sorted(data_folder("reference").glob("*.csv")):
-        with path.open(errors="replace") as lines:  # a damaged one is refused when it is read
+        with path.open(encoding="utf-8", errors="replace") as lines:  # a damaged one is refused when it is read
             columns = set(next(lines, "").strip().split(","))
         if {"backbone", "loss", "seed"} <= columns and "study" not in columns:  # not a table about studies
             names.append(path.stem)

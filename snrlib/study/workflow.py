@@ -22,7 +22,7 @@ from typing import Any
 from snrlib.study.grid import Grid, scores
 from snrlib.study.profiles import Task, check
 from snrlib.utils.crate import write_crate
-from snrlib.utils.files import data_folder, resolve_places, write_atomically
+from snrlib.utils.files import data_folder, resolve_places, write_text
 from snrlib.utils.locks import one_study_at_a_time
 from snrlib.utils.processes import run_jobs
 from snrlib.utils.provenance import ONE_THREAD, provenance
@@ -101,7 +101,7 @@ def summarize(grid: Grid) -> Path:
     ]
     for file, table in ((path, rows), (path.with_suffix(".missing.csv"), others)):
         frame = pd.DataFrame(table, columns=None if table else ["cell", "why"])
-        write_atomically(file, lambda temporary, frame=frame: frame.to_csv(temporary, index=False))  # type: ignore[misc]
+        write_text(file, frame.to_csv(index=False, lineterminator="\n"))
     write_crate(
         path.parent,
         f"Grid of the profile {grid.profile}",

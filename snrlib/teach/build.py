@@ -12,7 +12,7 @@ import yaml
 from snrlib.notebooks.find import find_notebook, notebooks, title
 from snrlib.teach.copies import instructor_copy, student_copy
 from snrlib.teach.slides import slides, slides_page
-from snrlib.utils.files import study_root, without_private, write_atomically
+from snrlib.utils.files import study_root, without_private, write_text
 
 __all__ = ["Session", "build", "sessions"]
 
@@ -74,5 +74,5 @@ def build(folder: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, text: str) -> Path:
-    write_atomically(path, lambda temporary: temporary.write_text(without_private(text), encoding="utf-8"))
+    write_text(path, without_private(text))
     return path

@@ -24,7 +24,7 @@ from snrlib.notebooks.find import find_notebook
 from snrlib.notebooks.regions import without_hidden
 from snrlib.teach.copies import Exercise, exercises
 from snrlib.teach.submission import Submission
-from snrlib.teach.walls import EndedError, Limits, check_walls
+from snrlib.teach.walls import EndedError, Limits, check_limits, check_walls
 from snrlib.utils.files import write_atomically
 
 __all__ = ["Mark", "grade", "write_marks"]
@@ -66,15 +66,14 @@ def grade(folder: Path, *, limits: Limits | None = None, walls: bool = True) -> 
 
     Raises:
         ValueError: there is no submission in the folder.
-        OSError: submissions cannot be walled in here, in words.
+        OSError: submissions cannot be walled in here, or not held to limits, in words.
     """
     found = sorted(path for path in folder.glob("*/[0-9][0-9]_*.ipynb") if path.is_file() and not path.is_symlink())
     if not found:
         raise ValueError(
             f"no submission in {folder}: expected STUDENT/NN_name.ipynb, as STUDENT/01_signal_and_noise.ipynb"
         )
-    if walls:
-        check_walls()
+    check_walls() if walls else check_limits()
     keys: dict[str, _Key] = {}
     for path in found:
         if path.name not in keys:

@@ -74,15 +74,16 @@ def from_plain(value: Any) -> Any:
 
 def _limit(memory: int, file_size: int, processes: int) -> None:
     """Bound what this process and its children may take, for good."""
-    import resource
+    if sys.platform != "win32":  # where nobody comes here, see `snrlib.teach.walls.check_limits`
+        import resource
 
-    for kind, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_FSIZE, file_size),
-        (resource.RLIMIT_NPROC, processes),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (most, most))
+        for kind, most in (
+            (resource.RLIMIT_AS, memory),
+            (resource.RLIMIT_FSIZE, file_size),
+            (resource.RLIMIT_NPROC, processes),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            resource.setrlimit(kind, (most, most))
 
 
 def _obey(order: dict[str, Any], names: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import snrlib
 
-__all__ = ["EndedError", "Limits", "Process", "check_walls"]
+__all__ = ["EndedError", "Limits", "Process", "check_limits", "check_walls"]
 
 # Process 1 of the new namespaces: it stays outside the new root, keeps its rights, and all others end with it.
 _BUILD = r"""
@@ -123,8 +123,9 @@ class Process:
 
     def kill(self) -> None:
         """End it, and all that it has started, at once."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if sys.platform != "win32":  # where `check_limits` lets nobody begin
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def ask(self, order: bytes, seconds: float) -> bytes:
         """One answer to one order, both a line.
@@ -154,9 +155,16 @@ class Process:
         self.kill()
 
 
+def check_limits() -> None:
+    """Raises an OSError that says so, where a process cannot be held to a memory and a size of files."""
+    if sys.platform == "win32":
+        raise OSError("a submission cannot be held to limits on Windows; grade in WSL, or in a container with Linux")
+
+
 @cache
 def check_walls() -> None:
     """Raises an OSError that says what is missing, where a submission could not be walled in."""
+    check_limits()
     if sys.platform != "linux":
         raise OSError(f"a submission is walled in by namespaces of Linux, and this is {sys.platform}")
     import tempfile
@@ -166,7 +174,7 @@ def check_walls() -> None:
         command = _command(limits, True, folder)
         command = [*command[: command.index(sys.executable)], sys.executable, "-c", ""]
         try:
-            tried = subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
+            tried = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, start_new_session=True)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise OSError(f"a submission cannot be walled in here: {error}") from None
     if tried.returncode:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from snrlib.utils.files import without_private, write_atomically
+from snrlib.utils.files import without_private, write_text
 
 __all__ = ["CRATE", "Value", "check_no_other_crate", "write_crate"]
 
@@ -144,7 +144,7 @@ def write_crate(
     graph = [{key: _single(value) for key, value in one.items() if value != []} for one in entities]
     text = json.dumps({"@context": context, "@graph": graph}, indent=1, ensure_ascii=False) + "\n"
     path = folder / CRATE
-    write_atomically(path, lambda temporary: temporary.write_text(without_private(text), encoding="utf-8"))
+    write_text(path, without_private(text))
     return path
 
 

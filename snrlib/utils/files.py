@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from glob import escape
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     import pandas as pd  # slow to import, and `snr` starts with this module
@@ -31,8 +35,11 @@ __all__ = [
     "write_atomically",
     "write_json",
     "write_table",
+    "write_text",
 ]
 
+
+_DEAD_S = 24 * 3600.0  # on Windows
 
 GENERATOR = '<meta name="generator" content="snrlib">'
 """Stands at the top of every page that explores something: such a page is replaced by the next."""
@@ -73,10 +80,21 @@ def without_private(text: str, paths: Iterable[str] = ()) -> str:
     for variable in ("SNR_ROOT", "SNR_DATA", "SNR_RUNS", "SNR_CACHE"):
         if place := os.environ.get(variable):
             named.append(Path(place).expanduser())
-    known = {str(path): path.name for one in named if one.is_absolute() for path in (one, one.resolve())}
-    known |= {str(study_root()): ".", str(Path.home()): "~"}
+    names = {path: path.name for one in named if one.is_absolute() for path in (one, one.resolve())}
+    names |= {study_root(): ".", Path.home(): "~"}
+    known = {spelling: name for path, name in names.items() for spelling in _spellings(path)}
     places = "|".join(re.escape(place) for place in sorted(known.keys() - {"/", "."}, key=len, reverse=True))
     return re.sub(rf"(?<![\w/+])({places})(?![\w+=-])", lambda match: known[match[0]], text)  # not in a base64 picture
+
+
+def _spellings(path: PurePath) -> set[str]:
+    r"""How a path may stand in a text: as it is, in a string of JSON, and with slashes.
+
+    >>> from pathlib import PureWindowsPath
+    >>> sorted(_spellings(PureWindowsPath(r"C:\Users\alice")))
+    ['C:/Users/alice', 'C:\\Users\\alice', 'C:\\\\Users\\\\alice']
+    """
+    return {str(path), str(path).replace("\\", "\\\\"), path.as_posix()}
 
 
 def digest(content: Any) -> str:
@@ -130,30 +148,51 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         make_readable(temporary, 0o666)
         write(temporary)
-        with open(temporary, "rb") as written:
+        with open(temporary, "rb+") as written:  # Windows flushes only what it may write
             os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _new(path: Path) -> tuple[int, Path]:
+    handle, name = tempfile.mkstemp(prefix=partial_prefix(path), suffix=path.suffix, dir=path.parent)
+    return handle, Path(name)
+
+
+if sys.platform == "win32":  # where a file that is open cannot be renamed, so that no handle can hold a lock meanwhile
+
+    def _begin(path: Path) -> tuple[int | None, Path]:
+        """A temporary file beside a path."""
+        handle, temporary = _new(path)
         os.close(handle)
+        return None, temporary
 
+    def _remove_dead(temporary: Path) -> None:
+        """Remove a temporary file in which nobody has written for a day."""
+        with suppress(OSError):  # a folder, gone meanwhile, or open
+            if time.time() - temporary.stat().st_mtime > _DEAD_S:
+                temporary.unlink()
 
-def _begin(path: Path) -> tuple[int, Path]:
-    """A temporary file beside a path, locked as long as the handle is open: a sign that its process lives."""
-    while True:
-        handle, name = tempfile.mkstemp(prefix=partial_prefix(path), suffix=path.suffix, dir=path.parent)
-        with suppress(OSError):  # where there are no locks, nobody removes it
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
-            return handle, Path(name)
-        os.close(handle)  # taken for a dead one before it was locked
+else:
 
+    def _begin(path: Path) -> tuple[int | None, Path]:
+        """A temporary file beside a path, locked as long as the handle is open: a sign that its process lives."""
+        while True:
+            handle, temporary = _new(path)
+            with suppress(OSError):  # where there are no locks, nobody removes it
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.fstat(handle).st_nlink:
+                return handle, temporary
+            os.close(handle)  # taken for a dead one before it was locked
 
-def _remove_dead(temporary: Path) -> None:
-    """Remove a temporary file, unless a process that lives is writing it."""
-    with suppress(OSError), temporary.open("rb") as file:  # a folder, gone meanwhile, or locked
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        temporary.unlink()
+    def _remove_dead(temporary: Path) -> None:
+        """Remove a temporary file, unless a process that lives is writing it."""
+        with suppress(OSError), temporary.open("rb") as file:  # a folder, gone meanwhile, or locked
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
 
 
 def check_page(path: str | Path) -> None:
@@ -177,10 +216,14 @@ def json_text(content: dict[str, Any]) -> str:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """As JSON, indented, atomically. Raises what `write_atomically` raises; a TypeError for what JSON cannot hold."""
-    text = json_text(content)
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text(path, json_text(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """In UTF-8, with the same ends of lines on every system, atomically. Raises what `write_atomically` raises."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode()))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """As CSV without the index, numbers with six digits, atomically."""
-    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False, float_format="%.6g"))
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))

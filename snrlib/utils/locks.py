@@ -49,7 +49,7 @@ def one_at_a_time(folder: Path, wait: bool, beside: bool = False) -> Iterator[No
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # still held: a process that waits sees that the file is gone, and makes its own
+        _remove(path)  # still held: a process that waits sees that the file is gone, and makes its own
         lock.release()
 
 
@@ -81,8 +81,13 @@ def one_study_at_a_time(folder: Path) -> Iterator[None]:
         if beating.ident:
             beating.join()
             note.unlink(missing_ok=True)
-        Path(lock.lock_file).unlink(missing_ok=True)  # still held, as above
+        _remove(Path(lock.lock_file))  # still held, as above
         lock.release()
+
+
+def _remove(path: Path) -> None:
+    with suppress(PermissionError):  # Windows removes no file that is open; there the release does
+        path.unlink(missing_ok=True)
 
 
 def _wait_for_other_machines(folder: Path, note: Path) -> None:
@@ -117,7 +122,7 @@ def _beat(note: Path, over: threading.Event) -> None:
 
 def _read(note: Path) -> dict[str, Any]:
     try:
-        found = json.loads(note.read_text())
+        found = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

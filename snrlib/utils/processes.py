@@ -1,5 +1,8 @@
 """Many processes, some at a time: each is tried twice, and none outlives the one that started them.
 
+A command and all that it starts are ended together: as a group of processes, or, on Windows, which has no groups, one
+by one, as long as their parent is there to tell whose they are.
+
 ``python -m snrlib.utils.processes COMMAND ...`` runs a command until it ends or its own standard input does, which
 is when the process at its other end is gone, however that ended.
 """
@@ -17,6 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
+
+import psutil
 
 __all__ = ["Job", "Progress", "run_jobs"]
 
@@ -41,7 +46,7 @@ class Job:
     @property
     def error(self) -> str:
         """What its last try said last in a line that begins with "snr: "; nothing if it said none."""
-        said = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        said = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
         return next((line.removeprefix("snr: ") for line in reversed(said) if line.startswith("snr: ")), "")
 
 
@@ -64,7 +69,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, environment: Mapping[str, str] |
     waiting: SimpleQueue[Job] = SimpleQueue()
     for job in jobs:
         waiting.put(job)
-    pool = _Pool(waiting, {**(environment or {}), **os.environ}, Progress(len(jobs)))
+    pool = _Pool(waiting, {**(environment or {}), **os.environ, "PYTHONIOENCODING": "utf-8"}, Progress(len(jobs)))
     threads = [threading.Thread(target=pool.work, daemon=True) for _ in range(min(at_once, len(jobs)))]
     for thread in threads:
         thread.start()
@@ -132,7 +137,10 @@ class _Pool:
                 self._running.discard(process)
             _end(process)  # what it has left of its own
         if status and not self._over and not job.error:  # if it was killed, it could not say why
-            with suppress(OSError), open(job.log, "a") as said:  # on a full disk there is nothing to say it with
+            with (
+                suppress(OSError),
+                open(job.log, "a", encoding="utf-8") as said,
+            ):  # on a full disk there is nothing to say it with
                 said.write(f"\nsnr: it ended with status {status}; -9 or 137 is a kill, often for want of memory\n")
         return status == 0
 
@@ -142,31 +150,57 @@ class _Pool:
             self._over = True
             running = list(self._running)
         for process in running:
-            _signal(process, signal.SIGTERM)
+            _tell(process)
         for process in running:
             _end(process)
 
 
-def _signal(process: subprocess.Popen, number: int) -> bool:
-    """Send a signal to a process and its children; whether any of them was there."""
-    try:
-        os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+if sys.platform == "win32":
 
+    def _tell(process: subprocess.Popen) -> None:
+        """There is no gentle way."""
+        _end(process)
 
-def _end(process: subprocess.Popen) -> None:
-    """End a process and its children, gently first."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        limit = time.monotonic() + _END_S
-        if not _signal(process, number):
-            return
-        while time.monotonic() < limit:
-            process.poll()
-            if not _signal(process, 0):
+    def _end(process: subprocess.Popen) -> None:
+        """End a process and its children."""
+        if process.poll() is None:
+            _kill_tree(process.pid)
+            process.wait()
+
+else:
+
+    def _tell(process: subprocess.Popen) -> None:
+        """A process and its children to end."""
+        _signal(process, signal.SIGTERM)
+
+    def _end(process: subprocess.Popen) -> None:
+        """End a process and its children, gently first."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            limit = time.monotonic() + _END_S
+            if not _signal(process, number):
                 return
-            time.sleep(0.05)
+            while time.monotonic() < limit:
+                process.poll()
+                if not _signal(process, 0):
+                    return
+                time.sleep(0.05)
+
+    def _signal(process: subprocess.Popen, number: int) -> bool:
+        """Send a signal to a process and its children; whether any of them was there."""
+        try:
+            os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+
+def _kill_tree(pid: int) -> None:
+    """A process and its children, and theirs."""
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for one in [*parent.children(recursive=True), parent]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 class Progress:
@@ -227,22 +261,28 @@ class Progress:
             print(self.line(), flush=True)
 
 
-def _end_with_input() -> None:
-    """When standard input ends, end this process and its child, gently first."""
+def _end_with_input(child: subprocess.Popen) -> None:
+    """When standard input ends, end the child, and with it this process; gently first where there is a gentle way."""
     while os.read(0, 1):
         pass
-    os.killpg(0, signal.SIGTERM)
-    time.sleep(_END_S)
-    os.killpg(0, signal.SIGKILL)
+    if sys.platform == "win32":
+        _kill_tree(child.pid)
+    else:
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(_END_S)
+        os.killpg(0, signal.SIGKILL)
 
 
 def _main() -> int:
-    if os.getpgrp() != os.getpid():  # called by hand: whoever called is not to be ended
-        os.setpgrp()
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if sys.platform != "win32":
+        numbers.append(signal.SIGHUP)
+        if os.getpgrp() != os.getpid():  # called by hand: whoever called is not to be ended
+            os.setpgrp()
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # for the child, which is in this group, too
+    for number in numbers:  # for the child, which is in this group, too
         signal.signal(number, lambda *_: None)
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
     return child.wait()
 
 

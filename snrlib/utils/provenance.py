@@ -61,7 +61,7 @@ def imported_files(code: str) -> list[Path]:
 @cache  # a grid asks for each of its notebooks
 def _imports_of(path: Path, changed: int) -> set[str]:
     """Those of a file as it is since ``changed``."""
-    return _imports(path.read_text())
+    return _imports(path.read_text(encoding="utf-8"))
 
 
 def _imports(code: str) -> set[str]:
@@ -88,7 +88,7 @@ def provenance() -> dict[str, Any]:
 def cpu() -> str:
     """The processor's name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -99,7 +99,7 @@ def _git_commit() -> str | None:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(study_root()), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(study_root()), *arguments], capture_output=True, encoding="utf-8", check=True
         ).stdout.strip()
 
     try:

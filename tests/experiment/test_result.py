@@ -126,7 +126,6 @@ def test_a_failed_save_leaves_the_files_before(done: Experiment, tmp_path: Path,
         raise OSError("disk full")
 
     monkeypatch.setattr("numpy.savez_compressed", half)
-    monkeypatch.setattr("pandas.DataFrame.to_csv", lambda self, path, **_: half(path))
     monkeypatch.setattr("pathlib.Path.write_bytes", lambda self, content: half(self))
     for model in (True, False):
         with pytest.raises(OSError, match="disk full"):

@@ -149,7 +149,7 @@ def test_the_inspector_is_one_file_saved_whole(tmp_path: Path, monkeypatch: pyte
     assert "2 maps of 120 images" in repr(page)
     with pytest.raises(ValueError, match=r"saved as \.html"):
         page.save(tmp_path / "a.txt")
-    monkeypatch.setattr("pathlib.Path.write_text", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("pathlib.Path.write_bytes", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         page.save(tmp_path / "a.html")
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]

@@ -44,7 +44,9 @@ def test_each_name_is_measured_by_its_function(name: str, monkeypatch: pytest.Mo
     function = {"cub_features": "measure_features"}.get(name, f"measure_{name}")
     monkeypatch.setattr(module, function, measured)
     assert measure(name, 3, "w.pth") == [Path("found.csv")]
-    assert called == [{"robustness": (3, "w.pth"), "maps": (), "embeddings": (), "hashing": (3,)}.get(name, ("w.pth",))]
+    assert called == [
+        {"robustness": (3, "w.pth"), "maps": (), "embeddings": (), "weights": (), "hashing": (3,)}.get(name, ("w.pth",))
+    ]
 
 
 @pytest.mark.parametrize("word", ["measure", "reference"])
