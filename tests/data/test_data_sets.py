@@ -83,7 +83,7 @@ def test_a_missing_data_set_says_what_to_do(name: str, tmp_path: Path) -> None:
     if name != "folder":
         with pytest.raises(ValueError, match="split must be one of train, test, got 'val'"):
             load(name, "val", root=tmp_path)  # type: ignore[arg-type]
-    if name in ("glyphs", "digits", "cub_features", "cub_features_40", "folder"):  # which need no download
+    if name in ("glyphs", "digits", "cub_features", "cub_features_40", "cars_features", "folder"):  # no download
         assert name not in SOURCES
         return
     archives = SOURCES[name].archives()

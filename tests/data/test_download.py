@@ -302,7 +302,7 @@ def test_the_list_says_which_is_there(tmp_path: Path, capsys: Capture) -> None:
     data_copies.cub_copy(tmp_path)
     assert main(["data", "list", "--root", str(tmp_path)]) == 0
     output = capsys.readouterr().out
-    for name in ("glyphs", "digits", "cub_features", "cub_features_40", "folder", *SOURCES):
+    for name in ("glyphs", "digits", "cub_features", "cub_features_40", "cars_features", "folder", *SOURCES):
         assert f"\n{name} " in output
     assert output.count("found: ") == 1
     assert str(tmp_path / "CUB_200_2011") in output

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from experiment_cases import small
-from matplotlib.offsetbox import AnnotationBbox
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
 from sklearn.manifold import TSNE, trustworthiness
 from torch import Tensor
@@ -206,7 +206,8 @@ def test_each_class_has_a_picture_in_its_middle() -> None:
         (middle,) = [row for row in own if tuple(one.points[row]) == tuple(box.xy)]
         to_all = [np.linalg.norm(one.points[own] - one.points[row], axis=1).sum() for row in own]
         assert own[np.argmin(to_all)] == middle
-        assert np.allclose(box.offsetbox.get_data(), 1 - brightness[middle, 0]), "dark ink on white"
+        assert isinstance(box.offsetbox, OffsetImage)
+        assert np.allclose(np.asarray(box.offsetbox.get_data()), 1 - brightness[middle, 0]), "dark ink on white"
 
 
 def test_the_playgrounds_figure_and_words_are_true() -> None:

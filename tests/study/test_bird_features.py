@@ -1,4 +1,4 @@
-"""Photographs of birds as a pretrained network takes them, and its features of them."""
+"""Photographs of birds and cars as a pretrained network takes them, and its features of them."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -7,11 +7,12 @@ import data_copies
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from snrlib.backbones import embed, embedder
+from snrlib.backbones import embed, embedder, transforms
 from snrlib.data import load
 from snrlib.data.base import Split
-from snrlib.study import bird_features
+from snrlib.study import bird_features, car_features
 from snrlib.study.bird_features import features, measure_features, photographs
 from snrlib.utils.torchvision_import import torchvision
 
@@ -59,3 +60,29 @@ def test_stored_features_are_those_of_the_network(tmp_path: Path, monkeypatch: p
         np.testing.assert_allclose(np.sqrt(X), expected.sqrt(), atol=float(expected.max()) ** 0.5 / 255)
         assert np.array_equal(y, labels)
         assert load("cub_features", split).classes == names
+
+
+def test_stored_car_features_are_those_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNR_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(FileNotFoundError, match="snr measure cars_features"):
+        load("cars_features")
+    data_copies.cars_copy(tmp_path / "files", classes=4)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())  # stands in for EfficientNet
+    asked = []
+
+    def stand_in(*named: Any) -> nn.Module:
+        asked.append(named)
+        return network
+
+    monkeypatch.setattr(car_features, "embedder", stand_in)
+    path = car_features.measure_car_features(tmp_path / "files")
+    assert asked == [("efficientnet_lite0", None, "imagenet")]
+    assert path == tmp_path / "cache" / "cars_features.npz"
+    for split in get_args(Split):
+        photographs, found = load("cars196", split, tmp_path / "files", size=128), load("cars_features", split)
+        assert found.classes == photographs.classes
+        assert torch.equal(found.labels, photographs.labels)
+        crop = transforms("efficientnet_lite0", 128)
+        expected = network(torch.stack([crop(image) for image, _ in photographs]))
+        step = float(load("cars_features").images.max().sqrt()) / 255
+        torch.testing.assert_close(found.images.flatten(1).sqrt(), expected.sqrt(), atol=2 * step, rtol=0)
