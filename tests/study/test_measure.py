@@ -41,12 +41,14 @@ def test_each_name_is_measured_by_its_function(name: str, monkeypatch: pytest.Mo
         called.append(arguments)
         return Path("found.csv")
 
-    function = {"cub_features": "measure_features"}.get(name, f"measure_{name}")
+    function = {"cub_features": "measure_features", "cars_features": "measure_car_features"}.get(
+        name, f"measure_{name}"
+    )
     monkeypatch.setattr(module, function, measured)
     assert measure(name, 3, "w.pth") == [Path("found.csv")]
-    assert called == [
-        {"robustness": (3, "w.pth"), "maps": (), "embeddings": (), "weights": (), "hashing": (3,)}.get(name, ("w.pth",))
-    ]
+    given: dict[str, tuple[Any, ...]] = {"robustness": (3, "w.pth"), "hashing": (3,)}
+    given |= dict.fromkeys(("maps", "embeddings", "weights", "cars_features"), ())
+    assert called == [given.get(name, ("w.pth",))]
 
 
 @pytest.mark.parametrize("word", ["measure", "reference"])
