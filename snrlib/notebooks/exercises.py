@@ -47,13 +47,16 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
     Not attempted yet: write the function.
     >>> check(attempt(lambda x: x / 0, 1), 2)
     Not yet: it raises ZeroDivisionError: division by zero.
+    >>> check(attempt(lambda x: None, 1), 2)
+    Not yet: it returns nothing.
     """
     try:
-        return function(*arguments)
+        found = function(*arguments)
     except NotImplementedError:
         return Failed("write the function.", begun=False)
     except Exception as error:
         return Failed(f"it raises {type(error).__name__}: {error}.")
+    return Failed("it returns nothing.") if found is None else found
 
 
 def check(answer: Any, expected: Any, mistakes: Mapping[str, Any] | None = None, tolerance: float = 1e-3) -> Verdict:
@@ -121,7 +124,10 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "detach"):
         value = value.detach()
     if hasattr(value, "item") or isinstance(value, list | tuple):
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # parts of different shapes
+            return value
         return array.item() if array.size == 1 else value
     return value
 

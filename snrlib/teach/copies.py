@@ -5,6 +5,7 @@ what                                                  mark                      
 ====================================================  =======================================  ======================
 a cell that a student fills                           tag ``exercise``                         kept
 its check; its points (1 if not said)                 tags ``check``, ``points-3``             kept
+a check of a function that computes the answer        tag ``packed``                           packed
 a question that a person judges                       tags ``exercise``, ``open``              kept
 what a student writes                                 ``### BEGIN SOLUTION`` to ``### END``    a stub
 what is tested besides                                ``### BEGIN HIDDEN TESTS`` to ``### END``  gone
@@ -84,7 +85,8 @@ def exercises(notebook: NotebookNode) -> list[Exercise]:
 def student_copy(notebook: NotebookNode, name: str) -> NotebookNode:
     """Without answers, outputs, hidden tests and notes for teachers; predictions are open.
 
-    The check of a number computes the answer, so its code is packed; that of a function compares values and stays.
+    The check of a number computes the answer, so its code is packed; that of a function compares values and stays,
+    unless it is tagged ``packed``.
 
     Args:
         notebook: as it is stored.
@@ -98,13 +100,17 @@ def student_copy(notebook: NotebookNode, name: str) -> NotebookNode:
         elif cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
             code = without_hidden(without_solution(cell.source))
-            if cell.source in numbers:
+            if cell.source in numbers or "packed" in _tags(cell):
                 code = f'{_PACKED}run_packed("{packed(code)}", globals())'
             cell.source = code
     made.cells = [cell for cell in made.cells if cell.source]
     made.cells.insert(
         0,
-        _top(f"Your copy of **{name}**. Run the cells in order, write in those of the exercises, hand in this file."),
+        _top(
+            f"Your copy of **{name}**. Run the cells in order, write in those of the exercises, hand in this file. For "
+            "marks only the imports and parameters at the top and the cells of exercises are run: an exercise may use "
+            "those, and no function of another cell."
+        ),
     )
     return made
 
