@@ -42,7 +42,7 @@ def measured(folder: Path) -> dict[str, float]:
     _, status, used = os.wait4(os.posix_spawn(sys.executable, command, environment, file_actions=to_file), 0)
     seconds = time.perf_counter() - started
     if status:
-        raise ChildProcessError((folder / "said.txt").read_text()[-2000:])
+        raise ChildProcessError((folder / "said.txt").read_text(encoding="utf-8")[-2000:])
     return {"seconds": seconds, "peak, GiB": used.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)}
 
 

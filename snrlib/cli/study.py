@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     one.add_argument(
         "name",
         help="a profile of study.yaml; or maps, cub_features, cars_features, robustness, embeddings, untrained, "
-        "hashing, which",
+        "hashing, which, weights",
     )
     one.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each (default: 2)")
     one.add_argument(

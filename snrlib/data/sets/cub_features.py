@@ -65,6 +65,8 @@ def stored_features(path: Path, name: str, size: int, note: str, command: str) -
     """
     if size != 1:
         raise ValueError(f"size must be 1, features have no picture any more, got {size}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; `{command}` makes it")
     stored = read_npz(path, f"`{command}` makes it anew", "steps", "step", "labels", "classes")
     features = torch.from_numpy(stored["steps"]).float().mul(float(stored["step"])).square()
     labels = torch.from_numpy(stored["labels"])
