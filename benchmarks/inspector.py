@@ -10,6 +10,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,11 @@ def opened(browser: Any, path: Path) -> Any:
     """The page, when its dots have been drawn."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(path.as_uri())
-    page.wait_for_function("performance.getEntriesByName('drawn').length > 0", timeout=120_000)
+    limit = time.monotonic() + 120
+    while not page.evaluate("performance.getEntriesByName('drawn').length > 0"):  # it forbids Playwright's own way
+        if time.monotonic() > limit:
+            raise TimeoutError(f"{path.name} is not drawn within two minutes")
+        page.wait_for_timeout(20)
     return page
 
 

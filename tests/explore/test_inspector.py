@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from browser_cases import Visit
+from browser_cases import Visit, wait_until
 from explore_cases import kept_open
 
 from snrlib.data import LabelledImages
@@ -54,7 +54,7 @@ DRAWN = "performance.getEntriesByName('drawn').length > 0"
 @pytest.fixture(scope="module")
 def opened(browser: Any, path: Path) -> Iterator[Any]:
     with kept_open(browser, path) as page:
-        page.wait_for_function(DRAWN)
+        wait_until(page, DRAWN)
         yield page
 
 
@@ -236,10 +236,10 @@ def test_the_address_holds_the_whole_view(visit: Visit, page: Any, path: Path) -
     asked = page.evaluate("location.hash")
     assert "chosen=3,10-12" in asked
     other = visit(f"{path.resolve().as_uri()}{asked}")
-    other.wait_for_function(DRAWN)
+    wait_until(other, DRAWN)
     assert other.evaluate(state) == wanted
     for odd in ("chosen=-1,1e9,x,7&maps=99&colour=__proto__&view0=a,b,c&hidden=5-", "%", "chosen=0-99999999999"):
-        visit(f"{path.resolve().as_uri()}#{odd}").wait_for_function(DRAWN)
+        wait_until(visit(f"{path.resolve().as_uri()}#{odd}"), DRAWN)
 
 
 def test_a_name_stands_on_a_cluster_alone(visit: Visit, tmp_path: Path, page: Any, maps: list[Map]) -> None:
@@ -258,7 +258,7 @@ def test_a_name_stands_on_a_cluster_alone(visit: Visit, tmp_path: Path, page: An
     tight = replace(maps[0], points=np.stack([classes.numpy(), np.zeros(N)], axis=1).astype(np.float32))
     names = tuple(f"{c} " + 40 * "long" for c in range(50))
     opened = visit(inspect([tight], Items("line", classes, names)).save(tmp_path / "line.html"))
-    opened.wait_for_function(DRAWN)
+    wait_until(opened, DRAWN)
     found = opened.evaluate(taken, 0)
     assert 1 < len(found) < 50
     for i, (x, _, half, name) in enumerate(found):
@@ -317,7 +317,7 @@ def test_the_keyboard_reaches_controls_and_walks(page: Any, maps: list[Map]) -> 
 
 def test_a_finger_scrolls_taps_and_draws_a_lasso(visit: Visit, path: Path, maps: list[Map]) -> None:
     page = visit(path, width=375, height=1000, finger=True)
-    page.wait_for_function(DRAWN)
+    wait_until(page, DRAWN)
     device = page.context.new_cdp_session(page)
 
     def swipe(places: list[tuple[float, float]]) -> None:
@@ -384,7 +384,7 @@ def test_it_works_in_a_notebooks_frame(visit: Visit, tmp_path: Path, maps: list[
     )
     page = visit(around)
     frame = page.frames[1]
-    frame.wait_for_function(DRAWN)
+    wait_until(frame, DRAWN)
     frame.evaluate("inspector.select([5])")
     assert frame.locator("#said").inner_text().startswith("א ב, point 5")
     assert frame.locator("#lists button").count() == 18
@@ -409,7 +409,7 @@ def test_thousands_of_images_fit_and_paint_soon(repository: Path, visit: Visit, 
     assert path.stat().st_size <= 62 * 2**20
     assert any("do not fit" in note for note in page.notes) is (n > 5000)
     opened = visit(path)
-    opened.wait_for_function(DRAWN, timeout=60_000)
+    wait_until(opened, DRAWN, seconds=60)
     drawn = opened.evaluate("performance.getEntriesByName('drawn')[0].startTime")
     print(f"{n} points: {path.stat().st_size / 2**20:.1f} MiB, drawn after {drawn:.0f} ms")
     opened.locator("#class").fill("7")
@@ -420,7 +420,7 @@ def test_thousands_of_images_fit_and_paint_soon(repository: Path, visit: Visit, 
 
 def test_dark_pages_print_whole_maps_on_white(visit: Visit, path: Path, maps: list[Map]) -> None:
     page = visit(path)
-    page.wait_for_function(DRAWN)
+    wait_until(page, DRAWN)
     page.emulate_media(color_scheme="dark")
     page.evaluate("inspector.select([7])")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

@@ -6,7 +6,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from browser_cases import Visit
+from browser_cases import Visit, wait_until
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -125,7 +125,7 @@ def test_the_syllabus_is_that_of_the_sessions(repository: Path) -> None:
 def test_slides_fit_and_turn_by_key(built: Path, visit: Visit) -> None:
     for number in range(1, 6):
         page = visit(built / "slides" / f"session_{number}.html", 1280, 720)
-        page.wait_for_function("Reveal.isReady()")
+        wait_until(page, "Reveal.isReady()")
         page.keyboard.press("ArrowRight")
         assert page.evaluate("Reveal.getIndices().h") == 1
         wide = """() => [...document.querySelectorAll('.slides > section')].filter((slide, number) => {
