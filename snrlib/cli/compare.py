@@ -100,7 +100,7 @@ def _compare(options: argparse.Namespace) -> int:
         sets = {"reference": read.embeddings[~query], "reference_labels": read.labels[~query]}
     if train is not None:
         sets |= {"train": train.embeddings, "train_labels": train.labels}
-    shape = geometry(read.embeddings, read.labels, seed=options.seed)  # first: a finished comparison keeps nothing
+    shape = geometry(read.embeddings, read.labels, seed=options.seed, progress=True)  # first: a finished comparison keeps nothing
     drawn = _MANY if options.queries is None else options.queries or None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is left out is said below
@@ -133,6 +133,7 @@ def _ways(
 ) -> tuple[dict[str, Any], list[str]]:
     """What is compared, and what is to be said of it."""
     from snrlib.mahalanobis import LMNN_BOUND, usual_ways
+    from snrlib.utils.checks import check_spread
 
     n, M = read.embeddings.shape
     sizes = read.labels.bincount()
@@ -140,7 +141,9 @@ def _ways(
         raise ValueError(f"{read.name} holds one class, {read.classes[0]!r}: nothing can be taken for another")
     if int(sizes.max()) < 2:
         raise ValueError(f"every class of {read.name} has one row: is it the right column that holds the classes?")
-    _check_differences(read)
+    check_spread(read.embeddings, f"embeddings of {read.name}")
+    if read.is_query is not None and not {*read.labels[read.is_query].tolist()} & {*read.labels[~read.is_query].tolist()}:
+        raise ValueError(f"no class of the queries of {read.name} is in its gallery: nothing right can be found")
     if M < 2:
         raise ValueError(f"{read.name} has embeddings of one component: SNR and correlation need at least two")
     fit = n - n // options.folds if train is None and options.folds > 0 else len(train or read)
@@ -166,25 +169,6 @@ def _ways(
     if options.baseline not in search:
         raise ValueError(f"--baseline must be one of {'; '.join(search)}; got {options.baseline!r}")
     return search, notes
-
-
-def _check_differences(read: EmbeddingFile) -> None:
-    """Refuse embeddings that no distance can tell apart, and queries that nothing in the gallery is like.
-
-    Raises:
-        ValueError: all are the same, or differ by so little that the square of it vanishes; no class is on both sides.
-    """
-    import torch
-
-    x = read.embeddings
-    widest = float((x.amax(dim=0) - x.amin(dim=0)).max())
-    if widest**2 < 1e3 * torch.finfo(x.dtype).tiny:
-        what = "are all the same" if not widest else f"differ by {widest:.2g} at most, of which the square vanishes"
-        raise ValueError(f"the embeddings of {read.name} {what}: no distance can tell them apart")
-    if read.is_query is not None:
-        queries, gallery = (set(read.labels[rows].tolist()) for rows in (read.is_query, ~read.is_query))
-        if not queries & gallery:
-            raise ValueError(f"no class of the queries of {read.name} is in its gallery: nothing right can be found")
 
 
 def _judged(

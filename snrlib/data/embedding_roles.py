@@ -51,6 +51,7 @@ _LABELS_ELSE = ("y", "classes", "class_id", "class_idx", "label_id", "label_name
 PATHS = ("paths", "path", "image_paths", "image_path", "files", "file", "filenames", "filename", "file_name")
 IMAGES = ("images", "image", "imgs", "thumbnails")
 _ROLES = ("role", "is_query", "query", "split", "subset")
+_NO_CLASSES = {*PATHS, *IMAGES, *_ROLES, "", "id", "index", "unnamed: 0", "__index_level_0__"}  # the last by pandas
 _CLASS_NAMES = ("classes", "class_names", "names", "label_names", "target_names")
 _QUERY = {"query", "queries", "probe", "true", "1"}
 _GALLERY = {"gallery", "reference", "database", "index", "false", "0"}
@@ -233,8 +234,9 @@ def take_labels(rest: Columns, named: str | None, n: int, path: Path) -> tuple[s
         keys = [lower[name] for name in _LABELS if name in lower] or [
             lower[name] for name in _LABELS_ELSE if name in lower
         ]
-        if not keys and len(rest) == 1:
-            keys = [*rest]
+        if not keys:  # the only column that can be nothing else
+            left = [key for key in rest if key.lower() not in _NO_CLASSES]
+            keys = left if len(left) == 1 else []
         said = "more than one column could hold" if keys else "no column has a usual name of"
         if not keys or not _say_the_same([rest[key] for key in keys]):
             raise ValueError(

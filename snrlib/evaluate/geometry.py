@@ -104,7 +104,9 @@ def _across(count: int, across: int) -> str:
 
 
 @torch.no_grad()
-def geometry(embeddings: Tensor, labels: Labels, most: int = 10_000, seed: int = 0) -> Geometry:
+def geometry(
+    embeddings: Tensor, labels: Labels, most: int = 10_000, seed: int = 0, progress: bool = False
+) -> Geometry:
     """The shape of a set of embeddings, without judging any distance.
 
     Hubs are looked for among ``most`` rows drawn at random, near-duplicates of these among all rows. Both by Euclid.
@@ -114,6 +116,7 @@ def geometry(embeddings: Tensor, labels: Labels, most: int = 10_000, seed: int =
         labels: (n,), integers or strings.
         most: how many rows are searched for.
         seed: of the draw.
+        progress: show bars of the two searches.
 
     Raises:
         TypeError, ValueError: bad embeddings or labels, fewer than two rows.
@@ -145,8 +148,8 @@ def geometry(embeddings: Tensor, labels: Labels, most: int = 10_000, seed: int =
         sample = torch.arange(len(x), device=x.device)
     k = min(_K, len(sample) - 1)
     some = x[sample]
-    N = knn(some, k)[1].flatten().bincount(minlength=len(sample)).double()
-    near, crossing = _near(x, y, sample, copies)
+    N = knn(some, k, progress=progress)[1].flatten().bincount(minlength=len(sample)).double()
+    near, crossing = _near(x, y, sample, copies, progress)
     return Geometry(
         rows=len(x),
         components=x.shape[1],
@@ -188,13 +191,13 @@ def _other_class(group: Tensor, y: Tensor) -> Tensor:
     return (low != high)[group]
 
 
-def _near(x: Tensor, y: Tensor, sample: Tensor, copies: Tensor) -> tuple[int, int]:
+def _near(x: Tensor, y: Tensor, sample: Tensor, copies: Tensor, progress: bool) -> tuple[int, int]:
     """Of the sampled rows that equal no other: how many are near-duplicates of a row, and of one of another class."""
     alone = sample[~copies[sample]]
     if len(alone) == 0:
         return 0, 0
     whole = len(alone) == len(x)
-    d, i = knn(x, 1) if whole else knn(x[alone], 2, x)
+    d, i = knn(x, 1, progress=progress) if whole else knn(x[alone], 2, x, progress=progress)
     if not whole:  # a row of the sample is among all rows: the other one of its two nearest counts
         d, place = d.masked_fill(i == alone[:, None], torch.inf).min(dim=1, keepdim=True)
         i = i.gather(1, place)

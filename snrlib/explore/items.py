@@ -77,18 +77,24 @@ def items_of(file: EmbeddingFile, folder: str | Path | None = None) -> Items:
         ValueError: a folder, but a file without paths.
     """
     factors = file.columns.reset_index(drop=True)
+    sizes = file.labels.bincount()
+    told = list(file.notes)
+    if len(sizes) == 1:
+        told.append(f"All are of one class, {file.classes[0]!r}, so every neighbour is right.")
+    elif alone := int((sizes == 1).sum()):
+        told.append(f"{alone:,} of {len(sizes):,} classes {'has' if alone == 1 else 'have'} one row, which no R@1 counts.")
     if file.is_query is not None:
         factors = factors.assign(role=np.where(file.is_query, "query", "gallery"))
     if file.paths is not None:
         factors = factors.assign(path=list(file.paths))
     if folder is None:
-        return Items(file.name, file.labels, file.classes, factors, file.images, notes=file.notes)
+        return Items(file.name, file.labels, file.classes, factors, file.images, notes=tuple(told))
     if not Path(folder).is_dir():
         raise NotADirectoryError(f"--images {folder} is no folder")
     if file.paths is None:
         raise ValueError(f"{file.name} has no column of paths that could lead to images in {folder}")
     files, notes = _found(file.paths, Path(folder))
-    return Items(file.name, file.labels, file.classes, factors, None, files, (*file.notes, *notes))
+    return Items(file.name, file.labels, file.classes, factors, None, files, (*told, *notes))
 
 
 def _found(paths: Sequence[str], folder: Path) -> tuple[tuple[Path | None, ...], tuple[str, ...]]:

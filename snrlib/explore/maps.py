@@ -32,7 +32,7 @@ from tqdm import tqdm
 from snrlib.distances import Distance, get_distance
 from snrlib.evaluate.neighbours import knn
 from snrlib.utils.cache import cached_array
-from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number
+from snrlib.utils.checks import check_choice, check_embeddings, check_labels, check_number, check_spread
 
 __all__ = ["ENGINES", "SPACES", "Map", "tsne"]
 
@@ -83,7 +83,8 @@ class Map:
     def scores(self) -> str:
         """What the space itself is worth, in a line."""
         k = self.neighbours.shape[1]
-        r = f"R@1 {self.precision_at_1:.3f} under {self.distance}"
+        value = "of none" if np.isnan(self.precision_at_1) else f"{self.precision_at_1:.3f}"  # no class has two rows
+        r = f"R@1 {value} under {self.distance}"
         return f"{r}; trustworthiness ({k} nearest) {self.trustworthiness:.3f}"
 
     def __repr__(self) -> str:
@@ -136,8 +137,8 @@ def tsne(  # noqa: PLR0913  keywords, as those of TSNE in scikit-learn
     n = len(x)
     if x.shape[1] < 2:
         raise ValueError("a map in two dimensions needs embeddings of at least two components, got one")
-    if n > 1 and bool((x == x[0]).all()):
-        raise ValueError("all embeddings are the same: there is nothing to map")
+    if n > 1:
+        check_spread(x)
     check_labels(labels, n)
     check_choice(space, "space", SPACES)
     check_choice(start, "start", ("pca", "random"))

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -20,6 +20,7 @@ from snrlib.report.html import code, details, figure, provenance_tables, table
 from snrlib.report.notebook import page
 from snrlib.study import stored
 from snrlib.study.contents import tables
+from snrlib.study.discussion import discussion
 from snrlib.study.words import answers
 from snrlib.utils.crate import CRATE, write_crate
 from snrlib.utils.files import data_folder, make_readable, partial_prefix
@@ -56,7 +57,7 @@ def build() -> Path:
             explored, section = explore_section()
             for name, one in explored.items():
                 (folder / f"{name}.html").write_text(one.html, encoding="utf-8")
-            (folder / "index.html").write_text(_index(chapters, _answers(folder), section), encoding="utf-8")
+            (folder / "index.html").write_text(_index(chapters, _answers(folder, {one.source.stem for one in chapters}), section), encoding="utf-8")
             for number, each in enumerate(chapters):
                 (folder / f"{each.source.stem}.html").write_text(page(chapters, number), encoding="utf-8")
             kinds = {
@@ -113,15 +114,17 @@ def _index(chapters: list[Chapter], answered: str, explore: str) -> str:
     return page(chapters, title=_QUESTION, body=body)
 
 
-def _answers(folder: Path) -> str:
-    """The study's answer from its stored tables, and the article that is made of it; or why there is none."""
+def _answers(folder: Path, stems: Collection[str]) -> str:
+    """The study's answer in plain sentences, the tables behind it, and the article made of both; or why there is none."""
     try:
-        found = answers()
+        found, plain = answers(), discussion()
     except (OSError, ValueError, KeyError) as error:
         return f"<p>The scoreboard cannot be read: {escape(str(error))}</p>\n"
+    told = Markup(stems).html("\n\n".join(f"**{question}** {text}" for question, text in plain.items()))
     items = "".join(f"<dt>{escape(question)}</dt><dd>{escape(text)}</dd>\n" for question, text in found.items())
     shown = "From the stored studies on the scoreboard, compared with Euclid in pairs of one seed."
-    return f"<p>{shown}</p>\n<dl>{items}</dl>\n{_article(folder, found)}"
+    counts = details("The counts and means behind it", f"<p>{shown}</p>\n<dl>{items}</dl>\n")
+    return f"{told}\n{counts}\n{_article(folder, found)}"
 
 
 def _article(folder: Path, found: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from snrlib.study.discussion import discussion
 from snrlib.study.scoreboard import BOARD, SCORES, SHOWN, scoreboard
 from snrlib.study.stored import Results, read, read_about, studies
 from snrlib.study.tables import differences, label, loss_table, summary, under_training_distance
@@ -98,7 +99,7 @@ def tables(names: Sequence[str]) -> str:
 
 
 def with_answers(readme: str) -> str:
-    """The study's own README with its generated parts renewed: the answers, what doing nothing gives, the picture.
+    """The study's own README with its generated parts renewed: the answer, what doing nothing gives, the picture.
 
     The parts stand between lines ``<!-- answers: begin -->`` and ``<!-- answers: end -->``, and so with "untrained".
 
@@ -106,7 +107,7 @@ def with_answers(readme: str) -> str:
         ValueError: a part is not there.
     """
     parts = {
-        "answers": "\n".join(f"- **{question}** {text}" for question, text in answers().items()),
+        "answers": _answers(),
         "untrained": untrained_table(BOARD),
     }
     for name, text in parts.items():
@@ -118,6 +119,14 @@ def with_answers(readme: str) -> str:
     alt = figure_alt(scoreboard(BOARD), SHOWN)
     picture = re.compile(r"!\[.*\]\((?=data/reference/scoreboard\.png)")
     return picture.sub(lambda _: f"![{alt}](", readme)
+
+
+def _answers() -> str:
+    """Plain sentences, and folded away below them what they stand on."""
+    plain = "\n\n".join(f"**{question}** {text}" for question, text in discussion().items())
+    plain = re.sub(r"\]\((?=\w+\.ipynb)", "](notebooks/", plain)
+    counts = "\n".join(f"- **{question}** {text}" for question, text in answers().items())
+    return f"{plain}\n\n<details><summary>The counts and means behind it</summary>\n\n{counts}\n\n</details>"
 
 
 def write_contents() -> list[Path]:

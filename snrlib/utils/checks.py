@@ -20,6 +20,7 @@ __all__ = [
     "check_labels",
     "check_number",
     "check_rank",
+    "check_spread",
     "has_bfloat16",
     "is_traced",
     "largest_embedding",
@@ -62,6 +63,18 @@ def check_embeddings(x: Any, name: str = "embeddings") -> Tensor:
     if bad:
         raise ValueError(f"{name} must be finite, got NaN or infinity in {bad} of {len(x)} rows")
     raise ValueError(f"{name} must be at most {limit:.1e} in size, or {computed.dtype} overflows; got {largest:.1e}")
+
+
+def check_spread(x: Tensor, name: str = "embeddings") -> None:
+    """Refuse embeddings (n, M) that no distance can tell apart.
+
+    Raises:
+        ValueError: all are the same, or differ by so little that the square of it vanishes.
+    """
+    widest = float((x.amax(dim=0) - x.amin(dim=0)).max())
+    if widest**2 < 1e3 * torch.finfo(x.dtype).tiny:
+        what = "are all the same" if not widest else f"differ by {widest:.2g} at most, of which the square vanishes"
+        raise ValueError(f"the {name} {what}: no distance can tell them apart")
 
 
 def largest_embedding(x: Tensor) -> float:

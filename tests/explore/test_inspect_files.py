@@ -86,6 +86,23 @@ def test_what_a_file_cannot_give_is_said(table: Path, capsys: pytest.CaptureFixt
     assert not Path(out).exists()
 
 
+@pytest.mark.parametrize(
+    ("labels", "note", "score"),
+    [
+        (np.zeros(N, dtype=int), "All are of one class, '0'", "R@1 1.000"),
+        (np.arange(N), f"{N} of {N} classes have one row", "R@1 of none"),
+        (np.maximum(np.arange(N), N // 2), f"{N // 2} of {N // 2 + 1} classes have one row", "R@1 1.000"),
+    ],
+)
+def test_what_labels_cannot_tell_is_said(labels: np.ndarray, note: str, score: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(N, 5)) + 100 * (labels[:, None] == labels.max())
+    np.savez(tmp_path / "few.npz", embeddings=x, labels=labels)
+    read = read_embeddings(tmp_path / "few.npz")
+    one = tsne(read.embeddings, read.labels)
+    assert score in one.scores
+    assert note in inspect([one], items_of(read)).html
+
+
 @pytest.mark.parametrize("shape", [(N, 6, 5), (N, 6, 5, 1), (N, 6, 5, 3), (N, 3, 6, 5)])
 def test_images_of_any_layout_are_shown_alike(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 255, size=shape, dtype=np.uint8)
@@ -110,7 +127,7 @@ def test_the_same_maps_make_the_same_bytes(table: Path) -> None:
     ("arrays", "words"),
     [
         ({"x": np.ones((N, 1)), "y": np.arange(N) % 3}, "at least two components, got one"),
-        ({"x": np.ones((N, 4)), "y": np.arange(N) % 3}, "all embeddings are the same"),
+        ({"x": np.ones((N, 4)), "y": np.arange(N) % 3}, "the embeddings are all the same"),
         ({}, "odd.npz is not there"),
     ],
 )

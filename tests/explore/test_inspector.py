@@ -369,6 +369,11 @@ def test_nothing_is_cut_off_or_left_unsaid(page: Any, maps: list[Map], width: in
     if width >= 1440:
         assert area > 0.5 * width * 1000, "maps fill a wide screen"
         assert page.evaluate("document.scrollingElement.scrollHeight") <= 1000
+        stages = page.locator(".stage").all()
+        sizes = [stage.bounding_box()["width"] for stage in stages]
+        assert sizes[0] > 1.4 * sizes[1], "one large, beside it the others"
+        page.locator("[data-do=alone]").nth(2).click()
+        assert stages[2].bounding_box()["width"] == sizes[0], "the small one has become large"
         page.locator("[data-do=alone]").nth(2).click()
         alone = page.locator(".stage:visible").bounding_box()
         assert alone["width"] * alone["height"] > 0.5 * width * 1000

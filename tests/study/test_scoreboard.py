@@ -445,7 +445,8 @@ def test_readme_page_and_notebook_say_what_tables_say(
     readme, reference = ((repository / page).read_text() for page in pages)
     said = re.findall(r"^- \*\*(.+?)\*\* (.+)$", readme.partition("<!-- answers: end -->")[0], re.MULTILINE)
     (alt,) = re.findall(r"!\[(.*)\]\(data/reference/scoreboard\.png\)", readme)
-    shutil.copytree(repository / "data/reference", tmp_path / "data/reference")
+    for folder in ("data/reference", "notebooks"):
+        shutil.copytree(repository / folder, tmp_path / folder)
     (tmp_path / pages[0]).write_text(readme.replace(said[0][1], "of old").replace(alt, "of old"))
     (tmp_path / pages[1]).write_text("of old")
     monkeypatch.setenv("SNR_ROOT", str(tmp_path))
@@ -462,6 +463,7 @@ def test_readme_page_and_notebook_say_what_tables_say(
 
 def test_a_readme_without_its_parts_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "answers", dict)
+    monkeypatch.setattr(contents, "discussion", dict)
     monkeypatch.setattr(contents, "untrained_table", lambda studies: "")
     readme = "<!-- answers: begin -->\n<!-- answers: end -->\n<!-- untrained: begin -->\n"
     with pytest.raises(ValueError, match="the README has no part untrained"):

@@ -86,7 +86,7 @@
     const points = stored(`points${m}`), half = points.length / 2;
     return new DotMap(document.querySelectorAll(".stage")[m], points.subarray(0, half), points.subarray(half), shared);
   });
-  let standing = maps.map((_, m) => m);
+  let standing = maps.map((_, m) => m), large = 0;
 
   function paper() { // the colours of the page, also when it turns dark or is printed
     const style = getComputedStyle(document.documentElement);
@@ -96,25 +96,36 @@
   const draw = () => views.forEach((view) => view.draw());
   const drawOver = () => views.forEach((view) => view.paintOver());
 
-  // --- Which maps stand, in as many columns as make them largest
+  // --- Which maps stand: in as many columns as make them largest, or one large and the others beside it
   function stand(wanted) {
     standing = wanted.length ? wanted : maps.map((_, m) => m);
-    document.querySelectorAll("#maps > section").forEach((section, m) => {
-      section.hidden = !standing.includes(m);
-      const alone = standing.length === 1 && maps.length > 1;
-      const what = alone ? "all maps" : "this map alone";
-      Object.assign(section.querySelector("[data-do=alone]"), { textContent: alone ? "▦" : "⤢", title: what, ariaLabel: `${what}: ${maps[m].title}`, hidden: maps.length === 1 });
-    });
+    if (!standing.includes(large)) large = Math.min(...standing);
     document.querySelectorAll("#standing button").forEach((button, m) => button.setAttribute("aria-pressed", standing.includes(m)));
     arrange();
     remember();
   }
+  function grow(m, section) { // a small map becomes the large one; that one, or one among equals, stands alone; after that all stand again
+    const small = $("maps").classList.contains("uneven") && !section.classList.contains("large");
+    large = m;
+    stand(small ? standing : standing.length === 1 ? maps.map((_, one) => one) : [m]);
+  }
   function arrange() {
     $("maps").style.setProperty("--standing", standing.length);
-    const { clientWidth, clientHeight } = $("maps");
-    const side = (columns) => Math.min(clientWidth / columns, clientHeight / Math.ceil(standing.length / columns) - 75);
-    const best = standing.map((_, k) => k + 1).reduce((a, b) => (side(b) > side(a) ? b : a), 1);
+    const { clientWidth, clientHeight } = $("maps"), others = standing.length - 1;
+    const side = (columns, rows) => Math.min(clientWidth / columns, clientHeight / rows - 75);
+    const grid = (columns) => side(columns, Math.ceil(standing.length / columns));
+    const best = standing.map((_, k) => k + 1).reduce((a, b) => (grid(b) > grid(a) ? b : a), 1);
+    const uneven = wide.matches && others > 1 && side(3, others) > 0.75 * grid(best) && side(1.5, 1) > 1.4 * grid(best);
+    $("maps").classList.toggle("uneven", uneven);
+    $("maps").style.setProperty("--others", others);
     $("maps").style.setProperty("--columns", wide.matches ? best : Math.min(standing.length, Math.max(1, Math.floor(clientWidth / 320))));
+    document.querySelectorAll("#maps > section").forEach((section, m) => {
+      section.hidden = !standing.includes(m);
+      section.classList.toggle("large", uneven && m === large);
+      const alone = standing.length === 1 && maps.length > 1;
+      const what = alone ? "all maps" : uneven && m !== large ? "make this map the large one" : "this map alone";
+      Object.assign(section.querySelector("[data-do=alone]"), { textContent: alone ? "▦" : "⤢", title: what, ariaLabel: `${what}: ${maps[m].title}`, hidden: maps.length === 1 });
+    });
     views.forEach((view) => view.resize());
   }
 
@@ -265,6 +276,7 @@
   function address() {
     const found = new URLSearchParams();
     if (standing.length < maps.length) found.set("maps", packed([...standing].sort((a, b) => a - b)));
+    if (large !== Math.min(...standing)) found.set("large", large);
     if ($("colour").value !== "class") found.set("colour", $("colour").value);
     if (shared.hidden.size) found.set("hidden", packed([...shared.hidden].sort((a, b) => a - b)));
     const chosen = packed(shared.chosen);
@@ -288,6 +300,7 @@
       if ([x, y, zoom].every(Number.isFinite) && zoom > 0) view.view = { at: [x, y], zoom: Math.min(2000, Math.max(0.5, zoom)) };
       else view.home();
     });
+    large = unpacked(asked.get("large"), maps.length)[0] ?? -1;
     stand(unpacked(asked.get("maps"), maps.length));
     select(unpacked(asked.get("chosen"), n));
     reading = false;
@@ -306,7 +319,7 @@
   $("standing").hidden = maps.length === 1;
   $("standing").append(...maps.map((map, m) => element("button", { type: "button", onclick: () => stand(standing.includes(m) && standing.length > 1 ? standing.filter((one) => one !== m) : [...standing, m].sort()) }, map.title)));
   document.querySelectorAll("#maps > section").forEach((section, m) => section.querySelectorAll("[data-do]").forEach((button) => {
-    button.onclick = { in: () => views[m].zoom(1.5), out: () => views[m].zoom(1 / 1.5), whole: () => { views[m].home(); views[m].changed(); }, alone: () => stand(standing.length === 1 ? maps.map((_, one) => one) : [m]) }[button.dataset.do];
+    button.onclick = { in: () => views[m].zoom(1.5), out: () => views[m].zoom(1 / 1.5), whole: () => { views[m].home(); views[m].changed(); }, alone: () => grow(m, section) }[button.dataset.do];
   }));
   $("colour").onchange = () => { colour($("colour").value); select(shared.chosen); };
   $("class").onchange = () => {
