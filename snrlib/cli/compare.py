@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snrlib.data.embedding_file import EmbeddingFile
     from snrlib.evaluate import Comparison
 
-__all__ = ["add_columns", "add_commands", "read_file"]
+__all__ = ["add_columns", "add_commands", "count_or_all", "read_file"]
 
 _MANY = 10_000  # queries, beyond which a sample is drawn unless told otherwise
 _CLUSTERED = 5_000  # rows, up to which k-means is run
@@ -31,7 +31,9 @@ def add_commands(commands: Any) -> None:
     one.add_argument("--train", metavar="FILE", help="fit maps to these, instead of half of the classes in turn")
     add_columns(one)
     one.add_argument("--baseline", default="Euclid", metavar="WAY", help="what all are compared with (default: Euclid)")
-    one.add_argument("--queries", type=_queries, metavar="N|all", help=f"how many (default: all, at most {_MANY:,})")
+    one.add_argument(
+        "--queries", type=count_or_all, metavar="N|all", help=f"how many (default: all, at most {_MANY:,})"
+    )
     one.add_argument("--folds", type=int, default=2, metavar="N", help="parts of the classes (default: 2)")
     one.add_argument("--seed", type=int, default=0, help="of folds, pairs, samples and intervals (default: 0)")
     one.add_argument("-o", dest="output", default="comparison.html", metavar="FILE.html", help="with .csv and .json")
@@ -72,7 +74,8 @@ def _run(folder: str) -> EmbeddingFile:
     return EmbeddingFile(Path(name).name, x, run.images.labels, run.images.classes, columns, notes=notes)
 
 
-def _queries(text: str) -> int | None:
+def count_or_all(text: str) -> int:
+    """The value of an option: a whole number from 1, or 0 for "all"."""
     if text == "all":
         return 0
     if text.isdecimal() and int(text):
@@ -100,7 +103,8 @@ def _compare(options: argparse.Namespace) -> int:
         sets = {"reference": read.embeddings[~query], "reference_labels": read.labels[~query]}
     if train is not None:
         sets |= {"train": train.embeddings, "train_labels": train.labels}
-    shape = geometry(read.embeddings, read.labels, seed=options.seed, progress=True)  # first: a finished comparison keeps nothing
+    # First, since a finished comparison keeps nothing.
+    shape = geometry(read.embeddings, read.labels, seed=options.seed, progress=True)
     drawn = _MANY if options.queries is None else options.queries or None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is left out is said below
@@ -142,8 +146,10 @@ def _ways(
     if int(sizes.max()) < 2:
         raise ValueError(f"every class of {read.name} has one row: is it the right column that holds the classes?")
     check_spread(read.embeddings, f"embeddings of {read.name}")
-    if read.is_query is not None and not {*read.labels[read.is_query].tolist()} & {*read.labels[~read.is_query].tolist()}:
-        raise ValueError(f"no class of the queries of {read.name} is in its gallery: nothing right can be found")
+    if read.is_query is not None:
+        queries, gallery = (set(read.labels[rows].tolist()) for rows in (read.is_query, ~read.is_query))
+        if not queries & gallery:
+            raise ValueError(f"no class of the queries of {read.name} is in its gallery: nothing right can be found")
     if M < 2:
         raise ValueError(f"{read.name} has embeddings of one component: SNR and correlation need at least two")
     fit = n - n // options.folds if train is None and options.folds > 0 else len(train or read)

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from snrlib.cli.compare import add_columns
+from snrlib.cli.compare import add_columns, count_or_all
 from snrlib.utils.files import check_page
 
 __all__ = ["add_commands"]
 
+_ROWS = 100_000  # of a file, beyond which some are drawn unless told otherwise
 _READING = ("embeddings", "labels", "paths", "role", "labels_from", "drop_bad")  # options of how a file is read
 
 
@@ -28,6 +29,7 @@ def add_commands(commands: Any) -> None:
     one.add_argument("--images", metavar="FOLDER", help="where the images are, to which a file's paths are relative")
     one.add_argument("--export", metavar="FILE.parquet", help="also write the maps as a table for other viewers")
     add_columns(one)
+    one.add_argument("--rows", type=count_or_all, metavar="N|all", help=f"how many (default: all, at most {_ROWS:,})")
     one.add_argument("--paths", metavar="NAME", help="column of paths of images")
     one.add_argument("--perplexity", type=float, help="of the maps (default: 30, or what so few images allow)")
     one.add_argument("--symmetrised", action="store_true", help="show the mean of both anchor sides")
@@ -60,9 +62,10 @@ def _inspect(options: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{missing[0]} is not there")
     if any(Path(one).is_file() for one in options.files):
         reading = {name: getattr(options, name) for name in _READING}
-        spaces = file_embeddings(options.files, options.distance, options.images, **reading)
-    elif options.distance or options.images:
-        raise ValueError("--distance and --images belong to files of embeddings; runs have their own")
+        rows = _ROWS if options.rows is None else options.rows or None
+        spaces = file_embeddings(options.files, options.distance, options.images, rows, **reading)
+    elif options.distance or options.images or options.rows is not None:
+        raise ValueError("--distance, --images and --rows belong to files of embeddings; runs have their own")
     else:
         spaces = run_embeddings(options.files) if options.files else stored_embeddings()
     space = "symmetrised" if options.symmetrised else "mapped"

@@ -59,8 +59,8 @@ def read_columns(path: Path) -> Columns:
         raise
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path.name} is not written in UTF-8 (byte {error.object[error.start]:#04x}): save it anew as UTF-8, which "
-            'spreadsheets call "CSV UTF-8"'
+            f"{path.name} is not written in UTF-8 (byte {error.object[error.start]:#04x}): save it anew as UTF-8, "
+            'which spreadsheets call "CSV UTF-8"'
         ) from error
     except (
         *(ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error, csv.Error),

@@ -133,8 +133,7 @@ class Comparison(pd.DataFrame):
         shown = "no way is shown to be better" if worse else "no difference is shown"
         rest = f" Shown to be worse: {'; '.join(worse)}." if worse else ""
         return (
-            f"Stay with {baseline}, {word} {own}: {shown}; the best of the others is {top}: {by} ({p}; "
-            f"{size}).{rest}"
+            f"Stay with {baseline}, {word} {own}: {shown}; the best of the others is {top}: {by} ({p}; {size}).{rest}"
         )
 
 

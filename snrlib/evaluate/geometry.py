@@ -104,9 +104,7 @@ def _across(count: int, across: int) -> str:
 
 
 @torch.no_grad()
-def geometry(
-    embeddings: Tensor, labels: Labels, most: int = 10_000, seed: int = 0, progress: bool = False
-) -> Geometry:
+def geometry(embeddings: Tensor, labels: Labels, most: int = 10_000, seed: int = 0, progress: bool = False) -> Geometry:
     """The shape of a set of embeddings, without judging any distance.
 
     Hubs are looked for among ``most`` rows drawn at random, near-duplicates of these among all rows. Both by Euclid.

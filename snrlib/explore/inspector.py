@@ -94,6 +94,11 @@ def inspect(
         }
     left = PAGE_LIMIT - sum(len(text) for _, text in arrays.values())
     pictures, notes = _pictures(images, thumbnail, left)
+    if left < 0:
+        size = (PAGE_LIMIT - left) >> 20
+        notes.append(
+            f"The maps alone have {size} MiB, and browsers may be slow: fewer maps or rows make a smaller page."
+        )
     if pictures:
         arrays["ends"] = _packed(np.cumsum([len(text) for text in pictures]))
         arrays["pictures"] = ("", "".join(pictures))

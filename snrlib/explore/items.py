@@ -82,7 +82,9 @@ def items_of(file: EmbeddingFile, folder: str | Path | None = None) -> Items:
     if len(sizes) == 1:
         told.append(f"All are of one class, {file.classes[0]!r}, so every neighbour is right.")
     elif alone := int((sizes == 1).sum()):
-        told.append(f"{alone:,} of {len(sizes):,} classes {'has' if alone == 1 else 'have'} one row, which no R@1 counts.")
+        told.append(
+            f"{alone:,} of {len(sizes):,} classes {'has' if alone == 1 else 'have'} one row, which no R@1 counts."
+        )
     if file.is_query is not None:
         factors = factors.assign(role=np.where(file.is_query, "query", "gallery"))
     if file.paths is not None:

@@ -57,7 +57,8 @@ def build() -> Path:
             explored, section = explore_section()
             for name, one in explored.items():
                 (folder / f"{name}.html").write_text(one.html, encoding="utf-8")
-            (folder / "index.html").write_text(_index(chapters, _answers(folder, {one.source.stem for one in chapters}), section), encoding="utf-8")
+            answered = _answers(folder, {each.source.stem for each in chapters})
+            (folder / "index.html").write_text(_index(chapters, answered, section), encoding="utf-8")
             for number, each in enumerate(chapters):
                 (folder / f"{each.source.stem}.html").write_text(page(chapters, number), encoding="utf-8")
             kinds = {
@@ -115,7 +116,7 @@ def _index(chapters: list[Chapter], answered: str, explore: str) -> str:
 
 
 def _answers(folder: Path, stems: Collection[str]) -> str:
-    """The study's answer in plain sentences, the tables behind it, and the article made of both; or why there is none."""
+    """The answer in plain sentences, the counts behind it, and the article that is made of them; or why none is."""
     try:
         found, plain = answers(), discussion()
     except (OSError, ValueError, KeyError) as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from snrlib.data import ImageFiles, LabelledImages, load
-from snrlib.data.embedding_file import read_embeddings
+from snrlib.data.embedding_file import EmbeddingFile, read_embeddings
 from snrlib.distances import Distance, LinearMap, get_distance
 from snrlib.experiment import default_settings, distance_of, experiment, images_of, read_run, untrained
 from snrlib.explore.items import Items, items_of
@@ -165,6 +165,7 @@ def file_embeddings(
     files: Sequence[str | Path],
     distances: Sequence[str] | None = None,
     images: str | Path | None = None,
+    rows: int | None = None,
     **reading: Any,
 ) -> Stored:
     """Read files of embeddings, each of which is seen under every distance.
@@ -174,6 +175,7 @@ def file_embeddings(
         distances: names in `snrlib.distances.DISTANCES`; None is `FILE_DISTANCES`.
         images: the folder of their images, to which the paths in the first file are relative; None has those in the
             file, if there are any.
+        rows: how many are drawn at random (seed 0), where there are more; None takes all.
         reading: options of `snrlib.data.embedding_file.read_embeddings`.
 
     Raises:
@@ -190,7 +192,7 @@ def file_embeddings(
         )
     first, embeddings, titles = None, {}, {}
     for place in places:
-        read = read_embeddings(place, **reading)
+        read = _drawn(read_embeddings(place, **reading), rows)
         first = read if first is None else first
         if read.classes != first.classes or not torch.equal(read.labels, first.labels):
             raise ValueError(
@@ -204,6 +206,18 @@ def file_embeddings(
         raise ValueError("at least one file of embeddings must be named")
     under = {key: chosen[key.rpartition(": ")[2]] for key in embeddings}
     return Stored(items_of(first, images), embeddings, under, titles, {})
+
+
+def _drawn(file: EmbeddingFile, rows: int | None) -> EmbeddingFile:
+    """So many rows of a file, the same of every file as long, in their order and with their numbers."""
+    n = len(file)
+    if rows is None or n <= rows:
+        return file
+    chosen = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:rows].sort().values.numpy()
+    drawn = file.rows(chosen)
+    free = "row" if "row" not in drawn.columns else "row of the file"
+    note = f"Drawn at random: {rows:,} of {n:,} rows."
+    return replace(drawn, columns=drawn.columns.assign(**{free: chosen}), notes=(*drawn.notes, note))
 
 
 def _titles(every: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

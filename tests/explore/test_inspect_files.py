@@ -103,6 +103,20 @@ def test_what_labels_cannot_tell_is_said(labels: np.ndarray, note: str, score: s
     assert note in inspect([one], items_of(read)).html
 
 
+def test_the_same_rows_are_drawn_from_files(tmp_path: Path) -> None:
+    x, files = np.random.default_rng(0).normal(size=(N, 5)), [tmp_path / "one.npz", tmp_path / "two.npz"]
+    for factor, file in enumerate(files, start=1):
+        np.savez(file, embeddings=factor * x, labels=np.arange(N) % 3)
+    found = file_embeddings(files, ["snr"], rows=40)
+    rows = found.images.factors.row.tolist()
+    assert len(set(rows)) == 40
+    assert rows == sorted(rows)
+    for factor, drawn in enumerate(found.embeddings.values(), start=1):
+        assert np.array_equal(drawn, factor * x[rows])
+    assert found.images.labels.tolist() == [row % 3 for row in rows]
+    assert f"Drawn at random: 40 of {N} rows." in found.images.notes
+
+
 @pytest.mark.parametrize("shape", [(N, 6, 5), (N, 6, 5, 1), (N, 6, 5, 3), (N, 3, 6, 5)])
 def test_images_of_any_layout_are_shown_alike(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 255, size=shape, dtype=np.uint8)
