@@ -16,6 +16,7 @@ from snrlib.data.embedding_file import read_embeddings
 from snrlib.distances import get_distance
 from snrlib.explore import Items, export_atlas, inspect, items_of, tsne
 from snrlib.explore.items import thumbnails
+from snrlib.study.embeddings import file_embeddings
 
 N = 60
 
