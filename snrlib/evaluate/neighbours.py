@@ -109,6 +109,8 @@ class Index:
         # A ranking of most candidates, and what scores make of it, takes several times the bytes of the products.
         most = _BLOCK // n // (8 if 2 * k > n else 1)
         size = max(1, min(most, max(_FEWEST, _CACHED // n)))
+        if self._faiss is not None:  # has blocks of its own, and is many times slower if called for few queries at once
+            size = max(1, _BLOCK // (k + 1))
         rows = torch.arange(len(query), device=query.device)
         for own, some, factors in zip(rows.split(size), query.split(size), left.split(size), strict=True):
             indices = search(factors, own if itself else None)
