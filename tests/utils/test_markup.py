@@ -18,6 +18,7 @@ FORMULAS = {  # and what of them is read
     r"\underbrace{a + b}_{\text{noise}} \underset{j:\, d > 0}{\text{mean}}": "a+b⏟noisemeanj:d>0",
     r"\boxed{\,d = 1 + r^2\,} \tfrac12 \dfrac{\sqrt{x}}{|\Gamma|}": "d=1+r212x|Γ|",
     r"\max_{i \neq j} \lbrace x_i^+, h'_j \rbrace \in \mathbb{R}^{M}": "maxi≠j{xi+,hj′}∈ℝM",
+    r"\mathcal L_d(u) + L_r \ne \mathcal{P}": "ℒd(u)+Lr≠𝒫",
     r"\frac{\mathrm{Var}(h_j - h_i)}{\mathrm{E}(h_i)}": "Var(hj−hi)E(hi)",
 }
 
