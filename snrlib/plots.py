@@ -191,7 +191,7 @@ def force_field(
 ) -> Figure:
     """Arrows of one length that say where a point is driven, drawn where that point is; their colour is the force.
 
-    A grey dot is a place without a force, a cross one where there is no finite one.
+    Dark is strong. A grey dot is a place without a force, a black cross one where there is no finite one.
 
     Args:
         panels: by title, the places (n, 2) of the point that may move, and the forces (n, 2) on it there.
@@ -211,7 +211,7 @@ def force_field(
             *places[there].T,
             *(forces[there] / length[there, None]).T,
             length[there],
-            cmap=plt.get_cmap("cividis", 6),
+            cmap=ListedColormap(plt.get_cmap("cividis_r")(np.linspace(0.15, 1, 6))),  # dark is strong
             norm=LogNorm(0.125, 8),
             pivot="mid",
             angles="xy",
@@ -220,7 +220,7 @@ def force_field(
             width=0.012,
         )
         axis.plot(*places[finite & ~there].T, ".", color="0.5", markersize=5)
-        axis.plot(*places[~finite].T, "x", color="0.5", markersize=5)
+        axis.plot(*places[~finite].T, "x", color="black", markersize=8, markeredgewidth=1.8, zorder=3)  # above the line
         if normals and name in normals:
             across = normals[name].flip(0) * torch.tensor([-1, 1])
             axis.plot(*torch.stack([-9 * across, 9 * across]).T, "--", color=COLOURS[2], linewidth=1.2)

@@ -44,6 +44,7 @@ def mathml(tex: str, display: bool = False) -> str:
     body, tag = re.sub(r"\\tag\{([^}]*)\}", "", tex), re.search(r"\\tag\{([^}]*)\}", tex)
     body = re.sub(r"(\\(?:begin|end)\{)aligned\}", r"\1split}", body)
     body = re.sub(r"\\mathrm\{(\w)\}", r"\\text{\1}", body)  # else one letter comes out italic
+    body = re.sub(r"\\mathcal (\w)", r"\\mathcal{\1}", body)  # else it is a variant that browsers do not know
     try:
         markup = convert(body, display="block" if display else "inline")
         ElementTree.fromstring(markup)

@@ -11,6 +11,7 @@ from snrlib.utils.markup import Markup, mathml
 FORMULAS = {  # and what of them is read
     r"\mathbf{x}_i^\top \mathbf M \mathbf{1}": "𝐱i⊤M1",
     r"\lVert L(b-a)\rVert_2^2": "‖L(b−a)‖22",
+    r"\mathcal L = \mathcal{L}_d": "ℒ=ℒd",
     r"\begin{pmatrix}1.5 & 0.4\\ 0 & 0.7\end{pmatrix}": "(1.50.400.7)",
     r"\begin{aligned}a &= b\\ &= c\end{aligned}": "a=b=c",
     r"\begin{cases}1 & x > 0\\ 0 & \text{else}\end{cases}": "{1x>00else",
