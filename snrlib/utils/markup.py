@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection
 from html import escape, unescape
 from urllib.parse import unquote, urlsplit
@@ -23,7 +22,6 @@ _FORMULA = re.compile(
 _STAND_IN = re.compile("\ue000(\\d+)\ue001")  # no character of any text: what Markdown sees in place of a formula
 _WORD = re.compile(r'(?:<mi mathvariant="normal">\w</mi>){2,}')
 _BOLD = ' mathvariant="normal" style="font-weight: bold"'
-_SCRIPT = re.compile(r'<mi mathvariant="script">([A-Z])</mi>')
 
 
 def slug(text: str) -> str:
@@ -52,23 +50,14 @@ def mathml(tex: str, display: bool = False) -> str:
         raise ValueError(f"the formula {tex!r} cannot be converted: {type(error).__name__}") from error
     if "\\" in markup:  # a command that it does not know comes out as it went in
         raise ValueError(f"the formula {tex!r} cannot be converted: unknown command")
-    # What browsers need: they know no bold or script variant, read a word better as one, and stretch a bar for its
-    # exponent.
+    # What browsers need: they know no bold variant, read a word better as one, and stretch a bar for its exponent.
     markup = _WORD.sub(lambda match: f"<mi>{''.join(re.findall(r'>(.)<', match[0]))}</mi>", markup)
-    markup = _SCRIPT.sub(lambda match: f"<mi>{_script(match[1])}</mi>", markup.replace(' mathvariant="bold"', _BOLD))
+    markup = markup.replace(' mathvariant="bold"', _BOLD)
     markup = re.sub("<mo>(?=&#x(?:02016|0007C);)", '<mo stretchy="false">', markup)
     if not display:
         return f'<span class="long">{markup}</span>' if len(tex) > 40 else markup  # scrolls on a narrow screen
     number = f'<span class="tag">({escape(tag[1])})</span>' if tag else ""
     return f'<span class="formula">{markup}{number}</span>'
-
-
-def _script(letter: str) -> str:
-    """The script form of a capital: of some it was a character of its own before the others had one."""
-    try:
-        return unicodedata.lookup(f"SCRIPT CAPITAL {letter}")
-    except KeyError:
-        return unicodedata.lookup(f"MATHEMATICAL SCRIPT CAPITAL {letter}")
 
 
 class Markup(mistune.HTMLRenderer):

@@ -11,7 +11,7 @@ from snrlib.utils.markup import Markup, mathml
 FORMULAS = {  # and what of them is read
     r"\mathbf{x}_i^\top \mathbf M \mathbf{1}": "𝐱i⊤M1",
     r"\lVert L(b-a)\rVert_2^2": "‖L(b−a)‖22",
-    r"\mathcal L = \mathcal{L}_d": "ℒ=ℒd",
+    r"\mathcal L_d(u) + L_r \ne \mathcal{P}": "ℒd(u)+Lr≠𝒫",
     r"\begin{pmatrix}1.5 & 0.4\\ 0 & 0.7\end{pmatrix}": "(1.50.400.7)",
     r"\begin{aligned}a &= b\\ &= c\end{aligned}": "a=b=c",
     r"\begin{cases}1 & x > 0\\ 0 & \text{else}\end{cases}": "{1x>00else",
@@ -19,7 +19,6 @@ FORMULAS = {  # and what of them is read
     r"\underbrace{a + b}_{\text{noise}} \underset{j:\, d > 0}{\text{mean}}": "a+b⏟noisemeanj:d>0",
     r"\boxed{\,d = 1 + r^2\,} \tfrac12 \dfrac{\sqrt{x}}{|\Gamma|}": "d=1+r212x|Γ|",
     r"\max_{i \neq j} \lbrace x_i^+, h'_j \rbrace \in \mathbb{R}^{M}": "maxi≠j{xi+,hj′}∈ℝM",
-    r"\mathcal L_d(u) + L_r \ne \mathcal{P}": "ℒd(u)+Lr≠𝒫",
     r"\frac{\mathrm{Var}(h_j - h_i)}{\mathrm{E}(h_i)}": "Var(hj−hi)E(hi)",
 }
 
