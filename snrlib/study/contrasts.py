@@ -4,7 +4,8 @@ The SNR distance differs from Euclid's in more than one thing at a time: rows ar
 unit, the unit is the anchor's own, and the gradient goes through it. Each contrast changes one of these and holds the
 rest, the form of the loss included, which compares squares throughout. Where several pairs of arms differ by that one
 thing, a seed counts with their mean. The differences are tested as one family (Holm); a difference that is not shown is
-tested for equivalence, too: whether it lies within +-`EQUAL`.
+tested for equivalence, too: whether it lies within +-`EQUAL`. The profiles ``acts_*_near`` and ``acts_*_far`` have the
+arms whose margins have one unit at one setting, where tuning cannot part them.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -198,7 +199,8 @@ def _what_acts(level: float) -> str:
         for name, row in table.iterrows():
             equal = f", equal within {EQUAL:g}" if row.p_equal < 1 - level else ""
             parts.append(f"{name} {row['mean']:+.3f} ± {row.half_width:.3f}{equal}")
-        said.append(f"{study} ({table.seeds.iloc[0]} divisions of the classes): {'; '.join(parts)}")
+        told = f"{study} ({table.seeds.iloc[0]} divisions of the classes): {'; '.join(parts)}"
+        said.append(told + _at_one_setting(study, level))
     if not said:
         return ""
     return (
@@ -206,6 +208,22 @@ def _what_acts(level: float) -> str:
         "anchor's own unit against the batch's; a gradient through the unit against none; the square against the root. "
         f"{'. '.join(said)}."
     )
+
+
+def _at_one_setting(study: str, level: float) -> str:
+    """The same contrasts where all arms have one margin and one learning rate, in each study of it that is stored."""
+    tables = {}
+    for setting in ("near", "far"):
+        with suppress(FileNotFoundError):
+            runs = stored.read(f"{study}_{setting}").runs
+            tables[f"margin {runs.margin.max():g}"] = contrasts(runs, level=level)
+    if not tables:
+        return ""
+    parts = []
+    for name in next(iter(tables.values())).index:
+        rows = [one.loc[name] for one in tables.values()]
+        parts.append(f"{name} " + " and ".join(f"{row['mean']:+.3f} ± {row.half_width:.3f}" for row in rows))
+    return f"; untuned, all arms at one margin and one learning rate, {' and '.join(tables)}: {'; '.join(parts)}"
 
 
 def _whitened(studies: Sequence[str], score: str, level: float) -> str:

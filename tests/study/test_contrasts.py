@@ -8,6 +8,7 @@ import pytest
 
 from snrlib.stats import holm, t_test
 from snrlib.study.contrasts import CONTRASTS, EQUAL, contrasts
+from snrlib.study.stored import read_about
 
 ARMS = list(dict.fromkeys(arm for pairs in CONTRASTS.values() for pair in pairs for arm in pair))
 SEEDS = 6
@@ -95,3 +96,22 @@ def test_a_contrast_without_its_arms_is_left_out() -> None:
         contrasts(few[few.distance == "snr"])
     with pytest.raises(ValueError, match="of one data set, network and loss, got several or no loss"):
         contrasts(pd.concat([runs, _runs({}, loss="lifted")]))
+
+
+@pytest.mark.parametrize("data", ["birds", "glyphs"])
+@pytest.mark.parametrize("setting", ["near", "far"])
+def test_arms_of_one_setting_share_it(data: str, setting: str) -> None:
+    chosen = read_about(f"acts_{data}_{setting}")["chosen"]
+    arms = {(one["distance"], one["variant"]) for one in chosen}
+    assert arms == {
+        (distance, variant)
+        for variant, pair in {
+            "": ("relative_euclidean", "snr"),
+            "unit detached": ("relative_euclidean", "snr"),
+            "unit batch": ("euclidean", "centred_euclidean"),
+        }.items()
+        for distance in pair
+    }
+    (shared,) = {(one["margin"], one["learning_rate"]) for one in chosen}
+    tuned = {one["distance"]: one for one in read_about(f"acts_{data}")["chosen"] if one["variant"] == ""}
+    assert shared in {(tuned[one]["margin"], tuned[one]["learning_rate"]) for one in ("relative_euclidean", "snr")}

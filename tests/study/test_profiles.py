@@ -22,6 +22,7 @@ def test_every_profile_of_the_study_can_be(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(PROFILES) == kinds | {
         "acts_birds",
         "acts_glyphs",
+        *(f"acts_{data}_{setting}" for data in ("birds", "glyphs") for setting in ("near", "far")),
         "boards",
         "report",
         "cars",
