@@ -44,7 +44,7 @@ def map_figure(
     """
     rows = math.ceil(len(maps) / columns)
     columns = min(columns, len(maps))
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.5) * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.65) * rows), squeeze=False)
     y = labels.numpy()
     for axis in axes.flat[len(maps) :]:
         axis.set_visible(False)
@@ -62,7 +62,10 @@ def map_figure(
                 _picture(axis, one.points, np.flatnonzero(y == c), pictures)
         if len(chosen):
             axis.scatter(*one.points[list(chosen)].T, s=70, facecolors="none", edgecolors="black", linewidths=1.5)
-        axis.set(xticks=[], yticks=[], title=one.title, aspect="equal", adjustable="datalim")
+        # A square that each map fills: otherwise the same map in two panels may be drawn in two sizes.
+        middle, half = (one.points.max(axis=0) + one.points.min(axis=0)) / 2, 0.54 * np.ptp(one.points, axis=0).max()
+        axis.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
+        axis.set(xticks=[], yticks=[], title=one.title)
         below = "\n".join([one.facts, *one.scores.split("; ")])
         axis.set_xlabel(below, fontsize=7.5, loc="left")
         axis.grid(False)
