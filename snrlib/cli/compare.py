@@ -86,7 +86,7 @@ def count_or_all(text: str) -> int:
 def _compare(options: argparse.Namespace) -> int:
     page = Path(options.output)
     check_page(page)  # before the search, which takes minutes
-    _check_beside(page)
+    _check_beside(page, Path(options.file))
     import torch
 
     from snrlib.evaluate import compare, geometry
@@ -225,13 +225,16 @@ def _print(table: Comparison, shape: Any, baseline: str, notes: list[str]) -> No
     print(shown.to_string(), *notes, "", table.answer(baseline), "", *shape.sentences(), "", sep="\n")
 
 
-def _check_beside(page: Path) -> None:
-    """Refuse a place where another table or other JSON stands.
+def _check_beside(page: Path, file: Path) -> None:
+    """Refuse a place where another table or other JSON stands, or where the next reader looks for the file's labels.
 
     Raises:
         FileExistsError: it does.
+        ValueError: the table would stand beside an ``.npy`` as if it were its labels.
     """
     table, facts = page.with_suffix(".csv"), page.with_suffix(".json")
+    if file.suffix.lower() == ".npy" and table.resolve() == file.with_suffix(".csv").resolve():
+        raise ValueError(f"{table.name} beside {file.name} would be taken for its labels: name the page otherwise (-o)")
     own = {table: b"way,", facts: f'{{\n "generator": "{_GENERATOR}"'.encode()}
     for path, start in own.items():
         if path.is_dir() or (path.exists() and not path.read_bytes().startswith(start)):

@@ -151,6 +151,9 @@ def test_labels_come_from_another_file(birds: Path, capsys: pytest.CaptureFixtur
     assert main(["compare", str(plain), "-o", str(pages[1])]) == 0
     one, two = (json.loads(page.with_suffix(".json").read_text())["scores"] for page in pages)
     assert one == two
+    capsys.readouterr()
+    assert main(["compare", str(lone), "--labels-from", str(table), "-o", str(lone.with_suffix(".html"))]) == 2
+    assert "lone.csv beside lone.npy would be taken for its labels" in capsys.readouterr().err
     pd.DataFrame({"species": ["a", "b"]}).to_csv(table, index=False)
     capsys.readouterr()
     assert main(["compare", str(lone), "--labels-from", str(table), "-o", str(pages[0])]) == 2
