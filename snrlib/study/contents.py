@@ -126,7 +126,9 @@ def _answers() -> str:
     plain = "\n\n".join(f"**{question}** {text}" for question, text in discussion().items())
     plain = re.sub(r"\]\((?=\w+\.ipynb)", "](notebooks/", plain)
     counts = "\n".join(f"- **{question}** {text}" for question, text in answers().items())
-    return f"{plain}\n\n<details><summary>The counts and means behind it</summary>\n\n{counts}\n\n</details>"
+    source = "From the discussion in [12](notebooks/12_scoreboard.ipynb), where every sentence is asserted."
+    folded = f"<details><summary>The counts and means behind it</summary>\n\n{counts}\n\n</details>"
+    return f"{plain}\n\n{source}\n\n{folded}"
 
 
 def write_contents() -> list[Path]:
