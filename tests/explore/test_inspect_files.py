@@ -110,6 +110,7 @@ def test_the_same_rows_are_drawn_from_files(tmp_path: Path) -> None:
     for factor, file in enumerate(files, start=1):
         np.savez(file, embeddings=factor * x, labels=np.arange(N) % 3)
     found = file_embeddings(files, ["snr"], rows=40)
+    assert isinstance(found.images, Items)
     rows = found.images.factors.row.tolist()
     assert len(set(rows)) == 40
     assert rows == sorted(rows)
