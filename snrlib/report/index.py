@@ -121,11 +121,10 @@ def _answers(folder: Path, stems: Collection[str]) -> str:
         found, plain = answers(), discussion()
     except (OSError, ValueError, KeyError) as error:
         return f"<p>The scoreboard cannot be read: {escape(str(error))}</p>\n"
-    told = Markup(stems).html("\n\n".join(f"**{question}** {text}" for question, text in plain.items()))
     items = "".join(f"<dt>{escape(question)}</dt><dd>{escape(text)}</dd>\n" for question, text in found.items())
     shown = "From the stored studies on the scoreboard, compared with Euclid in pairs of one seed."
     counts = details("The counts and means behind it", f"<p>{shown}</p>\n<dl>{items}</dl>\n")
-    return f"{told}\n{counts}\n{_article(folder, found)}"
+    return f"{Markup(stems).html(plain)}\n{counts}\n{_article(folder, found)}"
 
 
 def _article(folder: Path, found: Mapping[str, str]) -> str:

@@ -123,12 +123,9 @@ def with_answers(readme: str) -> str:
 
 def _answers() -> str:
     """Plain sentences, and folded away below them what they stand on."""
-    plain = "\n\n".join(f"**{question}** {text}" for question, text in discussion().items())
-    plain = re.sub(r"\]\((?=\w+\.ipynb)", "](notebooks/", plain)
+    plain = re.sub(r"\]\((?=\w+\.ipynb)", "](notebooks/", discussion())
     counts = "\n".join(f"- **{question}** {text}" for question, text in answers().items())
-    source = "From the discussion in [12](notebooks/12_scoreboard.ipynb), where every sentence is asserted."
-    folded = f"<details><summary>The counts and means behind it</summary>\n\n{counts}\n\n</details>"
-    return f"{plain}\n\n{source}\n\n{folded}"
+    return f"{plain}\n\n<details><summary>The counts and means behind it</summary>\n\n{counts}\n\n</details>"
 
 
 def write_contents() -> list[Path]:

@@ -13,8 +13,8 @@ __all__ = ["discussion"]
 _NOTEBOOK, _HEADING = "12_scoreboard", "## The discussion that the report announces"
 
 
-def discussion() -> dict[str, str]:
-    """Questions to answers, in plain sentences; cells of the notebook assert each from the stored tables.
+def discussion() -> str:
+    """Questions and answers as Markdown, in plain sentences; cells of the notebook assert each from the stored tables.
 
     Raises:
         FileNotFoundError, ValueError: there is no such notebook, or no discussion in it.
@@ -22,5 +22,7 @@ def discussion() -> dict[str, str]:
     path = find_notebook(_NOTEBOOK)
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "markdown" and cell.source.startswith(_HEADING):
-            return dict(re.findall(r"^\*\*(.+?\?)\*\* (.+)$", cell.source, re.MULTILINE))
+            told = re.findall(r"^\*\*.+?\?\*\* .+$", cell.source, re.MULTILINE)
+            source = f"From the discussion in [{path.stem[:2]}]({path.name}), where every sentence is asserted."
+            return "\n\n".join([*told, source])
     raise ValueError(f"{path.name} has no section {_HEADING.removeprefix('## ')!r}")

@@ -463,7 +463,7 @@ def test_readme_page_and_notebook_say_what_tables_say(
 
 def test_a_readme_without_its_parts_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "answers", dict)
-    monkeypatch.setattr(contents, "discussion", dict)
+    monkeypatch.setattr(contents, "discussion", str)
     monkeypatch.setattr(contents, "untrained_table", lambda studies: "")
     readme = "<!-- answers: begin -->\n<!-- answers: end -->\n<!-- untrained: begin -->\n"
     with pytest.raises(ValueError, match="the README has no part untrained"):
