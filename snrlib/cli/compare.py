@@ -222,7 +222,8 @@ def _print(table: Comparison, shape: Any, baseline: str, notes: list[str]) -> No
         f"{found['mean'][name]:+.3f} ({found.low[name]:+.3f} to {found.high[name]:+.3f})" if name in found.index else ""
         for name in table.index
     ]
-    print(shown.to_string(), *notes, "", table.answer(baseline), "", *shape.sentences(), "", sep="\n")
+    by_rank = f"By the whole ranking instead of the nearest: {table.answer(baseline, 'mean_average_precision_at_r')}"
+    print(shown.to_string(), *notes, "", table.answer(baseline), by_rank, "", *shape.sentences(), "", sep="\n")
 
 
 def _check_beside(page: Path, file: Path) -> None:
