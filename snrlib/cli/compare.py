@@ -90,6 +90,7 @@ def _compare(options: argparse.Namespace) -> int:
     import torch
 
     from snrlib.evaluate import compare, geometry
+    from snrlib.evaluate.comparison import SCORE_WORDS
     from snrlib.explore.comparison import comparison_page
 
     read = read_file(options.file, options)
@@ -124,9 +125,11 @@ def _compare(options: argparse.Namespace) -> int:
     made = comparison_page(
         table, shape, judged, options.baseline, title=f"Which distance for {read.name}?", notes=notes
     )
-    _print(table, shape, options.baseline, notes)
+    said = {score: table.answer(options.baseline, score) for score in SCORE_WORDS}
+    _print(table, shape, options.baseline, notes, said)
     made.save(page)
-    _write_beside(page, table, options.baseline, {"file": read.name, "judged": judged, "geometry": asdict(shape)})
+    facts = {"answers": said, "baseline": options.baseline, "file": read.name, "judged": judged}
+    _write_beside(page, table, options.baseline, facts | {"geometry": asdict(shape)})
     for path in (page, page.with_suffix(".csv"), page.with_suffix(".json")):
         print(path.resolve())
     return 0
@@ -212,7 +215,7 @@ def _judged(
     }
 
 
-def _print(table: Comparison, shape: Any, baseline: str, notes: list[str]) -> None:
+def _print(table: Comparison, shape: Any, baseline: str, notes: list[str], said: dict[str, str]) -> None:
     from snrlib.explore.comparison import score_name
 
     found = table.differences(baseline)
@@ -222,8 +225,8 @@ def _print(table: Comparison, shape: Any, baseline: str, notes: list[str]) -> No
         f"{found['mean'][name]:+.3f} ({found.low[name]:+.3f} to {found.high[name]:+.3f})" if name in found.index else ""
         for name in table.index
     ]
-    by_rank = f"By the whole ranking instead of the nearest: {table.answer(baseline, 'mean_average_precision_at_r')}"
-    print(shown.to_string(), *notes, "", table.answer(baseline), by_rank, "", *shape.sentences(), "", sep="\n")
+    by_rank = f"By the whole ranking instead of the nearest: {said['mean_average_precision_at_r']}"
+    print(shown.to_string(), *notes, "", said["precision_at_1"], by_rank, "", *shape.sentences(), "", sep="\n")
 
 
 def _check_beside(page: Path, file: Path) -> None:
@@ -254,7 +257,6 @@ def _write_beside(page: Path, table: Comparison, baseline: str, facts: dict[str,
         for column in ("mean", "low", "high", "p", "p_holm", "verdict"):
             rows[f"{score} minus {baseline}: {column}"] = rows.way.map(found[column])
     write_table(page.with_suffix(".csv"), rows)
-    answers = {score: table.answer(baseline, score) for score in SCORE_WORDS}
     scores = json.loads(table.to_json(orient="index", double_precision=15))
-    about = {"generator": _GENERATOR, "answers": answers, "baseline": baseline, **facts, "about": dict(table.about)}
+    about = {"generator": _GENERATOR, **facts, "about": dict(table.about)}
     write_json(page.with_suffix(".json"), about | {"scores": scores, "differences": differences} | provenance())

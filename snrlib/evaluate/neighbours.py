@@ -106,11 +106,13 @@ class Index:
         self, query: Tensor, left: Tensor, k: int, places: int, itself: bool, distance: Distance
     ) -> Iterator[tuple[Tensor, Tensor]]:
         search, n = self._searched(k), max(len(self.reference), len(self._right))
-        # A ranking of most candidates, and what scores make of it, takes several times the bytes of the products.
-        most = _BLOCK // n // (8 if 2 * k > n else 1)
-        size = max(1, min(most, max(_FEWEST, _CACHED // n)))
         if self._faiss is not None:  # has blocks of its own, and is many times slower if called for few queries at once
-            size = max(1, _BLOCK // (k + 1))
+            size = _BLOCK // (k + 1)
+        else:
+            # A ranking of most candidates, and what scores make of it, takes several times the bytes of the products.
+            most = _BLOCK // n // (8 if 2 * k > n else 1)
+            size = min(most, max(_FEWEST, _CACHED // n))
+        size = max(1, size)
         rows = torch.arange(len(query), device=query.device)
         for own, some, factors in zip(rows.split(size), query.split(size), left.split(size), strict=True):
             indices = search(factors, own if itself else None)

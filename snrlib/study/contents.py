@@ -88,9 +88,15 @@ def tables(names: Sequence[str]) -> str:
     Args:
         names: of the studies, at least one.
     """
-    by_losses = [name for name in names if under_training_distance(read(name).runs).loss.nunique() > 1]
+    own = {name: under_training_distance(read(name).runs) for name in names}
+    by_losses = [name for name in names if own[name].loss.nunique() > 1]
     one_loss = [name for name in names if name not in by_losses]
-    parts = ["### Before training, and after it\n", _READING, "", untrained_table(list(filter(_has_euclid, names)))]
+    parts = [
+        "### Before training, and after it\n",
+        _READING,
+        "",
+        untrained_table([one for one in names if _has_euclid(own[one])]),
+    ]
     if one_loss:
         parts += ["\n### One loss\n", _TUNED, "", reference_table(one_loss)]
     if by_losses:
@@ -193,9 +199,8 @@ def untrained_table(names: Sequence[str]) -> str:
     return markdown_table(["study", "network", "gallery", "untrained, cosine", *shown], rows)
 
 
-def _has_euclid(name: str) -> bool:
-    """Whether a study has what its arms are compared with."""
-    own = under_training_distance(read(name).runs)
+def _has_euclid(own: pd.DataFrame) -> bool:
+    """Whether the runs of a study have what its arms are compared with."""
     return bool(((own.distance == "euclidean") & (own.variant == "")).any())
 
 
@@ -218,7 +223,7 @@ def reference_table(names: Sequence[str]) -> str:
     rows = []
     for name in names:
         own = under_training_distance(read(name).runs)
-        against = differences(own, "distance", "euclidean").reset_index() if _has_euclid(name) else own.head(0)
+        against = differences(own, "distance", "euclidean").reset_index() if _has_euclid(own) else own.head(0)
         before = {score: untrained_scores(name, score)["mean"] for score in _SHOWN}
         first = iter([f"{name}, {', '.join(own.loss.unique())}"])  # in its first row alone
         for backbone, network in own.groupby("backbone", sort=False):
